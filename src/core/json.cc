@@ -1,0 +1,161 @@
+#include "core/json.h"
+
+#include <simdjson.h>
+
+#include <cmath>
+#include <unordered_set>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace nibble {
+namespace {
+
+using simdjson::dom::element;
+using simdjson::dom::element_type;
+
+Json convert(const element& source, const std::string& where);
+
+Json convert_object(const simdjson::dom::object& source, const std::string& where) {
+  Json::Object members;
+  members.reserve(source.size());
+  std::unordered_set<std::string_view> keys;
+  for (const auto& field : source) {
+    if (!keys.insert(field.key).second) {
+      fail(ErrorCode::format, where + ": duplicate key '" + printable(field.key, 200) + "'");
+    }
+    members.emplace_back(std::string(field.key), convert(field.value, where));
+  }
+  return Json(std::move(members));
+}
+
+// Recursion is bounded by the depth limit given to the parser.
+Json convert(const element& source, const std::string& where) {
+  switch (source.type()) {
+    case element_type::NULL_VALUE: return Json();
+    case element_type::BOOL: return Json(bool(source));
+    case element_type::INT64: return Json(int64_t(source));
+    case element_type::UINT64: return Json(uint64_t(source));
+    case element_type::DOUBLE: return Json(double(source));
+    case element_type::STRING: return Json(std::string_view(source));
+    case element_type::ARRAY: {
+      const simdjson::dom::array source_items = source;
+      Json::Array items;
+      items.reserve(source_items.size());
+      for (const element item : source_items) items.push_back(convert(item, where));
+      return Json(std::move(items));
+    }
+    case element_type::OBJECT: return convert_object(source, where);
+  }
+  return Json();
+}
+
+[[noreturn]] void wrong_type(const Json& value, const std::string& where, const char* expected) {
+  fail(ErrorCode::format, where + ": found " + std::string(value.type_name()) + ", expected " + expected);
+}
+
+}  // namespace
+
+Json::Json(uint64_t value) {
+  if (value <= static_cast<uint64_t>(INT64_MAX)) {
+    value_ = static_cast<int64_t>(value);
+  } else {
+    value_ = static_cast<double>(value);
+  }
+}
+
+Json Json::parse(std::string_view text, const std::string& where, int max_depth) {
+  simdjson::dom::parser parser;
+  const simdjson::padded_string padded(text);
+  auto error = parser.allocate(std::max<size_t>(text.size(), 64), static_cast<size_t>(max_depth) + 1);
+  element root;
+  if (!error) error = parser.parse(padded).get(root);
+  if (error == simdjson::DEPTH_ERROR) {
+    fail(ErrorCode::format, where + ": JSON nested deeper than " + std::to_string(max_depth) + " levels");
+  }
+  if (error) fail(ErrorCode::format, where + ": not valid JSON: " + simdjson::error_message(error));
+  return convert(root, where);
+}
+
+Json Json::parse_file(const std::string& path, uint64_t max_bytes) {
+  return parse(read_text_file(path, max_bytes), path);
+}
+
+std::string_view Json::type_name() const {
+  static constexpr std::string_view kNames[] = {"null",     "a boolean", "an integer", "a number",
+                                                "a string", "an array",  "an object"};
+  return kNames[value_.index()];
+}
+
+bool Json::as_bool(const std::string& where) const {
+  if (const auto* value = std::get_if<bool>(&value_)) return *value;
+  wrong_type(*this, where, "a boolean");
+}
+
+int64_t Json::as_int(const std::string& where) const {
+  if (const auto* value = std::get_if<int64_t>(&value_)) return *value;
+  if (const auto* value = std::get_if<double>(&value_)) {
+    if (std::trunc(*value) == *value && std::abs(*value) < 0x1p53) return static_cast<int64_t>(*value);
+  }
+  wrong_type(*this, where, "an integer");
+}
+
+double Json::as_double(const std::string& where) const {
+  if (const auto* value = std::get_if<double>(&value_)) return *value;
+  if (const auto* value = std::get_if<int64_t>(&value_)) return static_cast<double>(*value);
+  wrong_type(*this, where, "a number");
+}
+
+const std::string& Json::as_string(const std::string& where) const {
+  if (const auto* value = std::get_if<std::string>(&value_)) return *value;
+  wrong_type(*this, where, "a string");
+}
+
+const Json::Array& Json::as_array(const std::string& where) const {
+  if (const auto* value = std::get_if<Array>(&value_)) return *value;
+  wrong_type(*this, where, "an array");
+}
+
+const Json::Object& Json::as_object(const std::string& where) const {
+  if (const auto* value = std::get_if<Object>(&value_)) return *value;
+  wrong_type(*this, where, "an object");
+}
+
+const Json* Json::find(std::string_view key) const {
+  const auto* members = std::get_if<Object>(&value_);
+  if (members == nullptr) return nullptr;
+  for (const auto& [name, value] : *members) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+const Json* Json::find_value(std::string_view key) const {
+  const Json* value = find(key);
+  return value != nullptr && value->is_null() ? nullptr : value;
+}
+
+void Json::set(std::string_view key, Json value) {
+  if (is_null()) value_ = Object();
+  auto& members = std::get<Object>(value_);
+  for (auto& [name, old] : members) {
+    if (name == key) {
+      old = std::move(value);
+      return;
+    }
+  }
+  members.emplace_back(std::string(key), std::move(value));
+}
+
+void Json::erase(std::string_view key) {
+  if (auto* members = std::get_if<Object>(&value_)) {
+    std::erase_if(*members, [&](const auto& member) { return member.first == key; });
+  }
+}
+
+void Json::push_back(Json value) {
+  if (is_null()) value_ = Array();
+  std::get<Array>(value_).push_back(std::move(value));
+}
+
+}  // namespace nibble

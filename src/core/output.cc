@@ -1,0 +1,181 @@
+#include "core/output.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/file.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kCopyPiece = size_t{4} << 20;
+constexpr const char* kLockName = ".lock";
+
+[[noreturn]] void fail_errno(const fs::path& path, const std::string& what, int error) {
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM;
+  fail(full ? ErrorCode::resources : ErrorCode::internal, path.string() + ": " + what + ": " + std::strerror(error));
+}
+
+void sync_folder(const fs::path& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail_errno(path, "cannot be opened to sync", errno);
+  const int result = fsync(fd);
+  const int error = errno;
+  close(fd);
+  if (result != 0 && error != EINVAL) fail_errno(path, "cannot be synced", error);
+}
+
+fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+/// `path` without trailing slashes, so that its last component is its name.
+fs::path trimmed(const fs::path& path) {
+  fs::path p = path.lexically_normal();
+  if (!p.has_filename()) p = p.parent_path();
+  if (p.empty() || p.filename() == "." || p.filename() == "..") {
+    fail(ErrorCode::invalid_argument, "output '" + path.string() + "' does not name a folder to create");
+  }
+  return p;
+}
+
+int lock_folder(const fs::path& folder) {
+  const fs::path lock = folder / kLockName;
+  const int fd = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) fail_errno(lock, "cannot be created", errno);
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    const std::string pid = std::to_string(getpid()) + "\n";
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) { /* only for the other's message */
+    }
+    return fd;
+  }
+  std::array<char, 32> pid = {};
+  const ssize_t got = pread(fd, pid.data(), pid.size() - 1, 0);
+  close(fd);
+  std::string holder(pid.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+  fail(ErrorCode::exists, folder.string() + ": is being written by another process (" + holder + ")");
+}
+
+}  // namespace
+
+OutputFile::OutputFile(fs::path path)
+    : path_(std::move(path)), fd_(open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+  if (fd_ < 0) fail_errno(path_, "cannot be created", errno);
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void OutputFile::write(std::span<const std::byte> bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t put = ::write(fd_, bytes.data() + done, std::min(bytes.size() - done, size_t{1} << 30));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail_errno(path_, "cannot be written", errno);
+    done += static_cast<size_t>(put);
+  }
+  written_ += bytes.size();
+}
+
+void OutputFile::close() {
+  const int fd = std::exchange(fd_, -1);
+  const bool synced = fsync(fd) == 0 || errno == EINVAL;
+  const int sync_error = errno;
+  const bool closed = ::close(fd) == 0;
+  if (!synced) fail_errno(path_, "cannot be synced", sync_error);
+  if (!closed) fail_errno(path_, "cannot be closed", errno);
+}
+
+OutputFolder::OutputFolder(const fs::path& path, Overwrite overwrite) : path_(trimmed(path)), overwrite_(overwrite) {
+  if (overwrite == Overwrite::no && fs::symlink_status(path_).type() != fs::file_type::not_found) {
+    fail(ErrorCode::exists, path_.string() + ": exists already; choose another --out or give --overwrite");
+  }
+  staging_ = parent_of(path_) / ("." + path_.filename().string() + ".nibble-tmp");
+  std::error_code error;
+  fs::create_directories(parent_of(path_), error);
+  fs::create_directory(staging_, error);
+  if (error) fail_errno(staging_, "cannot be created", error.value());
+  lock_fd_ = lock_folder(staging_);
+  for (const auto& entry : fs::directory_iterator(staging_)) {
+    if (entry.path().filename() != kLockName) fs::remove_all(entry.path());
+  }
+}
+
+OutputFolder::~OutputFolder() {
+  std::error_code ignored;
+  if (!committed_) fs::remove_all(staging_, ignored);
+  if (lock_fd_ >= 0) close(lock_fd_);
+}
+
+void OutputFolder::write_text(const std::string& name, std::string_view text) {
+  OutputFile out(file(name));
+  out.write(text);
+  out.close();
+}
+
+void OutputFolder::copy(const fs::path& from, const std::string& name) {
+  const File in(from);
+  OutputFile out(file(name));
+  std::vector<std::byte> piece(std::min<uint64_t>(kCopyPiece, in.size()));
+  for (uint64_t offset = 0; offset < in.size(); offset += piece.size()) {
+    const std::span<std::byte> part(piece.data(), std::min<uint64_t>(piece.size(), in.size() - offset));
+    in.read_at(offset, part);
+    out.write(part);
+  }
+  out.close();
+}
+
+void OutputFolder::require_space(uint64_t bytes) const {
+  std::error_code error;
+  const fs::space_info info = fs::space(staging_, error);
+  if (!error && info.available < bytes) {
+    fail(ErrorCode::resources, path_.string() + ": needs " + std::to_string(bytes) + " bytes, the disk has " +
+                                   std::to_string(info.available) + " left");
+  }
+}
+
+void OutputFolder::commit() {
+  fs::remove(staging_ / kLockName);
+  sync_folder(staging_);
+  if (fs::exists(fs::symlink_status(path_))) {
+    if (overwrite_ == Overwrite::no) fail(ErrorCode::exists, path_.string() + ": was created meanwhile");
+    // Swap the two names in one step, so that at every moment one complete output has the final name.
+    if (renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
+      fail_errno(path_, "cannot be replaced", errno);
+    }
+    fs::remove_all(staging_);
+  } else if (rename(staging_.c_str(), path_.c_str()) != 0) {
+    fail_errno(path_, "cannot be created", errno);
+  }
+  committed_ = true;
+  sync_folder(parent_of(path_));
+}
+
+void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
+  const fs::path staging = parent_of(path) / ("." + path.filename().string() + ".nibble-tmp");
+  try {
+    OutputFile out(staging);
+    out.write(bytes);
+    out.close();
+    if (rename(staging.c_str(), path.c_str()) != 0) fail_errno(path, "cannot be created", errno);
+  } catch (...) {
+    unlink(staging.c_str());
+    throw;
+  }
+  sync_folder(parent_of(path));
+}
+
+}  // namespace nibble

@@ -1,0 +1,67 @@
+#pragma once
+// Output that is complete or absent: everything is written to a staging folder beside the final name, synced, and
+// renamed into place at the end. Until then an older output of that name survives.
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace nibble {
+
+enum class Overwrite { no, yes };
+
+/// A file being written sequentially. Every write is complete (EINTR and short writes are looped).
+class OutputFile {
+ public:
+  /// @throws Error{internal or resources} when it cannot be created.
+  explicit OutputFile(std::filesystem::path path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  uint64_t written() const { return written_; }
+  /// Syncs to the disk and closes. Without it the destructor closes unsynced.
+  void close();
+
+ private:
+  std::filesystem::path path_;
+  int fd_;
+  uint64_t written_ = 0;
+};
+
+/// A folder that appears under its final name only by commit().
+class OutputFolder {
+ public:
+  /// Creates and locks the staging folder `.NAME.nibble-tmp` beside `path`, empty even when an earlier run left one.
+  /// @throws Error{exists} when `path` exists and overwrite is no, or when another process holds the staging folder.
+  OutputFolder(const std::filesystem::path& path, Overwrite overwrite);
+  /// Without commit(): removes the staging folder.
+  ~OutputFolder();
+  OutputFolder(const OutputFolder&) = delete;
+  OutputFolder& operator=(const OutputFolder&) = delete;
+
+  /// Where `name` is to be written.
+  std::filesystem::path file(const std::string& name) const { return staging_ / name; }
+  void write_text(const std::string& name, std::string_view text);
+  /// Copies a file byte for byte.
+  void copy(const std::filesystem::path& from, const std::string& name);
+  /// @throws Error{resources} when the file system has fewer than `bytes` left.
+  void require_space(uint64_t bytes) const;
+  /// Syncs, renames into place, syncs the parent folder.
+  void commit();
+
+ private:
+  std::filesystem::path path_, staging_;
+  Overwrite overwrite_;
+  int lock_fd_ = -1;
+  bool committed_ = false;
+};
+
+/// Writes one file the same way (staged, synced, renamed); an existing file is replaced.
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
+}  // namespace nibble

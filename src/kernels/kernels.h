@@ -1,0 +1,90 @@
+#pragma once
+// The table of functions that one instruction set offers. Raw pointers in, raw pointers out; no allocation, no
+// exceptions, no threads: a caller splits the work and gives each thread its rows.
+//
+// A null entry means "no fast path here": kernels() fills it from the next table down, and the last one, scalar, is
+// complete. The scalar functions are the reference that every other one is tested against.
+//
+// Integer functions and conversions give the same bits on every instruction set. Float reductions use, per
+// instruction set, one fixed order that depends only on k, never on rows, tokens or the position in a tile.
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+namespace nibble {
+
+/// y[t * ldy + r] = sum over k of x[t * ldx + k] * w[r * ldw + k], for t < tokens, r < rows.
+struct MatmulF32 {
+  const float* x;
+  const float* w;
+  float* y;
+  int64_t tokens, rows, k;
+  int64_t ldx, ldw, ldy;
+};
+
+/// The same with exact 32-bit sums of int8 products. k <= 131,072 so that no sum can overflow; values in -128..127.
+struct MatmulI8 {
+  const int8_t* x;
+  const int8_t* w;
+  int32_t* y;
+  int64_t tokens, rows, k;
+  int64_t ldx, ldw, ldy;
+};
+
+/// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
+/// ascending order with the code of each interval.
+struct Codebook4 {
+  float levels[16];       // by code
+  float thresholds[15];   // ascending; a value equal to a threshold belongs to the interval below it
+  uint8_t codes[16];      // interval -> code; codes[i] is the code of values in (thresholds[i-1], thresholds[i]]
+};
+
+struct Kernels {
+  std::string_view isa;
+  bool (*supported)() noexcept;
+
+  void (*matmul_f32)(const MatmulF32&) noexcept;
+  void (*matmul_i8)(const MatmulI8&) noexcept;
+
+  // Conversions, round to nearest even, as core/dtype.h does them one by one.
+  void (*f16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept;
+  void (*bf16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept;
+  void (*f32_to_f16)(const float* src, uint16_t* dst, int64_t count) noexcept;
+  void (*f32_to_bf16)(const float* src, uint16_t* dst, int64_t count) noexcept;
+
+  /// Elements [first, first + count) of a flat 4-bit tensor: out[i] = levels[code] * absmax[(first + i) / block].
+  /// byte j of packed = (code[2j] << 4) | code[2j + 1]; block is a power of two >= 32.
+  void (*decode_4bit)(const uint8_t* packed, const float* absmax, const float* levels, int64_t first, int64_t count,
+                      int64_t block, float* out) noexcept;
+  /// Encodes `blocks` full blocks: absmax[b] = max |x|, value = clamp(x * (1 / max(absmax, 1e-38)), -1, 1), code by the
+  /// thresholds. block is a power of two >= 32. NaN handling as the scalar version.
+  void (*encode_4bit)(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+                      float* absmax) noexcept;
+
+  /// max |x|; NaN when any x is NaN.
+  float (*absmax)(const float* x, int64_t count) noexcept;
+  /// q[i] = x[i] * scale rounded to nearest even, clamped to [-127, 127]; a value that is not finite gives 0.
+  void (*quantize_i8)(const float* x, float scale, int8_t* q, int64_t count) noexcept;
+
+  /// y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
+  void (*rms_norm)(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept;
+  /// In place, over `count` values: exp(x - max) / sum. All -inf gives zeros.
+  void (*softmax)(float* x, int64_t count) noexcept;
+  /// y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
+  void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept;
+  float (*dot)(const float* a, const float* b, int64_t count) noexcept;
+  /// y += a * x
+  void (*axpy)(float a, const float* x, float* y, int64_t count) noexcept;
+};
+
+/// The table in use: the best one that this processor supports, or the one named by NIBBLE_ISA, with its null entries
+/// filled from the tables below. @throws Error-free: an unknown NIBBLE_ISA is reported by check_isa_choice().
+const Kernels& kernels() noexcept;
+
+/// Every table that this processor supports, filled, best first; scalar is last. For tests and `nibble info`.
+const std::vector<Kernels>& supported_kernels();
+
+/// Empty, or what is wrong with NIBBLE_ISA: "NIBBLE_ISA=avx9 is unknown; available here: avx2, scalar".
+std::string_view isa_choice_problem();
+
+}  // namespace nibble

@@ -1,0 +1,105 @@
+#pragma once
+// A Format says how bits are stored. Every format is one row of the table in formats.cc; nothing else in nibble
+// switches over formats.
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace nibble {
+
+struct Format;
+
+enum class Granularity { channel, tensor };
+
+struct EncodeOptions {
+  int64_t block = 0;          // weights per scale; 0 = the format's own
+  bool double_quant = false;  // quantize the scales too (8 bit, blocks of 256)
+  Granularity granularity = Granularity::channel;  // int8-dynamic: one scale per output row, or one in all
+  DType source_dtype = DType::f32;                 // what the values were before they were widened to f32
+};
+
+/// A matrix in some format. Its parts are tensors with the names that bitsandbytes gives them: "data" (the packed
+/// weight), "absmax", "nested_absmax", "nested_quant_map", "SCB", ...
+struct QuantizedTensor {
+  const Format* format = nullptr;
+  Shape shape;                  // [rows, cols] of the matrix it stands for
+  DType dtype = DType::f32;     // of the matrix before quantization
+  int64_t block = 0;
+  bool double_quant = false;
+  std::map<std::string, Tensor, std::less<>> parts;
+
+  int64_t rows() const { return shape.at(0); }
+  int64_t cols() const { return shape.at(1); }
+  /// @throws Error{internal} when there is no such part.
+  const Tensor& part(std::string_view name) const;
+  bool has(std::string_view name) const { return parts.find(name) != parts.end(); }
+  uint64_t bytes() const;
+};
+
+using Weight = std::variant<Tensor, QuantizedTensor>;
+
+/// How a product is computed; not stored with the weight but chosen by the model's configuration.
+struct ComputeOptions {
+  DType compute_dtype = DType::f32;  // 4-bit formats: activations and decoded weights are rounded to it
+  float int8_threshold = 6.0f;       // int8: activations at or above it are taken out of the integer product
+  bool reduce_range = false;         // int8-dynamic: 127 activation steps as torch's fbgemm, instead of 255
+  bool per_token = true;             // int8-dynamic: one activation scale per token, or torch's one per call
+};
+
+/// y = x W^T. x: [tokens, cols] f32, y: [tokens, rows] f32, both row-major and contiguous.
+struct MatmulArgs {
+  const float* x;
+  float* y;
+  int64_t tokens;
+};
+
+struct Format {
+  std::string_view name;  // what users type and files record
+  double bits_per_weight = 0, bits_per_weight_double_quant = 0;  // at the default block; 0 = has no such variant
+  int64_t block = 0;               // default weights per scale; 0 = whole row, whole tensor or no scale
+  std::string_view readable_by;    // what reads files in this format
+  std::optional<DType> dense;      // fp32, fp16, bf16: the matrix is an ordinary tensor
+  bool block_choice = false;       // block sizes 32 to 4096 are allowed
+
+  /// Exact stored bytes of a [rows, cols] matrix, scales and tables included.
+  uint64_t (*stored_bytes)(const Shape& shape, const EncodeOptions& options) = nullptr;
+  /// values: rows * cols f32. Null: the format can be read but not written.
+  QuantizedTensor (*encode)(std::span<const float> values, const Shape& shape, const EncodeOptions& options) = nullptr;
+  /// Rows [begin, end) as f32, into (end - begin) * cols values. The reference for every faster path.
+  void (*decode_rows)(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) = nullptr;
+  /// Null: decode a tile of rows, then the dense product.
+  void (*matmul)(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) = nullptr;
+};
+
+/// All formats in the order in which they are listed to users.
+std::span<const Format> all_formats();
+
+/// Those that `--format` accepts.
+std::vector<std::string> writable_format_names();
+
+/// @throws Error{invalid_argument} naming the nearest known format.
+const Format& find_format(std::string_view name);
+
+/// The same, or null.
+const Format* find_format_or_null(std::string_view name);
+
+/// The whole matrix as f32. Works for dense tensors of any float dtype too.
+Tensor decode(const Weight& w);
+Shape weight_shape(const Weight& w);
+uint64_t weight_bytes(const Weight& w);
+
+/// Encodes a dense [rows, cols] matrix, whatever its float dtype. Dense formats return a Tensor.
+/// @throws Error{invalid_argument} for a block size the format does not have, or double_quant where it means nothing.
+Weight encode(const Tensor& w, const Format& format, const EncodeOptions& options);
+
+/// @throws Error{invalid_argument} as encode() would.
+void check_encode_options(const Format& format, const EncodeOptions& options);
+
+}  // namespace nibble
