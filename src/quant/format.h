@@ -19,18 +19,18 @@ struct Format;
 enum class Granularity { channel, tensor };
 
 struct EncodeOptions {
-  int64_t block = 0;          // weights per scale; 0 = the format's own
-  bool double_quant = false;  // quantize the scales too (8 bit, blocks of 256)
+  int64_t block = 0;                               // weights per scale; 0 = the format's own
+  bool double_quant = false;                       // quantize the scales too (8 bit, blocks of 256)
   Granularity granularity = Granularity::channel;  // int8-dynamic: one scale per output row, or one in all
   DType source_dtype = DType::f32;                 // what the values were before they were widened to f32
 };
 
 /// A matrix in some format. Its parts are tensors with the names that bitsandbytes gives them: "data" (the packed
-/// weight), "absmax", "nested_absmax", "nested_quant_map", "SCB", ...
+/// weight), "absmax", "nested_absmax", "nested_quant_map", "CB", "SCB", ... The file of each format says which.
 struct QuantizedTensor {
   const Format* format = nullptr;
-  Shape shape;                  // [rows, cols] of the matrix it stands for
-  DType dtype = DType::f32;     // of the matrix before quantization
+  Shape shape;               // [rows, cols] of the matrix it stands for
+  DType dtype = DType::f32;  // of the matrix before quantization
   int64_t block = 0;
   bool double_quant = false;
   std::map<std::string, Tensor, std::less<>> parts;
@@ -53,27 +53,33 @@ struct ComputeOptions {
   bool per_token = true;             // int8-dynamic: one activation scale per token, or torch's one per call
 };
 
-/// y = x W^T. x: [tokens, cols] f32, y: [tokens, rows] f32, both row-major and contiguous.
+/// y = x W^T + bias. x: [tokens, cols] f32, y: [tokens, rows] f32, both row-major and contiguous.
 struct MatmulArgs {
   const float* x;
   float* y;
   int64_t tokens;
+  const float* bias = nullptr;  // [rows], added before any rounding of the result
+  std::string_view name = {};   // of the layer, for messages
 };
 
 struct Format {
-  std::string_view name;  // what users type and files record
+  std::string_view name;                                         // what users type and files record
   double bits_per_weight = 0, bits_per_weight_double_quant = 0;  // at the default block; 0 = has no such variant
-  int64_t block = 0;               // default weights per scale; 0 = whole row, whole tensor or no scale
-  std::string_view readable_by;    // what reads files in this format
-  std::optional<DType> dense;      // fp32, fp16, bf16: the matrix is an ordinary tensor
-  bool block_choice = false;       // block sizes 32 to 4096 are allowed
+  int64_t block = 0;                          // default weights per scale; 0 = whole row, whole tensor or no scale
+  std::string_view readable_by;               // what reads files in this format
+  std::optional<DType> dense = std::nullopt;  // fp32, fp16, bf16: the matrix is an ordinary tensor
+  bool block_choice = false;                  // block sizes 32 to 4096 are allowed
 
   /// Exact stored bytes of a [rows, cols] matrix, scales and tables included.
   uint64_t (*stored_bytes)(const Shape& shape, const EncodeOptions& options) = nullptr;
+  /// The parts of a [rows, cols] matrix, with dtypes and shapes but without data: what encode() will make.
+  QuantizedTensor (*layout)(const Shape& shape, const EncodeOptions& options) = nullptr;
   /// values: rows * cols f32. Null: the format can be read but not written.
   QuantizedTensor (*encode)(std::span<const float> values, const Shape& shape, const EncodeOptions& options) = nullptr;
   /// Rows [begin, end) as f32, into (end - begin) * cols values. The reference for every faster path.
   void (*decode_rows)(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) = nullptr;
+  /// Adds derived parts for computing, once, when a model has loaded the weight. Null: computes on the stored parts.
+  void (*pack)(QuantizedTensor& w) = nullptr;
   /// Null: decode a tile of rows, then the dense product.
   void (*matmul)(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) = nullptr;
 };
@@ -98,6 +104,9 @@ uint64_t weight_bytes(const Weight& w);
 /// Encodes a dense [rows, cols] matrix, whatever its float dtype. Dense formats return a Tensor.
 /// @throws Error{invalid_argument} for a block size the format does not have, or double_quant where it means nothing.
 Weight encode(const Tensor& w, const Format& format, const EncodeOptions& options);
+
+/// The shape of what encode() would return, without data. Dense formats: a Tensor.
+Weight layout(const Shape& shape, DType source_dtype, const Format& format, const EncodeOptions& options);
 
 /// @throws Error{invalid_argument} as encode() would.
 void check_encode_options(const Format& format, const EncodeOptions& options);

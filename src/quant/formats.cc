@@ -1,0 +1,134 @@
+// THE TABLE of formats.
+#include <algorithm>
+
+#include "core/error.h"
+#include "quant/format.h"
+#include "quant/formats/formats.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kBlockSizes[] = {32, 64, 128, 256, 512, 1024, 2048, 4096};
+
+const std::vector<Format>& table() {
+  static const std::vector<Format> formats = [] {
+    std::vector<Format> rows = {
+        dense_format(DType::f32),
+        dense_format(DType::f16),
+        dense_format(DType::bf16),
+        int8_format(),
+        int8_dynamic_format(),
+        nf4_format(),
+        fp4_format(),
+        int4_format(),
+    };
+    const auto ggml = ggml_formats();
+    rows.insert(rows.end(), ggml.begin(), ggml.end());
+    return rows;
+  }();
+  return formats;
+}
+
+bool writable(const Format& format) { return format.encode != nullptr || format.dense.has_value(); }
+
+}  // namespace
+
+std::span<const Format> all_formats() { return table(); }
+
+std::vector<std::string> writable_format_names() {
+  std::vector<std::string> names;
+  for (const Format& format : table()) {
+    if (writable(format)) names.emplace_back(format.name);
+  }
+  return names;
+}
+
+const Format* find_format_or_null(std::string_view name) {
+  for (const Format& format : table()) {
+    if (format.name == name) return &format;
+  }
+  return nullptr;
+}
+
+const Format& find_format(std::string_view name) {
+  if (const Format* format = find_format_or_null(name)) return *format;
+  const std::vector<std::string> known = writable_format_names();
+  const std::string nearest = nearest_name(name, known);
+  std::string list;
+  for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
+  fail(ErrorCode::invalid_argument, "unknown format '" + std::string(name) + "'" +
+                                        (nearest.empty() ? "" : ", did you mean '" + nearest + "'?") +
+                                        " (known: " + list + ")");
+}
+
+const Tensor& QuantizedTensor::part(std::string_view name) const {
+  const auto it = parts.find(name);
+  if (it == parts.end()) fail(ErrorCode::internal, std::string(format->name) + ": no part '" + std::string(name) + "'");
+  return it->second;
+}
+
+uint64_t QuantizedTensor::bytes() const {
+  return format->stored_bytes(
+      shape, {.block = block,
+              .double_quant = double_quant,
+              .granularity = has("scale") && part("scale").count() == 1 ? Granularity::tensor : Granularity::channel});
+}
+
+Shape weight_shape(const Weight& w) {
+  return std::visit([](const auto& value) { return value.shape; }, w);
+}
+
+uint64_t weight_bytes(const Weight& w) {
+  return std::visit([](const auto& value) { return uint64_t{value.bytes()}; }, w);
+}
+
+Tensor decode(const Weight& w) {
+  if (const auto* dense = std::get_if<Tensor>(&w)) return dense->cast(DType::f32);
+  const auto& quantized = std::get<QuantizedTensor>(w);
+  Tensor out(DType::f32, quantized.shape);
+  quantized.format->decode_rows(quantized, 0, quantized.rows(), out.f32());
+  return out;
+}
+
+void check_encode_options(const Format& format, const EncodeOptions& options) {
+  const std::string name(format.name);
+  if (!writable(format)) fail(ErrorCode::unsupported, "format '" + name + "' can be read but not written");
+  if (options.block != 0 && !format.block_choice && options.block != format.block) {
+    fail(ErrorCode::invalid_argument, "format '" + name + "' has no block size to choose");
+  }
+  if (options.block != 0 && format.block_choice &&
+      std::find(std::begin(kBlockSizes), std::end(kBlockSizes), options.block) == std::end(kBlockSizes)) {
+    fail(ErrorCode::invalid_argument,
+         "block " + std::to_string(options.block) + ": expected one of 32, 64, 128, 256, 512, 1024, 2048, 4096");
+  }
+  if (options.double_quant && format.bits_per_weight_double_quant == 0) {
+    fail(ErrorCode::invalid_argument,
+         "double_quant has no meaning for format '" + name + "': only the 4-bit formats have scales to quantize");
+  }
+}
+
+Weight layout(const Shape& shape, DType source_dtype, const Format& format, const EncodeOptions& options) {
+  check_encode_options(format, options);
+  if (format.dense) return Tensor::described(*format.dense, shape);
+  EncodeOptions full = options;
+  full.source_dtype = source_dtype;
+  QuantizedTensor out = format.layout(shape, full);
+  out.format = &format;
+  return out;
+}
+
+Weight encode(const Tensor& w, const Format& format, const EncodeOptions& options) {
+  check_encode_options(format, options);
+  if (format.dense) return w.cast(*format.dense);
+  if (w.shape.size() != 2) {
+    fail(ErrorCode::invalid_argument, "only matrices can be quantized, found shape " + shape_text(w.shape));
+  }
+  const Tensor values = w.cast(DType::f32);
+  EncodeOptions full = options;
+  full.source_dtype = w.dtype;
+  QuantizedTensor out = format.encode({values.f32(), static_cast<size_t>(values.count())}, w.shape, full);
+  out.format = &format;
+  return out;
+}
+
+}  // namespace nibble

@@ -1,0 +1,192 @@
+// int8-dynamic: what torch calls quantize_dynamic. Weights: signed 8 bit, symmetric, one scale per output row
+// (granularity channel) or one in all (tensor). Activations: unsigned 8 bit, affine, ranges taken from each call.
+//   parts: data i8 [rows, cols], scale f32 [rows] or [1], zero_point i32 (zeros; kept because torch keeps them)
+//   packed for computing: row_sums i32 [rows]
+// Source: torch.ao.quantization MinMaxObserver and ATen's ChooseQuantizationParams; arithmetic in docs/formats.md.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "kernels/kernels.h"
+#include "quant/formats/formats.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kScaleFloor = 1.1920928955078125e-07f;  // torch's eps for weight scales
+constexpr double kActivationScaleFloor = 6.1e-5;        // ATen's SMALL_SCALE_THRESHOLD
+constexpr float kRoundMagic = 12582912.0f;              // 1.5 * 2^23: adding it rounds to nearest even
+constexpr int64_t kRowGrain = 16;
+constexpr int64_t kMaxCols = 131'072;
+
+int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
+  return options.granularity == Granularity::channel ? shape.at(0) : 1;
+}
+
+uint64_t stored_bytes(const Shape& shape, const EncodeOptions& options) {
+  return static_cast<uint64_t>(element_count(shape) + 8 * scale_count(shape, options));
+}
+
+QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
+  QuantizedTensor w;
+  w.shape = shape;
+  w.dtype = options.source_dtype;
+  w.parts["data"] = Tensor::described(DType::i8, shape);
+  w.parts["scale"] = Tensor::described(DType::f32, {scale_count(shape, options)});
+  w.parts["zero_point"] = Tensor::described(DType::i32, {scale_count(shape, options)});
+  return w;
+}
+
+// qint8 symmetric: 255 steps over [-absmax, absmax], so the scale is absmax / 127.5 and -128 does occur.
+void encode_rows(std::span<const float> x, float* scale, int8_t* codes) {
+  const float absmax = kernels().absmax(x.data(), static_cast<int64_t>(x.size()));
+  *scale = std::max(absmax / 127.5f, kScaleFloor);
+  const float inverse = 1.0f / *scale;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float rounded = std::isfinite(x[i]) ? std::nearbyint(x[i] * inverse) : 0.0f;
+    codes[i] = static_cast<int8_t>(std::clamp(rounded, -128.0f, 127.0f));
+  }
+}
+
+QuantizedTensor encode_int8_dynamic(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+  QuantizedTensor w = layout(shape, options);
+  const int64_t scales = scale_count(shape, options);
+  Tensor codes(DType::i8, shape), scale(DType::f32, {scales});
+  const size_t length = values.size() / static_cast<size_t>(std::max<int64_t>(scales, 1));
+  parallel_for(scales, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const size_t first = static_cast<size_t>(s) * length;
+      encode_rows(values.subspan(first, length), scale.f32() + s, codes.data<int8_t>() + first);
+    }
+  });
+  w.parts["data"] = std::move(codes);
+  w.parts["scale"] = std::move(scale);
+  w.parts["zero_point"] = Tensor(DType::i32, {scales});
+  return w;
+}
+
+float row_scale(const QuantizedTensor& w, int64_t row) {
+  const Tensor& scale = w.part("scale");
+  return scale.f32()[scale.count() == 1 ? 0 : row];
+}
+
+void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
+  const auto* codes = w.part("data").data<int8_t>();
+  for (int64_t r = begin; r < end; ++r) {
+    const float scale = row_scale(w, r);
+    for (int64_t c = 0; c < w.cols(); ++c) *out++ = static_cast<float>(codes[r * w.cols() + c]) * scale;
+  }
+}
+
+void pack(QuantizedTensor& w) {
+  if (w.has("row_sums")) return;
+  Tensor sums(DType::i32, {w.rows()});
+  const auto* codes = w.part("data").data<int8_t>();
+  for (int64_t r = 0; r < w.rows(); ++r) {
+    int32_t sum = 0;
+    for (int64_t c = 0; c < w.cols(); ++c) sum += codes[r * w.cols() + c];
+    sums.data<int32_t>()[r] = sum;
+  }
+  w.parts["row_sums"] = std::move(sums);
+}
+
+/// scale and zero point of unsigned codes 0..levels for the range of x, zero included.
+struct AffineRange {
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+AffineRange choose_range(const float* x, int64_t count, int levels) {
+  float low = 0.0f, high = 0.0f;
+  for (int64_t i = 0; i < count; ++i) {
+    low = std::min(low, x[i]);
+    high = std::max(high, x[i]);
+  }
+  double scale = (static_cast<double>(high) - low) / levels;
+  if (static_cast<float>(scale) == 0.0f || std::isinf(1.0f / static_cast<float>(scale))) scale = 0.1;
+  const double zero_point = std::nearbyint(-static_cast<double>(low) / scale);
+  return {.scale = static_cast<float>(std::max(scale, kActivationScaleFloor)),
+          .zero_point = static_cast<int32_t>(std::clamp(zero_point, 0.0, static_cast<double>(levels)))};
+}
+
+// codes[i] = clamp(rne(x / scale) + zero_point, 0, levels) - 128, so that 8 unsigned bits fit the signed kernel.
+void quantize_affine(const float* x, int64_t count, const AffineRange& range, int levels, int8_t* codes) {
+  const float inverse = 1.0f / range.scale;
+  const auto low = static_cast<float>(-range.zero_point), high = static_cast<float>(levels - range.zero_point);
+  const int32_t offset = range.zero_point - 128;
+  for (int64_t i = 0; i < count; ++i) {
+    const float clamped = std::min(std::max(x[i] * inverse, low - 1.0f), high + 1.0f);
+    const float rounded = std::min(std::max((clamped + kRoundMagic) - kRoundMagic, low), high);
+    codes[i] = static_cast<int8_t>(static_cast<int32_t>(rounded) + offset);
+  }
+}
+
+struct Activations {
+  std::vector<int8_t> codes;        // [tokens, cols], less 128
+  std::vector<AffineRange> ranges;  // [tokens]
+};
+
+Activations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options) {
+  const int levels = options.reduce_range ? 127 : 255;
+  Activations a;
+  a.codes.resize(static_cast<size_t>(args.tokens * cols));
+  a.ranges.resize(static_cast<size_t>(args.tokens));
+  const AffineRange whole = options.per_token ? AffineRange() : choose_range(args.x, args.tokens * cols, levels);
+  parallel_for(args.tokens, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      AffineRange& range = a.ranges[static_cast<size_t>(t)];
+      range = options.per_token ? choose_range(args.x + t * cols, cols, levels) : whole;
+      quantize_affine(args.x + t * cols, cols, range, levels, a.codes.data() + t * cols);
+    }
+  });
+  return a;
+}
+
+void matmul_int8_dynamic(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
+  const int64_t rows = w.rows(), cols = w.cols();
+  if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
+  const Activations a = quantize_activations(args, cols, options);
+  const auto* row_sums = w.part("row_sums").data<int32_t>();
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r += kRowGrain) {
+      const int64_t stop = std::min(end, r + kRowGrain);
+      std::vector<int32_t> sums(static_cast<size_t>(args.tokens * (stop - r)));
+      kernels().matmul_i8({.x = a.codes.data(),
+                           .w = w.part("data").data<int8_t>() + r * cols,
+                           .y = sums.data(),
+                           .tokens = args.tokens,
+                           .rows = stop - r,
+                           .k = cols,
+                           .ldx = cols,
+                           .ldw = cols,
+                           .ldy = stop - r});
+      for (int64_t t = 0; t < args.tokens; ++t) {
+        const AffineRange& range = a.ranges[static_cast<size_t>(t)];
+        for (int64_t i = r; i < stop; ++i) {
+          const int64_t exact = sums[static_cast<size_t>(t * (stop - r) + i - r)] +
+                                static_cast<int64_t>(128 - range.zero_point) * row_sums[i];
+          const float product = static_cast<float>(exact) * (range.scale * row_scale(w, i));
+          args.y[t * rows + i] = product + (args.bias ? args.bias[i] : 0.0f);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+Format int8_dynamic_format() {
+  return {.name = "int8-dynamic",
+          .bits_per_weight = 8.0,  // and one f32 scale and one i32 zero point per row
+          .readable_by = "nibble",
+          .stored_bytes = stored_bytes,
+          .layout = layout,
+          .encode = encode_int8_dynamic,
+          .decode_rows = decode_rows,
+          .pack = pack,
+          .matmul = matmul_int8_dynamic};
+}
+
+}  // namespace nibble

@@ -1,0 +1,166 @@
+// int8: LLM.int8(), arXiv 2208.07339, as bitsandbytes' CPU backend computes it.
+//   parts: CB i8 [rows, cols], SCB f32 [rows]        w = CB * SCB / 127
+// The matrix is rounded to fp16 first; each row's largest magnitude becomes 127.
+//
+// In a product the activations are quantized the same way, row by row. Activations at or above the threshold do not
+// take part: every column that holds one, in any row of the batch, is multiplied in the original precision with the
+// decoded weights. So a token's result depends on the tokens that share the call with it.
+//
+// Differs from bitsandbytes: the result is scaled by 1/127^2; its CPU code has 6.200124e-05 there, which is 1.8e-5
+// too large, relatively.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "kernels/kernels.h"
+#include "quant/formats/formats.h"
+#include "quant/matmul.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kInverse127 = 0.007874015718698502f;  // f32 of 1/127
+constexpr double kInverse127Squared = 1.0 / (127.0 * 127.0);
+constexpr int64_t kRowGrain = 16;
+constexpr int64_t kMaxCols = 131'072;  // beyond it a 32-bit sum could overflow
+
+uint64_t stored_bytes(const Shape& shape, const EncodeOptions&) {
+  return static_cast<uint64_t>(element_count(shape) + 4 * shape.at(0) + 1);  // codes, SCB, weight_format
+}
+
+QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
+  QuantizedTensor w;
+  w.shape = shape;
+  w.dtype = options.source_dtype;
+  w.parts["CB"] = Tensor::described(DType::i8, shape);
+  w.parts["SCB"] = Tensor::described(DType::f32, {shape.at(0)});
+  return w;
+}
+
+float encode_row(const float* x, int64_t count, int8_t* codes) {
+  const float scale = kernels().absmax(x, count);
+  // Two roundings, as torch computes 127.0 / tensor. A zero row: 0 * inf is not finite and gives code 0.
+  kernels().quantize_i8(x, 1.0f / scale * 127.0f, codes, count);
+  return scale;
+}
+
+QuantizedTensor encode_int8(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+  QuantizedTensor w = layout(shape, options);
+  Tensor codes(DType::i8, shape), scales(DType::f32, {shape[0]});
+  const int64_t cols = shape[1];
+  parallel_for(shape[0], 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> half(static_cast<size_t>(cols));
+    for (int64_t r = begin; r < end; ++r) {
+      std::copy_n(values.data() + r * cols, cols, half.data());
+      round_values(DType::f16, half.data(), cols);
+      scales.f32()[r] = encode_row(half.data(), cols, codes.data<int8_t>() + r * cols);
+    }
+  });
+  w.parts["CB"] = std::move(codes);
+  w.parts["SCB"] = std::move(scales);
+  return w;
+}
+
+void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
+  const int64_t cols = w.cols();
+  const auto* codes = w.part("CB").data<int8_t>();
+  const float* scales = w.part("SCB").f32();
+  for (int64_t r = begin; r < end; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      *out++ = static_cast<float>(codes[r * cols + c]) * scales[r] * kInverse127;
+    }
+  }
+}
+
+/// The activations of one call as the integer product sees them.
+struct Activations {
+  std::vector<int8_t> codes;      // [tokens, cols], outlier columns zero
+  std::vector<float> scales;      // [tokens]
+  std::vector<int64_t> outliers;  // columns, ascending
+};
+
+std::vector<int64_t> outlier_columns(const std::vector<float>& half, int64_t cols, float threshold) {
+  std::vector<bool> hit(static_cast<size_t>(cols));
+  for (size_t i = 0; i < half.size(); ++i) {
+    if (std::fabs(half[i]) >= threshold) hit[i % static_cast<size_t>(cols)] = true;
+  }
+  std::vector<int64_t> columns;
+  for (int64_t c = 0; c < cols; ++c) {
+    if (hit[static_cast<size_t>(c)]) columns.push_back(c);
+  }
+  return columns;
+}
+
+Activations quantize_activations(const MatmulArgs& args, int64_t cols, float threshold) {
+  std::vector<float> half(args.x, args.x + args.tokens * cols);
+  round_values(DType::f16, half.data(), args.tokens * cols);
+  Activations a;
+  a.codes.resize(half.size());
+  a.scales.resize(static_cast<size_t>(args.tokens));
+  if (threshold > 0) a.outliers = outlier_columns(half, cols, threshold);
+  for (int64_t t = 0; t < args.tokens; ++t) {
+    float* row = half.data() + t * cols;
+    int8_t* codes = a.codes.data() + t * cols;
+    for (const int64_t c : a.outliers) row[c] = std::fabs(row[c]) >= threshold ? 0.0f : row[c];
+    a.scales[static_cast<size_t>(t)] = encode_row(row, cols, codes);
+    for (const int64_t c : a.outliers) codes[c] = 0;
+  }
+  return a;
+}
+
+void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const Activations& a, const int32_t* sums,
+                int64_t begin, int64_t end) {
+  const int64_t rows = w.rows(), cols = w.cols();
+  const auto* codes = w.part("CB").data<int8_t>();
+  const float* scb = w.part("SCB").f32();
+  for (int64_t t = 0; t < args.tokens; ++t) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float scale = a.scales[static_cast<size_t>(t)] * scb[r];
+      double y = static_cast<double>(sums[t * (end - begin) + r - begin]) * scale * kInverse127Squared;
+      for (const int64_t c : a.outliers) {
+        const float weight = static_cast<float>(codes[r * cols + c]) * scb[r] * kInverse127;
+        y += static_cast<double>(args.x[t * cols + c]) * weight;
+      }
+      args.y[t * rows + r] = static_cast<float>(y) + (args.bias ? args.bias[r] : 0.0f);
+    }
+  }
+}
+
+void matmul_int8(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
+  const int64_t cols = w.cols();
+  if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
+  const Activations a = quantize_activations(args, cols, options.int8_threshold);
+  parallel_for(w.rows(), kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r += kRowGrain) {
+      const int64_t stop = std::min(end, r + kRowGrain);
+      std::vector<int32_t> sums(static_cast<size_t>(args.tokens * (stop - r)));
+      kernels().matmul_i8({.x = a.codes.data(),
+                           .w = w.part("CB").data<int8_t>() + r * cols,
+                           .y = sums.data(),
+                           .tokens = args.tokens,
+                           .rows = stop - r,
+                           .k = cols,
+                           .ldx = cols,
+                           .ldw = cols,
+                           .ldy = stop - r});
+      scale_rows(w, args, a, sums.data(), r, stop);
+    }
+  });
+}
+
+}  // namespace
+
+Format int8_format() {
+  return {.name = "int8",
+          .bits_per_weight = 8.0,  // and one f32 per row
+          .readable_by = "nibble, transformers + bitsandbytes",
+          .stored_bytes = stored_bytes,
+          .layout = layout,
+          .encode = encode_int8,
+          .decode_rows = decode_rows,
+          .matmul = matmul_int8};
+}
+
+}  // namespace nibble

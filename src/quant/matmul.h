@@ -1,0 +1,19 @@
+#pragma once
+// The portable product of any format: decode a tile of rows into f32, then the dense kernel. Also what the dense
+// tensors use.
+#include "quant/format.h"
+
+namespace nibble {
+
+/// y = x W^T with W's rows decoded tile by tile. round_to: activations, decoded weights and results are rounded to this
+/// dtype, as a library that computes in it would (sums stay f32); f32 rounds nothing.
+/// @throws Error{invalid_argument} naming `args.name` when rounding to f16 overflows.
+void matmul_by_decode(const Weight& w, const MatmulArgs& args, DType round_to = DType::f32);
+
+/// Runs the format's own product, or matmul_by_decode where it has none.
+void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options);
+
+/// count values rounded to a 16-bit dtype and back, in place; f32 changes nothing.
+void round_values(DType dtype, float* values, int64_t count);
+
+}  // namespace nibble

@@ -1,0 +1,38 @@
+#include "quant/error_stats.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace nibble {
+namespace {
+
+TEST(ErrorStats, MeasuresErrors) {
+  const std::vector<float> original = {3.0f, -4.0f}, decoded = {3.0f, -3.5f};
+  const ErrorStats stats = error_stats(original, decoded);
+  EXPECT_DOUBLE_EQ(stats.relative_error, 0.1);
+  EXPECT_DOUBLE_EQ(stats.sqnr_db, 20.0);
+  EXPECT_DOUBLE_EQ(stats.max_abs_error, 0.5);
+  EXPECT_EQ(stats.first_nonfinite, -1);
+}
+
+TEST(ErrorStats, CountsNonFiniteValuesAndLeavesThemOut) {
+  std::vector<float> original(200'000, 1.0f);
+  original[150'000] = NAN;
+  original[150'001] = INFINITY;
+  original[199'999] = -INFINITY;
+  const ErrorStats stats = error_stats(original, std::vector<float>(200'000, 1.0f));
+  EXPECT_EQ(stats.nan_count, 1);
+  EXPECT_EQ(stats.inf_count, 2);
+  EXPECT_EQ(stats.first_nonfinite, 150'000);
+  EXPECT_EQ(stats.relative_error, 0.0);
+  EXPECT_TRUE(std::isinf(stats.sqnr_db));
+}
+
+TEST(ErrorStats, EverythingLostFromZerosIsOne) {
+  EXPECT_EQ(error_stats(std::vector<float>{0.0f}, std::vector<float>{1.0f}).relative_error, 1.0);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,238 @@
+// What every writable format has to do, on shapes with partial and crossing blocks.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "core/parallel.h"
+#include "quant/error_stats.h"
+#include "quant/format.h"
+#include "quant/matmul.h"
+#include "support/goldens.h"
+
+namespace nibble {
+namespace {
+
+using test::floats;
+
+struct Variant {
+  std::string format;
+  EncodeOptions options;
+};
+
+std::vector<Variant> variants() {
+  std::vector<Variant> out;
+  for (const std::string& name : writable_format_names()) {
+    const Format& format = find_format(name);
+    out.push_back({name, {}});
+    if (name == "int8-dynamic") out.push_back({name, {.granularity = Granularity::tensor}});
+    if (!format.block_choice) continue;
+    for (const int64_t block : {32, 256, 4096}) out.push_back({name, {.block = block}});
+    out.push_back({name, {.double_quant = true}});
+  }
+  return out;
+}
+
+std::string describe(const Variant& v, const Shape& shape) {
+  return v.format + " block " + std::to_string(v.options.block) + (v.options.double_quant ? " dq " : " ") +
+         shape_text(shape);
+}
+
+Tensor gaussian(const Shape& shape, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  Tensor t(DType::f32, shape);
+  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
+  return t;
+}
+
+const std::vector<Shape> kShapes = {{1, 1}, {3, 5}, {7, 64}, {5, 72}, {16, 100}, {33, 129}, {64, 256}};
+
+void pack(Weight& w) {
+  if (auto* q = std::get_if<QuantizedTensor>(&w); q && q->format->pack) q->format->pack(*q);
+}
+
+TEST(EveryFormat, StoresTheBytesItsLayoutSays) {
+  for (const Variant& v : variants()) {
+    for (const Shape& shape : kShapes) {
+      const Weight w = encode(gaussian(shape, 1), find_format(v.format), v.options);
+      const Weight planned = layout(shape, DType::f32, find_format(v.format), v.options);
+      EXPECT_EQ(weight_shape(w), shape);
+      if (const auto* q = std::get_if<QuantizedTensor>(&w)) {
+        const auto& p = std::get<QuantizedTensor>(planned);
+        ASSERT_EQ(q->parts.size(), p.parts.size()) << describe(v, shape);
+        for (const auto& [name, part] : q->parts) {
+          EXPECT_EQ(part.shape, p.part(name).shape) << describe(v, shape) << name;
+          EXPECT_EQ(part.dtype, p.part(name).dtype) << describe(v, shape) << name;
+        }
+      }
+    }
+  }
+}
+
+// Bounds of the error relative to the scale, from each format's widest gap: half of it, in units of the block's (row's,
+// tensor's) largest magnitude; for double quantization the scale itself moves by less than 2 %.
+double worst_gap(const std::string& format) {
+  if (format == "nf4") return 0.5 * 0.3038;  // -1 to -0.6962
+  if (format == "fp4") return 0.5 * 0.3334;  // 2/3 to 1
+  if (format == "int4") return 1.0 / 8;      // the top level is 7/8: values up to 1 are clamped to it
+  if (format == "int8") return 0.5 / 127 + 0x1p-11;  // rounding to fp16 comes first
+  if (format == "int8-dynamic") return 0.5 / 127.5 * 1.01;
+  return format == "bf16" ? 0x1p-8 : format == "fp16" ? 0x1p-11 : 0;
+}
+
+TEST(EveryFormat, DecodesWithinItsWorstGap) {
+  for (const Variant& v : variants()) {
+    for (const Shape& shape : kShapes) {
+      const Tensor original = gaussian(shape, 2);
+      const std::vector<float> x = floats(original);
+      const std::vector<float> y = floats(decode(encode(original, find_format(v.format), v.options)));
+      float largest = 0;
+      for (const float value : x) largest = std::max(largest, std::abs(value));
+      const double slack = v.options.double_quant ? 0.05 : 1e-6;
+      EXPECT_LE(test::difference(y, x).largest, largest * (worst_gap(v.format) + slack)) << describe(v, shape);
+    }
+  }
+}
+
+TEST(EveryFormat, DecodesRowRangesAsItDecodesTheWhole) {
+  for (const Variant& v : variants()) {
+    const Shape shape = {33, 129};
+    Weight w = encode(gaussian(shape, 3), find_format(v.format), v.options);
+    const auto* q = std::get_if<QuantizedTensor>(&w);
+    if (q == nullptr) continue;
+    const std::vector<float> all = floats(decode(w));
+    pack(w);
+    std::vector<float> part(5 * 129);
+    q->format->decode_rows(*q, 17, 22, part.data());
+    for (size_t i = 0; i < part.size(); ++i) ASSERT_EQ(part[i], all[17 * 129 + i]) << describe(v, shape) << " " << i;
+  }
+}
+
+// Weight-only formats multiply with what they decode to; the int8 ones also quantize activations, whose error is at
+// most half a step of each row's (token's) range on each side.
+TEST(EveryFormat, MultipliesLikeItsDecodedMatrix) {
+  for (const Variant& v : variants()) {
+    for (const Shape& shape : kShapes) {
+      Weight w = encode(gaussian(shape, 4), find_format(v.format), v.options);
+      const std::vector<float> matrix = floats(decode(w));
+      pack(w);
+      const int64_t tokens = 3, rows = shape[0], cols = shape[1];
+      const Tensor x = gaussian({tokens, cols}, 5), bias = gaussian({rows}, 6);
+      std::vector<float> y(static_cast<size_t>(tokens * rows));
+      matmul(w, {.x = x.f32(), .y = y.data(), .tokens = tokens, .bias = bias.f32()}, {});
+      const bool int8 = v.format.starts_with("int8");
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < rows; ++r) {
+          double exact = bias.f32()[r], magnitude = std::abs(exact), weights = 0, largest = 0;
+          for (int64_t c = 0; c < cols; ++c) {
+            const double product = static_cast<double>(x.f32()[t * cols + c]) * matrix[static_cast<size_t>(r * cols + c)];
+            exact += product;
+            magnitude += std::abs(product);
+            weights += std::abs(matrix[static_cast<size_t>(r * cols + c)]);
+            largest = std::max(largest, std::abs(static_cast<double>(x.f32()[t * cols + c])));
+          }
+          const double step = int8 ? largest * (1.01 / 127 + 0x1p-11) * weights : 0;
+          const double bound = magnitude * 0x1p-23 * static_cast<double>(cols + 4) + step;
+          EXPECT_LE(std::abs(y[static_cast<size_t>(t * rows + r)] - exact), bound) << describe(v, shape);
+        }
+      }
+    }
+  }
+}
+
+TEST(EveryFormat, DoesNotDependOnTheThreadCount) {
+  for (const Variant& v : variants()) {
+    std::vector<std::vector<float>> decoded, products;
+    for (const int threads : {1, 2, 3}) {
+      set_thread_count(threads);
+      Weight w = encode(gaussian({65, 130}, 7), find_format(v.format), v.options);
+      decoded.push_back(floats(decode(w)));
+      pack(w);
+      const Tensor x = gaussian({2, 130}, 8);
+      products.emplace_back(130);
+      matmul(w, {.x = x.f32(), .y = products.back().data(), .tokens = 2}, {});
+    }
+    set_thread_count(0);
+    EXPECT_EQ(decoded[0], decoded[1]) << v.format;
+    EXPECT_EQ(decoded[0], decoded[2]) << v.format;
+    EXPECT_EQ(products[0], products[1]) << v.format;
+    EXPECT_EQ(products[0], products[2]) << v.format;
+  }
+}
+
+TEST(EveryFormat, ZerosTinyAndHugeValuesStayFinite) {
+  for (const Variant& v : variants()) {
+    for (const float value : {0.0f, -0.0f, 1e-45f, 1e-39f, 1e-20f, 6e4f, -6e4f}) {
+      Tensor t(DType::f32, {4, 100});
+      for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = i % 3 ? value : 0.0f;
+      for (const float y : floats(decode(encode(t, find_format(v.format), v.options)))) {
+        ASSERT_TRUE(std::isfinite(y)) << v.format << " " << value;
+        if (value == 0.0f) {
+          ASSERT_EQ(y, 0.0f) << v.format;
+        }
+      }
+    }
+  }
+}
+
+// The figures that decided int4's scale rule; docs/formats.md quotes them.
+TEST(Int4, MapsTheExtremeToMinusEight) {
+  Tensor t(DType::f32, {1, 64});
+  for (int64_t i = 0; i < 64; ++i) t.f32()[i] = static_cast<float>(i % 7);
+  t.f32()[9] = 10.0f;
+  const std::vector<float> y = floats(decode(encode(t, find_format("int4"), {})));
+  EXPECT_EQ(y[9], 10.0f);
+  t.f32()[9] = -10.0f;
+  EXPECT_EQ(floats(decode(encode(t, find_format("int4"), {})))[9], -10.0f);
+}
+
+TEST(ComputeDtype, RoundsActivationsWeightsAndResults) {
+  Weight w = encode(gaussian({8, 64}, 9), find_format("nf4"), {});
+  const Tensor x = gaussian({2, 64}, 10);
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const auto round = [&](std::vector<float> values) {
+      return floats(Tensor::from(values).cast(dtype));
+    };
+    const std::vector<float> matrix = round(floats(decode(w))), input = round(floats(x));
+    std::vector<float> y(16);
+    matmul(w, {.x = x.f32(), .y = y.data(), .tokens = 2}, {.compute_dtype = dtype});
+    EXPECT_EQ(y, round(y));
+    for (size_t t = 0; t < 2; ++t) {
+      for (size_t r = 0; r < 8; ++r) {
+        double exact = 0;
+        for (size_t c = 0; c < 64; ++c) exact += static_cast<double>(input[t * 64 + c]) * matrix[r * 64 + c];
+        // Half a unit in the last place of the result's dtype, and the sum's own rounding.
+        EXPECT_LE(std::abs(y[t * 8 + r] - exact), std::abs(exact) * (dtype == DType::bf16 ? 0x1p-8 : 0x1p-10) + 1e-4);
+      }
+    }
+  }
+}
+
+TEST(ComputeDtype, Fp16OverflowNamesTheLayerAndSuggestsBf16) {
+  Tensor t(DType::f32, {2, 64});
+  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = 100.0f;
+  const Weight w = encode(t, find_format("nf4"), {});
+  const Tensor x = t.slice_rows(0, 1);
+  std::vector<float> y(2);
+  test::expect_error(ErrorCode::invalid_argument, "layer.7: the result overflows fp16", [&] {
+    matmul(w, {.x = x.f32(), .y = y.data(), .tokens = 1, .name = "layer.7"}, {.compute_dtype = DType::f16});
+  });
+  matmul(w, {.x = x.f32(), .y = y.data(), .tokens = 1}, {.compute_dtype = DType::bf16});
+  EXPECT_NEAR(y[0], 640000.0f, 640000.0f * 0x1p-8f);
+}
+
+TEST(Formats, RefuseWhatTheyDoNotHave) {
+  const Tensor t = gaussian({4, 64}, 11);
+  const auto refused = [&](const std::string& format, EncodeOptions options, const std::string& fragment) {
+    test::expect_error(ErrorCode::invalid_argument, fragment, [&] { encode(t, find_format(format), options); });
+  };
+  refused("nf4", {.block = 48}, "block 48");
+  refused("nf4", {.block = 8192}, "block 8192");
+  refused("int8", {.double_quant = true}, "double_quant has no meaning");
+  refused("bf16", {.block = 64}, "no block size");
+  refused("nf5", {}, "did you mean 'nf4'");
+}
+
+}  // namespace
+}  // namespace nibble
