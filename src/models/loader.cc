@@ -1,0 +1,100 @@
+#include "models/loader.h"
+
+#include "core/error.h"
+#include "core/progress.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t kListedMismatches = 10;
+constexpr std::string_view kWeight = ".weight";
+
+std::string_view module_of(std::string_view name) {
+  return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
+}
+
+}  // namespace
+
+bool is_skipped(std::string_view module, const std::vector<std::string>& skip) {
+  for (const std::string& entry : skip) {
+    if (module.ends_with(entry)) return true;
+    if (module.starts_with(entry) && module[entry.size()] == '.') return true;
+  }
+  return false;
+}
+
+Loader::Loader(const WeightSource& source, LoadOptions options) : source_(&source), options_(std::move(options)) {}
+
+Weight Loader::fetch(const std::string& name, const Shape& shape, Role role) {
+  check_interrupt();
+  parameters_.push_back({name, shape, role});
+  if (source_ == nullptr) return Tensor();
+  const SourceTensor* found = source_->find(name);
+  if (found == nullptr) {
+    mismatches_.push_back(name + " is missing, expected " + shape_text(shape));
+    return Tensor();
+  }
+  if (found->shape != shape) {
+    mismatches_.push_back(source_->origin(name) + ": " + name + ": found " + shape_text(found->shape) + ", expected " +
+                          shape_text(shape));
+    return Tensor();
+  }
+  if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
+  Weight weight = source_->load(name);
+  if (role == Role::linear) weight = quantize_on_load(std::move(weight), name);
+  if (auto* quantized = std::get_if<QuantizedTensor>(&weight); quantized && quantized->format->pack) {
+    quantized->format->pack(*quantized);
+  }
+  bytes_ += weight_bytes(weight);
+  if (options_.progress) {
+    options_.progress(static_cast<int64_t>(parameters_.size()), static_cast<int64_t>(source_->tensors().size()));
+  }
+  return weight;
+}
+
+Weight Loader::quantize_on_load(Weight weight, const std::string& name) const {
+  if (options_.format == nullptr || is_skipped(module_of(name), options_.skip_modules)) return weight;
+  const auto* dense = std::get_if<Tensor>(&weight);
+  return encode(dense ? *dense : decode(weight), *options_.format, options_.encode);
+}
+
+Linear Loader::linear(const std::string& module, int64_t out, int64_t in, Bias bias) {
+  Linear layer;
+  layer.name = module;
+  layer.weight = fetch(module + ".weight", {out, in}, Role::linear);
+  if (bias == Bias::yes) layer.bias = vector(module + ".bias", out);
+  return layer;
+}
+
+Linear Loader::head(const std::string& module, int64_t out, int64_t in) {
+  Linear layer;
+  layer.name = module;
+  layer.weight = fetch(module + ".weight", {out, in}, Role::head);
+  return layer;
+}
+
+Weight Loader::embedding(const std::string& name, int64_t rows, int64_t cols) {
+  return fetch(name, {rows, cols}, Role::embedding);
+}
+
+Tensor Loader::vector(const std::string& name, int64_t count) {
+  const Weight weight = fetch(name, {count}, Role::vector);
+  const auto* dense = std::get_if<Tensor>(&weight);
+  if (dense == nullptr) {
+    mismatches_.push_back(name + ": found a quantized matrix, expected a vector");
+    return Tensor();
+  }
+  return dense->empty() ? *dense : dense->cast(DType::f32);
+}
+
+void Loader::finish() const {
+  if (mismatches_.empty()) return;
+  std::string message = "the weights do not fit config.json: ";
+  for (size_t i = 0; i < mismatches_.size() && i < kListedMismatches; ++i) message += (i ? "; " : "") + mismatches_[i];
+  if (mismatches_.size() > kListedMismatches) {
+    message += "; and " + std::to_string(mismatches_.size() - kListedMismatches) + " more";
+  }
+  fail(ErrorCode::format, message);
+}
+
+}  // namespace nibble

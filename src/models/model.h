@@ -1,0 +1,59 @@
+#pragma once
+// A model is its layers and one forward pass, which serves generation, evaluation, calibration and training alike.
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "core/tensor.h"
+#include "ops/attention.h"
+#include "ops/tape.h"
+
+namespace nibble {
+
+/// One sequence, or its continuation when a cache holds what came before.
+struct Batch {
+  std::span<const int32_t> ids;
+};
+
+struct ModelInfo {
+  std::string model_type;    // "llama"
+  std::string architecture;  // "LlamaForCausalLM"
+  int64_t vocab_size = 0;
+  int64_t context_length = 0;  // positions the model was made for
+  int64_t layers = 0, kv_heads = 0, head_dim = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  /// Everything up to the output head: f32 [tokens, hidden_size], after the final norm. A null cache means a sequence
+  /// on its own. A tape keeps the hidden states "hidden.0" (embeddings) to "hidden.N" (the result).
+  /// @throws Error{invalid_argument} for an id outside the vocabulary or more positions than the cache has room for.
+  virtual Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const = 0;
+  /// The output head. hidden: any rows of what hidden() returned. @returns f32 [rows, vocab_size]
+  virtual Tensor logits(const Tensor& hidden) const = 0;
+
+  /// Logits of every position, f32 [tokens, vocab_size].
+  Tensor forward(const Batch& batch, KvCache* cache, Tape* tape) const { return logits(hidden(batch, cache, tape)); }
+  /// Logits of the last position only, f32 [1, vocab_size]: all that generation needs, and the head is large.
+  Tensor forward_last(const Batch& batch, KvCache* cache) const {
+    const Tensor all = hidden(batch, cache, nullptr);
+    return logits(all.slice_rows(all.rows() - 1, all.rows()));
+  }
+
+  const ModelInfo& info() const { return info_; }
+  KvCache new_cache(int64_t capacity, DType dtype = DType::f32) const {
+    return KvCache(info_.layers, info_.kv_heads, info_.head_dim, capacity, dtype);
+  }
+
+ protected:
+  explicit Model(ModelInfo info) : info_(std::move(info)) {}
+
+ private:
+  ModelInfo info_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,122 @@
+#include "ops/rope.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/parallel.h"
+
+namespace nibble {
+namespace {
+
+/// Rotations per position of each of the head_dim / 2 components.
+std::vector<double> base_frequencies(double theta, int64_t head_dim) {
+  std::vector<double> f(static_cast<size_t>(head_dim / 2));
+  for (size_t i = 0; i < f.size(); ++i) {
+    f[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+  }
+  return f;
+}
+
+std::vector<double> dynamic_frequencies(const RopeConfig& c, int64_t length) {
+  const double trained = static_cast<double>(c.original_context);
+  if (length <= c.original_context) return base_frequencies(c.theta, c.head_dim);
+  const double stretch = c.factor * static_cast<double>(length) / trained - (c.factor - 1.0);
+  const auto dim = static_cast<double>(c.head_dim);
+  return base_frequencies(c.theta * std::pow(stretch, dim / (dim - 2.0)), c.head_dim);
+}
+
+// Long wavelengths are divided by factor, short ones kept, those between blended. Llama 3.1's rule.
+void scale_llama3(const RopeConfig& c, std::vector<double>& f) {
+  const double trained = static_cast<double>(c.original_context);
+  for (double& frequency : f) {
+    const double wavelength = 2.0 * std::numbers::pi / frequency;
+    const double smooth = (trained / wavelength - c.low_freq_factor) / (c.high_freq_factor - c.low_freq_factor);
+    if (wavelength > trained / c.low_freq_factor) {
+      frequency /= c.factor;
+    } else if (wavelength >= trained / c.high_freq_factor) {
+      frequency = (1.0 - smooth) * frequency / c.factor + smooth * frequency;
+    }
+  }
+}
+
+/// The component that makes `rotations` turns over the trained context. YaRN, section 3.2.
+double yarn_dimension(const RopeConfig& c, double rotations) {
+  return static_cast<double>(c.head_dim) *
+         std::log(static_cast<double>(c.original_context) / (rotations * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(c.theta));
+}
+
+void scale_yarn(const RopeConfig& c, std::vector<double>& f) {
+  double low = yarn_dimension(c, c.beta_fast), high = yarn_dimension(c, c.beta_slow);
+  if (c.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(c.head_dim - 1));
+  if (low == high) high += 0.001;
+  for (size_t i = 0; i < f.size(); ++i) {
+    const double interpolated = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    f[i] = f[i] / c.factor * interpolated + f[i] * (1.0 - interpolated);
+  }
+}
+
+double yarn_mscale(double factor, double mscale) { return factor <= 1.0 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+
+double attention_factor(const RopeConfig& c) {
+  if (c.scaling != RopeScaling::yarn) return 1.0;
+  if (c.attention_factor != 0.0) return c.attention_factor;
+  if (c.mscale != 0.0 && c.mscale_all_dim != 0.0) {
+    return yarn_mscale(c.factor, c.mscale) / yarn_mscale(c.factor, c.mscale_all_dim);
+  }
+  return yarn_mscale(c.factor, 1.0);
+}
+
+std::vector<double> frequencies(const RopeConfig& c, int64_t length) {
+  if (c.scaling == RopeScaling::dynamic) return dynamic_frequencies(c, length);
+  std::vector<double> f = base_frequencies(c.theta, c.head_dim);
+  if (c.scaling == RopeScaling::linear) {
+    for (double& frequency : f) frequency /= c.factor;
+  }
+  if (c.scaling == RopeScaling::llama3) scale_llama3(c, f);
+  if (c.scaling == RopeScaling::yarn) scale_yarn(c, f);
+  return f;
+}
+
+}  // namespace
+
+RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens) {
+  const int64_t half = config.head_dim / 2;
+  const std::vector<double> f = frequencies(config, first + tokens);
+  const double factor = attention_factor(config);
+  RopeTable table = {Tensor(DType::f32, {tokens, half}), Tensor(DType::f32, {tokens, half})};
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(first + t) * f[static_cast<size_t>(i)];
+      table.cos.f32()[t * half + i] = static_cast<float>(std::cos(angle) * factor);
+      table.sin.f32()[t * half + i] = static_cast<float>(std::sin(angle) * factor);
+    }
+  }
+  return table;
+}
+
+void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table) {
+  const int64_t heads = x.cols() / head_dim, half = head_dim / 2;
+  parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* cos = table.cos.f32() + t * half;
+      const float* sin = table.sin.f32() + t * half;
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = x.f32() + (t * heads + h) * head_dim;
+        for (int64_t i = 0; i < half; ++i) {
+          const float a = head[i], b = head[i + half];
+          head[i] = a * cos[i] - b * sin[i];
+          head[i + half] = b * cos[i] + a * sin[i];
+        }
+      }
+    }
+  });
+}
+
+}  // namespace nibble

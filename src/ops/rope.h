@@ -1,0 +1,39 @@
+#pragma once
+// Rotary position embedding, RoFormer arXiv 2104.09864, with the frequency scalings that checkpoints ask for.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace nibble {
+
+enum class RopeScaling { none, linear, dynamic, llama3, yarn };
+
+struct RopeConfig {
+  int64_t head_dim = 0;  // rotated part of a head
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::none;
+  double factor = 1.0;
+  int64_t original_context = 0;  // positions the model was trained on before scaling
+  // llama3
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
+  // yarn, arXiv 2309.00071
+  double beta_fast = 32.0, beta_slow = 1.0;
+  double attention_factor = 0.0;  // 0: derived from factor (and mscale)
+  double mscale = 0.0, mscale_all_dim = 0.0;
+  bool truncate = true;
+};
+
+/// cos and sin of every position of one call, f32 [tokens, head_dim / 2], the attention factor already in them.
+struct RopeTable {
+  Tensor cos, sin;
+};
+
+/// Positions first .. first + tokens - 1. Dynamic scaling depends on the last position, as in transformers.
+RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens);
+
+/// Rotates in place. x: [tokens, heads * head_dim]; the halves of a head are the two components ("rotate half").
+void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table);
+
+}  // namespace nibble
