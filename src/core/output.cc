@@ -44,7 +44,7 @@ fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.
 fs::path trimmed(const fs::path& path) {
   fs::path p = path.lexically_normal();
   if (!p.has_filename()) p = p.parent_path();
-  if (p.empty() || p.filename() == "." || p.filename() == "..") {
+  if (!p.has_filename() || p.filename() == "." || p.filename() == "..") {
     fail(ErrorCode::invalid_argument, "output '" + path.string() + "' does not name a folder to create");
   }
   return p;
@@ -88,6 +88,17 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     done += static_cast<size_t>(put);
   }
   written_ += bytes.size();
+}
+
+void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t put = ::pwrite(fd_, bytes.data() + done, std::min(bytes.size() - done, size_t{1} << 30),
+                                 static_cast<off_t>(offset + done));
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) fail_errno(path_, "cannot be written", errno);
+    done += static_cast<size_t>(put);
+  }
 }
 
 void OutputFile::close() {

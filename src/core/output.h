@@ -12,7 +12,7 @@ namespace nibble {
 
 enum class Overwrite { no, yes };
 
-/// A file being written sequentially. Every write is complete (EINTR and short writes are looped).
+/// A file being written. Every write is complete (EINTR and short writes are looped).
 class OutputFile {
  public:
   /// @throws Error{internal or resources} when it cannot be created.
@@ -23,6 +23,8 @@ class OutputFile {
 
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  /// Writes at a place of its own, before or behind what was written; does not count in written().
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);
   uint64_t written() const { return written_; }
   /// Syncs to the disk and closes. Without it the destructor closes unsynced.
   void close();

@@ -26,6 +26,13 @@ Tensor::Tensor(DType dtype_, Shape shape_) : dtype(dtype_), shape(std::move(shap
   buffer = Buffer::allocate(checked_mul(static_cast<uint64_t>(count()), dtype_bytes(dtype), "tensor"));
 }
 
+Tensor Tensor::described(DType dtype, Shape shape) {
+  Tensor t;
+  t.dtype = dtype;
+  t.shape = std::move(shape);
+  return t;
+}
+
 Tensor Tensor::from(std::span<const float> values, Shape shape) {
   Tensor t(DType::f32, std::move(shape));
   if (t.bytes() != values.size_bytes()) fail(ErrorCode::internal, "Tensor::from: wrong number of values");

@@ -22,7 +22,8 @@ struct MatmulF32 {
   int64_t ldx, ldw, ldy;
 };
 
-/// The same with exact 32-bit sums of int8 products. k <= 131,072 so that no sum can overflow; values in -128..127.
+/// The same with exact 32-bit sums of int8 products. k < 131,072, so that no sum can overflow even
+/// when every value is -128.
 struct MatmulI8 {
   const int8_t* x;
   const int8_t* w;
@@ -34,51 +35,53 @@ struct MatmulI8 {
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
 /// ascending order with the code of each interval.
 struct Codebook4 {
-  float levels[16];       // by code
-  float thresholds[15];   // ascending; a value equal to a threshold belongs to the interval below it
-  uint8_t codes[16];      // interval -> code; codes[i] is the code of values in (thresholds[i-1], thresholds[i]]
+  float levels[16];      // by code
+  float thresholds[15];  // ascending; a value equal to a threshold belongs to the interval below it
+  uint8_t codes[16];     // interval -> code; codes[i] is the code of values in (thresholds[i-1], thresholds[i]]
 };
 
 struct Kernels {
   std::string_view isa;
-  bool (*supported)() noexcept;
+  bool (*supported)() noexcept = nullptr;  // the processor has the instructions and the system saves the registers
 
-  void (*matmul_f32)(const MatmulF32&) noexcept;
-  void (*matmul_i8)(const MatmulI8&) noexcept;
+  void (*matmul_f32)(const MatmulF32&) noexcept = nullptr;
+  void (*matmul_i8)(const MatmulI8&) noexcept = nullptr;
 
   // Conversions, round to nearest even, as core/dtype.h does them one by one.
-  void (*f16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept;
-  void (*bf16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept;
-  void (*f32_to_f16)(const float* src, uint16_t* dst, int64_t count) noexcept;
-  void (*f32_to_bf16)(const float* src, uint16_t* dst, int64_t count) noexcept;
+  void (*f16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept = nullptr;
+  void (*bf16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept = nullptr;
+  void (*f32_to_f16)(const float* src, uint16_t* dst, int64_t count) noexcept = nullptr;
+  void (*f32_to_bf16)(const float* src, uint16_t* dst, int64_t count) noexcept = nullptr;
 
   /// Elements [first, first + count) of a flat 4-bit tensor: out[i] = levels[code] * absmax[(first + i) / block].
   /// byte j of packed = (code[2j] << 4) | code[2j + 1]; block is a power of two >= 32.
   void (*decode_4bit)(const uint8_t* packed, const float* absmax, const float* levels, int64_t first, int64_t count,
-                      int64_t block, float* out) noexcept;
-  /// Encodes `blocks` full blocks: absmax[b] = max |x|, value = clamp(x * (1 / max(absmax, 1e-38)), -1, 1), code by the
-  /// thresholds. block is a power of two >= 32. NaN handling as the scalar version.
+                      int64_t block, float* out) noexcept = nullptr;
+  /// Encodes `blocks` full blocks: absmax[b] = max |x|, value = x * (1 / max(absmax, 1e-38)), code by the thresholds,
+  /// which lie between -1 and 1. block is a power of two >= 32. A NaN makes its block's absmax NaN. A value that
+  /// is NaN gets the code of the last interval: all of a block with a NaN, and the infinities themselves in a block
+  /// with an infinity, whose other values become 0.
   void (*encode_4bit)(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
-                      float* absmax) noexcept;
+                      float* absmax) noexcept = nullptr;
 
   /// max |x|; NaN when any x is NaN.
-  float (*absmax)(const float* x, int64_t count) noexcept;
+  float (*absmax)(const float* x, int64_t count) noexcept = nullptr;
   /// q[i] = x[i] * scale rounded to nearest even, clamped to [-127, 127]; a value that is not finite gives 0.
-  void (*quantize_i8)(const float* x, float scale, int8_t* q, int64_t count) noexcept;
+  void (*quantize_i8)(const float* x, float scale, int8_t* q, int64_t count) noexcept = nullptr;
 
   /// y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
-  void (*rms_norm)(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept;
+  void (*rms_norm)(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept = nullptr;
   /// In place, over `count` values: exp(x - max) / sum. All -inf gives zeros.
-  void (*softmax)(float* x, int64_t count) noexcept;
+  void (*softmax)(float* x, int64_t count) noexcept = nullptr;
   /// y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
-  void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept;
-  float (*dot)(const float* a, const float* b, int64_t count) noexcept;
+  void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept = nullptr;
+  float (*dot)(const float* a, const float* b, int64_t count) noexcept = nullptr;
   /// y += a * x
-  void (*axpy)(float a, const float* x, float* y, int64_t count) noexcept;
+  void (*axpy)(float a, const float* x, float* y, int64_t count) noexcept = nullptr;
 };
 
 /// The table in use: the best one that this processor supports, or the one named by NIBBLE_ISA, with its null entries
-/// filled from the tables below. @throws Error-free: an unknown NIBBLE_ISA is reported by check_isa_choice().
+/// filled from the tables below. A NIBBLE_ISA that cannot be used counts as not set; see isa_choice_problem().
 const Kernels& kernels() noexcept;
 
 /// Every table that this processor supports, filled, best first; scalar is last. For tests and `nibble info`.

@@ -1,0 +1,153 @@
+// Every kernel of every instruction set that this processor has, one thread. Beside the time: 10^9 operations or bytes
+// per second, and for the products the share of the FMA peak measured in the same program.
+//   bench_kernels [--benchmark_filter=matmul] ...
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/kernels.h"
+#include "peaks.h"
+
+namespace nibble::bench {
+namespace {
+
+std::vector<float> gaussian(int64_t count) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(count));
+  for (float& value : x) value = normal(random);
+  return x;
+}
+
+// Where a kernel's result goes: 10^9 per second, under the name of what is counted.
+void set_rate(benchmark::State& state, const char* unit, double per_iteration) {
+  state.counters[unit] =
+      benchmark::Counter(per_iteration * static_cast<double>(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
+}
+
+void set_share(benchmark::State& state, double per_iteration, double peak_g) {
+  if (peak_g == 0) return;
+  state.counters["of_peak"] = benchmark::Counter(per_iteration * static_cast<double>(state.iterations()) / 1e9 / peak_g,
+                                                 benchmark::Counter::kIsRate);
+}
+
+struct Shape {
+  int64_t tokens, rows, k;
+};
+
+void run_matmul_f32(benchmark::State& state, const Kernels& table, Shape s, double fma_peak) {
+  const std::vector<float> x = gaussian(s.tokens * s.k), w = gaussian(s.rows * s.k);
+  std::vector<float> y(static_cast<size_t>(s.tokens * s.rows));
+  for (auto _ : state) {
+    table.matmul_f32({x.data(), w.data(), y.data(), s.tokens, s.rows, s.k, s.k, s.k, s.rows});
+    benchmark::ClobberMemory();
+  }
+  const auto operations = static_cast<double>(2 * s.tokens * s.rows * s.k);
+  set_rate(state, "GFLOP", operations);
+  set_rate(state, "weight_GB", static_cast<double>(4 * s.rows * s.k));
+  set_share(state, operations, fma_peak);
+}
+
+void run_matmul_i8(benchmark::State& state, const Kernels& table, Shape s) {
+  std::mt19937 random(1);
+  std::vector<int8_t> x(static_cast<size_t>(s.tokens * s.k)), w(static_cast<size_t>(s.rows * s.k));
+  for (int8_t& value : x) value = static_cast<int8_t>(random());
+  for (int8_t& value : w) value = static_cast<int8_t>(random());
+  std::vector<int32_t> y(static_cast<size_t>(s.tokens * s.rows));
+  for (auto _ : state) {
+    table.matmul_i8({x.data(), w.data(), y.data(), s.tokens, s.rows, s.k, s.k, s.k, s.rows});
+    benchmark::ClobberMemory();
+  }
+  set_rate(state, "GOP", static_cast<double>(2 * s.tokens * s.rows * s.k));
+  set_rate(state, "weight_GB", static_cast<double>(s.rows * s.k));
+}
+
+Codebook4 evenly_spaced_codebook() {
+  Codebook4 book{};
+  for (int i = 0; i < 16; ++i) book.levels[i] = static_cast<float>(i) / 7.5f - 1.0f;
+  for (int i = 0; i < 15; ++i) book.thresholds[i] = (book.levels[i] + book.levels[i + 1]) / 2.0f;
+  for (int i = 0; i < 16; ++i) book.codes[i] = static_cast<uint8_t>(i);
+  return book;
+}
+
+constexpr int64_t kCount = 2'048;  // three arrays of 8 KiB: the first-level cache
+
+using Arrays = std::vector<std::vector<float>>;
+
+// A kernel over arrays of kCount elements, and how many bytes it reads and writes for each element.
+struct Streaming {
+  const char* name;
+  double bytes_per_element;
+  std::function<void(const Kernels&, Arrays&)> call;
+};
+
+uint16_t* halves(std::vector<float>& memory) { return reinterpret_cast<uint16_t*>(memory.data()); }
+uint8_t* bytes(std::vector<float>& memory) { return reinterpret_cast<uint8_t*>(memory.data()); }
+
+std::vector<Streaming> streaming_kernels() {
+  static const Codebook4 book = evenly_spaced_codebook();
+  return {
+      {"f16_to_f32", 6, [](auto& k, auto& a) { k.f16_to_f32(halves(a[0]), a[1].data(), kCount); }},
+      {"bf16_to_f32", 6, [](auto& k, auto& a) { k.bf16_to_f32(halves(a[0]), a[1].data(), kCount); }},
+      {"f32_to_f16", 6, [](auto& k, auto& a) { k.f32_to_f16(a[0].data(), halves(a[1]), kCount); }},
+      {"f32_to_bf16", 6, [](auto& k, auto& a) { k.f32_to_bf16(a[0].data(), halves(a[1]), kCount); }},
+      {"decode_4bit", 4.5625,
+       [](auto& k, auto& a) { k.decode_4bit(bytes(a[0]), a[2].data(), book.levels, 0, kCount, 64, a[1].data()); }},
+      {"encode_4bit", 4.5625,
+       [](auto& k, auto& a) { k.encode_4bit(a[0].data(), kCount / 64, 64, book, bytes(a[1]), a[2].data()); }},
+      {"absmax", 4, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.absmax(a[0].data(), kCount)); }},
+      {"quantize_i8", 5,
+       [](auto& k, auto& a) { k.quantize_i8(a[0].data(), 30.0f, reinterpret_cast<int8_t*>(a[1].data()), kCount); }},
+      {"rms_norm", 12, [](auto& k, auto& a) { k.rms_norm(a[0].data(), a[1].data(), 1e-5f, a[2].data(), kCount); }},
+      {"softmax", 8, [](auto& k, auto& a) { k.softmax(a[0].data(), kCount); }},
+      {"silu_mul", 12, [](auto& k, auto& a) { k.silu_mul(a[0].data(), a[1].data(), a[2].data(), kCount); }},
+      {"dot", 8, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.dot(a[0].data(), a[1].data(), kCount)); }},
+      {"axpy", 12, [](auto& k, auto& a) { k.axpy(1e-9f, a[0].data(), a[1].data(), kCount); }},
+  };
+}
+
+void run_streaming(benchmark::State& state, const Kernels& table, const Streaming& kernel) {
+  Arrays arrays = {gaussian(kCount), gaussian(kCount), gaussian(kCount)};
+  for (auto _ : state) {
+    kernel.call(table, arrays);
+    benchmark::ClobberMemory();
+  }
+  set_rate(state, "G", static_cast<double>(kCount));
+  set_rate(state, "GB", static_cast<double>(kCount) * kernel.bytes_per_element);
+}
+
+void register_table(const Kernels& table, double fma_peak) {
+  const std::string isa = "/" + std::string(table.isa);
+  // Sixteen decoded rows against a prompt; one token against rows in the second-level cache, and in memory.
+  for (const Shape s : {Shape{256, 16, 576}, Shape{256, 16, 4096}, Shape{256, 576, 576}, Shape{1, 64, 576},
+                        Shape{1, 16, 4096}, Shape{1, 8192, 4096}}) {
+    const std::string sizes = "/" + std::to_string(s.tokens) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.k);
+    benchmark::RegisterBenchmark(("BM_matmul_f32" + isa + sizes).c_str(), run_matmul_f32, table, s, fma_peak);
+    benchmark::RegisterBenchmark(("BM_matmul_i8" + isa + sizes).c_str(), run_matmul_i8, table, s);
+  }
+  for (const Streaming& kernel : streaming_kernels()) {
+    benchmark::RegisterBenchmark(("BM_" + std::string(kernel.name) + isa).c_str(), run_streaming, table, kernel);
+  }
+}
+
+}  // namespace
+}  // namespace nibble::bench
+
+int main(int argc, char** argv) {
+  using namespace nibble;
+  benchmark::AddCustomContext("DRAM read, 1 thread", std::to_string(bench::dram_read_gbs()) + " GB/s");
+  for (const Kernels& table : supported_kernels()) {
+    const double peak = bench::fma_peak_gflops(table.isa);
+    if (peak > 0) benchmark::AddCustomContext("FMA peak, " + std::string(table.isa), std::to_string(peak) + " GFLOP/s");
+    bench::register_table(table, peak);
+  }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+}

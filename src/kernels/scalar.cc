@@ -1,0 +1,138 @@
+// Portable C++: the reference for every other table, written to be read. It is complete, so a table may leave out
+// whatever it cannot do faster.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "core/dtype.h"
+#include "kernels/tables.h"
+
+namespace nibble {
+namespace {
+
+bool always() noexcept { return true; }
+
+void matmul_f32(const MatmulF32& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * a.w[r * a.ldw + k];
+      a.y[t * a.ldy + r] = sum;
+    }
+  }
+}
+
+void matmul_i8(const MatmulI8& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      int32_t sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * a.w[r * a.ldw + k];
+      a.y[t * a.ldy + r] = sum;
+    }
+  }
+}
+
+template <auto convert, class From, class To>
+void convert_all(const From* src, To* dst, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) dst[i] = convert(src[i]);
+}
+
+void decode_4bit(const uint8_t* packed, const float* absmax, const float* levels, int64_t first, int64_t count,
+                 int64_t block, float* out) noexcept {
+  for (int64_t i = first; i < first + count; ++i) {
+    const int byte = packed[i / 2];
+    out[i - first] = levels[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax[i / block];
+  }
+}
+
+// Magnitudes are compared as integers: their order is that of the floats, with NaN above infinity, so a NaN wins.
+float absmax(const float* x, int64_t count) noexcept {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  return std::bit_cast<float>(largest);
+}
+
+// The thresholds lie between -1 and 1, so clamping the value would not change its interval. NaN belongs to the last.
+uint8_t encode_value(float value, const Codebook4& codebook) noexcept {
+  int interval = 0;
+  while (interval < 15 && !(value <= codebook.thresholds[interval])) ++interval;
+  return codebook.codes[interval];
+}
+
+void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+                 float* absmaxes) noexcept {
+  for (int64_t b = 0; b < blocks; ++b) {
+    absmaxes[b] = absmax(x + b * block, block);
+    const float scale = 1.0f / (absmaxes[b] < 1e-38f ? 1e-38f : absmaxes[b]);
+    for (int64_t i = b * block; i < (b + 1) * block; i += 2) {
+      const int even = encode_value(x[i] * scale, codebook);
+      const int odd = encode_value(x[i + 1] * scale, codebook);
+      packed[i / 2] = static_cast<uint8_t>((even << 4) | odd);
+    }
+  }
+}
+
+void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = x[i] * scale;
+    const bool usable = std::isfinite(x[i]) && !std::isnan(value);
+    q[i] = usable ? static_cast<int8_t>(std::nearbyint(std::clamp(value, -127.0f, 127.0f))) : int8_t{0};
+  }
+}
+
+float dot(const float* a, const float* b, int64_t count) noexcept {
+  float sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+void axpy(float a, const float* x, float* y, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) y[i] += a * x[i];
+}
+
+void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept {
+  const float scale = 1.0f / std::sqrt(dot(x, x, count) / static_cast<float>(count) + eps);
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] * scale * weight[i];
+}
+
+void softmax(float* x, int64_t count) noexcept {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, x[i]);
+  if (std::isinf(largest) && largest < 0) largest = 0;  // all masked: every exp below is 0, unless there is a NaN
+  float sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    x[i] = std::exp(x[i] - largest);
+    sum += x[i];
+  }
+  if (sum == 0) return;
+  for (int64_t i = 0; i < count; ++i) x[i] /= sum;
+}
+
+void silu_mul(const float* gate, const float* up, float* y, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+}  // namespace
+
+constinit const Kernels kScalarKernels = {
+    .isa = "scalar",
+    .supported = always,
+    .matmul_f32 = matmul_f32,
+    .matmul_i8 = matmul_i8,
+    .f16_to_f32 = convert_all<nibble::f16_to_f32>,
+    .bf16_to_f32 = convert_all<nibble::bf16_to_f32>,
+    .f32_to_f16 = convert_all<nibble::f32_to_f16>,
+    .f32_to_bf16 = convert_all<nibble::f32_to_bf16>,
+    .decode_4bit = decode_4bit,
+    .encode_4bit = encode_4bit,
+    .absmax = absmax,
+    .quantize_i8 = quantize_i8,
+    .rms_norm = rms_norm,
+    .softmax = softmax,
+    .silu_mul = silu_mul,
+    .dot = dot,
+    .axpy = axpy,
+};
+
+}  // namespace nibble

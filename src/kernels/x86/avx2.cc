@@ -1,0 +1,357 @@
+// AVX2 with FMA and F16C: every x86 processor of the last ten years. Intrinsics live in a target region opened after
+// the includes, and everything in it has internal linkage: compiling the file with -mavx2 instead would put vector
+// code into the inline functions of the standard library, which the linker may then pick for the whole program.
+#include <cpuid.h>
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/tables.h"
+
+#define NIBBLE_INLINE inline __attribute__((always_inline))
+
+namespace nibble {
+namespace {
+
+bool supported() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+}  // namespace
+}  // namespace nibble
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+namespace nibble {
+namespace {
+
+using F = __m256;
+using Magnitudes = __m256i;
+constexpr int64_t kLanes = 8;
+
+struct Whole {};
+struct Part {
+  __m256i mask;
+  size_t count;
+};
+
+NIBBLE_INLINE Part part(int64_t count) noexcept {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane), static_cast<size_t>(count)};
+}
+
+NIBBLE_INLINE F all(float x) noexcept { return _mm256_set1_ps(x); }
+NIBBLE_INLINE F fma(F a, F b, F c) noexcept { return _mm256_fmadd_ps(a, b, c); }
+NIBBLE_INLINE F larger(F a, F b) noexcept { return _mm256_max_ps(a, b); }
+NIBBLE_INLINE F smaller(F a, F b) noexcept { return _mm256_min_ps(a, b); }
+NIBBLE_INLINE F round_even(F x) noexcept { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+NIBBLE_INLINE F load(const float* p, Whole) noexcept { return _mm256_loadu_ps(p); }
+NIBBLE_INLINE F load(const float* p, Part lanes) noexcept { return _mm256_maskload_ps(p, lanes.mask); }
+NIBBLE_INLINE F load(const float* p, Whole, F) noexcept { return _mm256_loadu_ps(p); }
+NIBBLE_INLINE F load(const float* p, Part lanes, F other) noexcept {
+  return _mm256_blendv_ps(other, _mm256_maskload_ps(p, lanes.mask), _mm256_castsi256_ps(lanes.mask));
+}
+NIBBLE_INLINE void store(float* p, Whole, F x) noexcept { _mm256_storeu_ps(p, x); }
+NIBBLE_INLINE void store(float* p, Part lanes, F x) noexcept { _mm256_maskstore_ps(p, lanes.mask, x); }
+
+NIBBLE_INLINE __m128i load(const uint16_t* p, Whole) noexcept {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+NIBBLE_INLINE __m128i load(const uint16_t* p, Part lanes) noexcept {
+  uint16_t halves[kLanes] = {};
+  std::memcpy(halves, p, lanes.count * sizeof(uint16_t));
+  return load(halves, Whole{});
+}
+NIBBLE_INLINE void store(uint16_t* p, Whole, __m128i x) noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), x); }
+NIBBLE_INLINE void store(uint16_t* p, Part lanes, __m128i x) noexcept {
+  uint16_t halves[kLanes];
+  store(halves, Whole{}, x);
+  std::memcpy(p, halves, lanes.count * sizeof(uint16_t));
+}
+
+// The four sums, each ((0+1)+(2+3)) + ((4+5)+(6+7)).
+NIBBLE_INLINE __m128 sums(F a, F b, F c, F d) noexcept {
+  const F pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+}
+NIBBLE_INLINE float sum(F x) noexcept { return _mm_cvtss_f32(sums(x, x, x, x)); }
+
+NIBBLE_INLINE float max_of(F x) noexcept {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// Magnitudes are the floats' bits without the sign: as integers they have the same order, with NaN on top.
+NIBBLE_INLINE Magnitudes magnitudes(F x) noexcept {
+  return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+NIBBLE_INLINE Magnitudes larger(Magnitudes a, Magnitudes b) noexcept { return _mm256_max_epi32(a, b); }
+NIBBLE_INLINE float max_of(Magnitudes x) noexcept {
+  const __m128i four = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  const __m128i two = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epi32(two, _mm_shuffle_epi32(two, 0xb1))));
+}
+
+// x * 2^n for |n| < 250, in two factors so that the result may be subnormal or infinite.
+NIBBLE_INLINE F scale_by_power(F x, F n) noexcept {
+  const __m256i power = _mm256_cvtps_epi32(n);
+  const __m256i half = _mm256_srai_epi32(power, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(power, half), bias), 23);
+  return x * _mm256_castsi256_ps(first) * _mm256_castsi256_ps(second);
+}
+
+// result where it is a number and source is finite, 0 elsewhere
+NIBBLE_INLINE F zero_unless_finite(F result, F source) noexcept {
+  const F infinity = all(std::numeric_limits<float>::infinity());
+  const F finite = _mm256_cmp_ps(_mm256_castsi256_ps(magnitudes(source)), infinity, _CMP_LT_OQ);
+  return _mm256_and_ps(result, _mm256_and_ps(finite, _mm256_cmp_ps(result, result, _CMP_ORD_Q)));
+}
+
+NIBBLE_INLINE __m128i to_i8(F x) noexcept {  // in the low 8 bytes; rounds to nearest even
+  const __m256i words = _mm256_cvtps_epi32(x);
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  return _mm_packs_epi16(halves, halves);
+}
+NIBBLE_INLINE void store_i8(int8_t* p, Whole, F x) noexcept {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), to_i8(x));
+}
+NIBBLE_INLINE void store_i8(int8_t* p, Part lanes, F x) noexcept {
+  int8_t bytes[kLanes];
+  store_i8(bytes, Whole{}, x);
+  std::memcpy(p, bytes, lanes.count);
+}
+
+// The instruction makes every NaN quiet; ours keep their bits.
+NIBBLE_INLINE F widen_f16(__m128i halves) noexcept {
+  const F x = _mm256_cvtph_ps(halves);
+  const F nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+  const __m256i payload =
+      _mm256_and_si256(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 13), _mm256_set1_epi32(0x007fe000));
+  const F sign_and_exponent = _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xff800000u))));
+  return _mm256_blendv_ps(x, _mm256_or_ps(sign_and_exponent, _mm256_castsi256_ps(payload)), nan);
+}
+NIBBLE_INLINE F widen_bf16(__m128i halves) noexcept {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+NIBBLE_INLINE __m128i narrow_f16(F x) noexcept { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+NIBBLE_INLINE __m128i narrow_bf16(F x) noexcept {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i upper = _mm256_srli_epi32(bits, 16);
+  const __m256i half_ulp = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), _mm256_and_si256(upper, _mm256_set1_epi32(1)));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half_ulp), 16);
+  const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const __m256i words = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+struct MatmulF32Steps {
+  using Args = MatmulF32;
+  using In = float;
+  using Acc = F;
+  struct Term {};
+  static constexpr int64_t kStep = kLanes;
+  static constexpr int kTokens = 3;  // 12 accumulators, 3 vectors of x and one of w: all 16 registers
+
+  static Term term(const float*, int64_t) noexcept { return {}; }
+  static NIBBLE_INLINE Acc start(Term) noexcept { return all(0); }
+  static NIBBLE_INLINE Part part(int64_t count) noexcept { return nibble::part(count); }
+  template <class Lanes>
+  static NIBBLE_INLINE F load_x(const float* p, Lanes lanes) noexcept {
+    return load(p, lanes);
+  }
+  template <class Lanes>
+  static NIBBLE_INLINE F load_w(const float* p, Lanes lanes) noexcept {
+    return load(p, lanes);
+  }
+  static NIBBLE_INLINE Acc mac(F w, F x, Acc acc) noexcept { return fma(w, x, acc); }
+  static NIBBLE_INLINE float sum(Acc acc) noexcept { return nibble::sum(acc); }
+  static NIBBLE_INLINE void sum4(Acc a, Acc b, Acc c, Acc d, float* y) noexcept { _mm_storeu_ps(y, sums(a, b, c, d)); }
+};
+
+// Bytes are widened to 16 bits and multiplied in pairs: |a * b + c * d| <= 2^15 fits 32 bits, so all sums are exact.
+struct MatmulI8Steps {
+  using Args = MatmulI8;
+  using In = int8_t;
+  using Acc = __m256i;
+  struct Term {};
+  struct Tail {
+    size_t count;
+  };
+  static constexpr int64_t kStep = 16;
+  static constexpr int kTokens = 2;
+
+  static Term term(const int8_t*, int64_t) noexcept { return {}; }
+  static NIBBLE_INLINE Acc start(Term) noexcept { return _mm256_setzero_si256(); }
+  static NIBBLE_INLINE Tail part(int64_t count) noexcept { return {static_cast<size_t>(count)}; }
+  static NIBBLE_INLINE __m256i load_x(const int8_t* p, Whole) noexcept {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static NIBBLE_INLINE __m256i load_x(const int8_t* p, Tail tail) noexcept {
+    int8_t bytes[kStep] = {};
+    std::memcpy(bytes, p, tail.count);
+    return load_x(bytes, Whole{});
+  }
+  template <class Lanes>
+  static NIBBLE_INLINE __m256i load_w(const int8_t* p, Lanes lanes) noexcept {
+    return load_x(p, lanes);
+  }
+  static NIBBLE_INLINE Acc mac(__m256i w, __m256i x, Acc acc) noexcept {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w, x));
+    asm("" : "+x"(acc));  // keeps GCC from regrouping the sums of two steps, which costs registers
+    return acc;
+  }
+  static NIBBLE_INLINE __m128i sums(Acc a, Acc b, Acc c, Acc d) noexcept {
+    const Acc pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  }
+  static NIBBLE_INLINE int32_t sum(Acc acc) noexcept { return _mm_cvtsi128_si32(sums(acc, acc, acc, acc)); }
+  static NIBBLE_INLINE void sum4(Acc a, Acc b, Acc c, Acc d, int32_t* y) noexcept {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y), sums(a, b, c, d));
+  }
+};
+
+struct Levels {
+  F low, high;  // codes 0 to 7 and 8 to 15
+};
+
+NIBBLE_INLINE Levels load_levels(const float* levels, float scale) noexcept {
+  return {_mm256_loadu_ps(levels) * all(scale), _mm256_loadu_ps(levels + 8) * all(scale)};
+}
+
+// Eight codes are four bytes; each lane shifts its own down to bit 0. The lookups use the low three bits only, and the
+// fourth chooses between them.
+NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float* out) noexcept {
+  const __m256i shifts = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    int32_t eight;
+    std::memcpy(&eight, packed + 4 * j, 4);
+    const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
+    const F low = _mm256_permutevar8x32_ps(levels.low, codes);
+    const F high = _mm256_permutevar8x32_ps(levels.high, codes);
+    _mm256_storeu_ps(out + 8 * j, _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))));
+  }
+}
+
+struct SearchTree {
+  F node1, node2, node3, nodes0to7, nodes8to15;
+  __m256i codes;  // by interval, in both halves
+};
+
+NIBBLE_INLINE SearchTree load_tree(const float* nodes, const uint8_t* codes) noexcept {
+  const __m128i code_bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+  return {all(nodes[1]),
+          all(nodes[2]),
+          all(nodes[3]),
+          _mm256_loadu_ps(nodes),
+          _mm256_loadu_ps(nodes + 8),
+          _mm256_broadcastsi128_si256(code_bytes)};
+}
+
+// All ones where x is above the threshold or NaN.
+NIBBLE_INLINE __m256i above(F x, F threshold) noexcept {
+  return _mm256_castps_si256(_mm256_cmp_ps(x, threshold, _CMP_NLE_UQ));
+}
+NIBBLE_INLINE __m256i child(__m256i node, __m256i up) noexcept {
+  return _mm256_sub_epi32(_mm256_add_epi32(node, node), up);
+}
+
+// 16 + interval
+NIBBLE_INLINE __m256i search(F x, const SearchTree& tree) noexcept {
+  const __m256i up = above(x, tree.node1);
+  __m256i node = _mm256_sub_epi32(_mm256_set1_epi32(2), up);
+  node = child(node, above(x, _mm256_blendv_ps(tree.node2, tree.node3, _mm256_castsi256_ps(up))));
+  node = child(node, above(x, _mm256_permutevar8x32_ps(tree.nodes0to7, node)));
+  return child(node, above(x, _mm256_permutevar8x32_ps(tree.nodes8to15, node)));
+}
+
+NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, uint8_t* packed) noexcept {
+  __m256i found[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) found[j] = search(_mm256_loadu_ps(x + 8 * j) * scale, tree);
+  // Packing works within 128-bit halves: bytes 0-3 8-11 16-19 24-27 in the lower, the rest in the upper.
+  const __m256i bytes =
+      _mm256_packus_epi16(_mm256_packs_epi32(found[0], found[1]), _mm256_packs_epi32(found[2], found[3]));
+  const __m256i codes = _mm256_shuffle_epi8(tree.codes, bytes);                  // looks at the low four bits
+  const __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x0110));  // 16 * even + odd
+  const __m256i packed_pairs = _mm256_packus_epi16(pairs, pairs);
+  const __m128i ordered =
+      _mm_unpacklo_epi16(_mm256_castsi256_si128(packed_pairs), _mm256_extracti128_si256(packed_pairs, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(packed), ordered);
+}
+
+#include "kernels/x86/decode-inl.h"
+#include "kernels/x86/float-inl.h"
+#include "kernels/x86/matmul-inl.h"
+
+// The thresholds as a heap: node 1 is the middle one, the children of node n are 2n (values not above) and 2n + 1.
+// Four steps from node 1 end at 16 + interval.
+void build_heap(const float* thresholds, float* nodes) noexcept {
+  nodes[0] = 0;
+  for (int node = 1, level = 8, position = 0; node < 16; ++node) {
+    nodes[node] = thresholds[position * 2 * level + level - 1];
+    if (++position * level == 8) {
+      position = 0;
+      level /= 2;
+    }
+  }
+}
+
+void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+                 float* absmaxes) noexcept {
+  float nodes[16];
+  build_heap(codebook.thresholds, nodes);
+  const SearchTree tree = load_tree(nodes, codebook.codes);
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float largest = absmax(x, block);
+    absmaxes[b] = largest;
+    const F scale = all(1.0f / (largest < 1e-38f ? 1e-38f : largest));
+    for (int64_t i = 0; i < block; i += kGroup) encode_32(x + i, scale, tree, packed + i / 2);
+    x += block;
+    packed += block / 2;
+  }
+}
+
+}  // namespace
+
+constinit const Kernels kAvx2Kernels = {
+    .isa = "avx2",
+    .supported = supported,
+    .matmul_f32 = matmul<MatmulF32Steps>,
+    .matmul_i8 = matmul<MatmulI8Steps>,
+    .f16_to_f32 = f16_to_f32,
+    .bf16_to_f32 = bf16_to_f32,
+    .f32_to_f16 = f32_to_f16,
+    .f32_to_bf16 = f32_to_bf16,
+    .decode_4bit = decode_4bit,
+    .encode_4bit = encode_4bit,
+    .absmax = absmax,
+    .quantize_i8 = quantize_i8,
+    .rms_norm = rms_norm,
+    .softmax = softmax,
+    .silu_mul = silu_mul,
+    .dot = dot,
+    .axpy = axpy,
+};
+
+}  // namespace nibble
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif

@@ -1,0 +1,110 @@
+// The float kernels and conversions, written once over the vector F of an instruction set. Included inside its target
+// region and anonymous namespace. No include guard and no includes: not a header of its own.
+//
+// The instruction set provides, for F of kLanes floats: Whole and Part (which lanes to touch), part(count), all(x),
+// load, store, store_i8, fma, larger and smaller (the second operand when either is NaN), round_even, scale_by_power,
+// sum, max_of, magnitudes (the bits without the sign, compared as integers), zero_unless_finite, and the conversions
+// widen_* and narrow_* from and to vectors of as many halves.
+
+// body(i, lanes) for i = 0, kLanes, ... The last call may be for a part of a vector.
+template <class Body>
+NIBBLE_INLINE void for_vectors(int64_t begin, int64_t count, Body body) noexcept {
+  int64_t i = begin;
+  for (; i + kLanes <= count; i += kLanes) body(i, Whole{});
+  if (i < count) body(i, part(count - i));
+}
+
+// e^x within 1.1 ulp (measured over the whole range); gradual underflow to 0, overflow to infinity, NaN stays NaN.
+// x = n ln 2 + r with |r| <= ln 2 / 2. The polynomial interpolates (e^r - 1 - r) / r^2 at Chebyshev nodes: its error is
+// 0.18 * 2^-24 of e^r. ln 2 is split so that n * kLn2High is exact.
+NIBBLE_INLINE F exp(F x) noexcept {
+  constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  x = larger(all(-104.0f), smaller(all(89.0f), x));  // e^-104 rounds to 0, e^89 to infinity
+  const F n = round_even(x * all(kLog2E));
+  const F r = fma(n, all(-kLn2Low), fma(n, all(-kLn2High), x));
+  F p = fma(all(0.0013926184f), r, all(0.0083631789f));
+  p = fma(p, r, all(0.041666556f));
+  p = fma(p, r, all(0.16666576f));
+  p = fma(p, r, all(0.5f));
+  return scale_by_power(fma(p, r * r, r) + all(1.0f), n);
+}
+
+float dot(const float* a, const float* b, int64_t count) noexcept {
+  F sums[4] = {all(0), all(0), all(0), all(0)};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= count; i += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      sums[j] = fma(load(a + i + j * kLanes, Whole{}), load(b + i + j * kLanes, Whole{}), sums[j]);
+    }
+  }
+  for_vectors(i, count, [&](int64_t k, auto lanes) { sums[0] = fma(load(a + k, lanes), load(b + k, lanes), sums[0]); });
+  return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+void axpy(float a, const float* x, float* y, int64_t count) noexcept {
+  for_vectors(0, count,
+              [&](int64_t i, auto lanes) { store(y + i, lanes, fma(all(a), load(x + i, lanes), load(y + i, lanes))); });
+}
+
+void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept {
+  const float scale = 1.0f / std::sqrt(dot(x, x, count) / static_cast<float>(count) + eps);
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    store(y + i, lanes, load(x + i, lanes) * all(scale) * load(weight + i, lanes));
+  });
+}
+
+void softmax(float* x, int64_t count) noexcept {
+  const F lowest = all(-std::numeric_limits<float>::infinity());
+  F largest = lowest;
+  for_vectors(0, count, [&](int64_t i, auto lanes) { largest = larger(load(x + i, lanes, lowest), largest); });
+  const float maximum = max_of(largest);
+  const F shift = all(maximum == -std::numeric_limits<float>::infinity() ? 0.0f : maximum);  // as the scalar version
+  F sums = all(0);
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F e = exp(load(x + i, lanes, lowest) - shift);
+    store(x + i, lanes, e);
+    sums = sums + e;
+  });
+  const float total = sum(sums);
+  if (total == 0) return;
+  for_vectors(0, count, [&](int64_t i, auto lanes) { store(x + i, lanes, load(x + i, lanes) / all(total)); });
+}
+
+void silu_mul(const float* gate, const float* up, float* y, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F g = load(gate + i, lanes);
+    store(y + i, lanes, g / (all(1.0f) + exp(all(0) - g)) * load(up + i, lanes));
+  });
+}
+
+float absmax(const float* x, int64_t count) noexcept {
+  Magnitudes largest = magnitudes(all(0));
+  for_vectors(0, count, [&](int64_t i, auto lanes) { largest = larger(largest, magnitudes(load(x + i, lanes))); });
+  return max_of(largest);
+}
+
+void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F value = load(x + i, lanes);
+    const F scaled = value * all(scale);
+    const F clamped = larger(all(-127.0f), smaller(all(127.0f), scaled));
+    store_i8(q + i, lanes, zero_unless_finite(clamped, value));
+  });
+}
+
+void f16_to_f32(const uint16_t* src, float* dst, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) { store(dst + i, lanes, widen_f16(load(src + i, lanes))); });
+}
+
+void bf16_to_f32(const uint16_t* src, float* dst, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) { store(dst + i, lanes, widen_bf16(load(src + i, lanes))); });
+}
+
+void f32_to_f16(const float* src, uint16_t* dst, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) { store(dst + i, lanes, narrow_f16(load(src + i, lanes))); });
+}
+
+void f32_to_bf16(const float* src, uint16_t* dst, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) { store(dst + i, lanes, narrow_bf16(load(src + i, lanes))); });
+}

@@ -1,0 +1,72 @@
+// Matrix products for whatever arithmetic M an instruction set has. Included inside its target region and anonymous
+// namespace. No include guard and no includes: not a header of its own.
+//
+// Both operands lie along k, so one output is the sum of the lanes of one accumulator, which runs over k in steps of
+// M::kStep. A tile is 4 rows by up to M::kTokens tokens; every smaller tile does the same to each accumulator, so an
+// output depends neither on its place in a tile nor on how many rows and tokens there are.
+//
+// M has: Args, In, Out, Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
+// start(term); load_w and load_x (Whole or part); mac(w, x, acc); part(count), the mask of the last step;
+// sum(acc); sum4(acc, acc, acc, acc) -> four Out, each added up in the order of sum.
+
+constexpr int kTileRows = 4;
+constexpr int64_t kRowBlockBytes = 256 << 10;  // rows that stay in the second-level cache while all tokens pass by
+
+template <class M, int R, int T, class Lanes>
+NIBBLE_INLINE void step(const typename M::In* w, int64_t ldw, const typename M::In* x, int64_t ldx, Lanes lanes,
+                        typename M::Acc (&acc)[R][T]) noexcept {
+  decltype(M::load_x(x, lanes)) xs[T];
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) xs[t] = M::load_x(x + t * ldx, lanes);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const auto ws = M::load_w(w + r * ldw, lanes);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) acc[r][t] = M::mac(ws, xs[t], acc[r][t]);
+  }
+}
+
+template <class M, int R, int T>
+void tile(const typename M::Args& a, int64_t row, int64_t token, const typename M::Term (&terms)[T]) noexcept {
+  const auto* w = a.w + row * a.ldw;
+  const auto* x = a.x + token * a.ldx;
+  auto* y = a.y + token * a.ldy + row;
+  typename M::Acc acc[R][T];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) acc[r][t] = M::start(terms[t]);
+  }
+  int64_t k = 0;
+  for (; k + M::kStep <= a.k; k += M::kStep) step<M, R, T>(w + k, a.ldw, x + k, a.ldx, Whole{}, acc);
+  if (k < a.k) step<M, R, T>(w + k, a.ldw, x + k, a.ldx, M::part(a.k - k), acc);
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+    if constexpr (R == 4) {
+      M::sum4(acc[0][t], acc[1][t], acc[2][t], acc[3][t], y + t * a.ldy);
+    } else {
+      y[t * a.ldy] = M::sum(acc[0][t]);
+    }
+  }
+}
+
+template <class M, int T>
+void token_tiles(const typename M::Args& a, int64_t row_begin, int64_t row_end, int64_t token) noexcept {
+  for (; token + T <= a.tokens; token += T) {
+    typename M::Term terms[T];
+    for (int t = 0; t < T; ++t) terms[t] = M::term(a.x + (token + t) * a.ldx, a.k);
+    int64_t row = row_begin;
+    for (; row + kTileRows <= row_end; row += kTileRows) tile<M, kTileRows, T>(a, row, token, terms);
+    for (; row < row_end; ++row) tile<M, 1, T>(a, row, token, terms);
+  }
+  if constexpr (T > 1) token_tiles<M, T - 1>(a, row_begin, row_end, token);
+}
+
+template <class M>
+void matmul(const typename M::Args& a) noexcept {
+  const int64_t row_bytes = a.k * static_cast<int64_t>(sizeof(typename M::In)) + 1;
+  const int64_t block = (kRowBlockBytes / row_bytes / kTileRows + 1) * kTileRows;
+  for (int64_t row = 0; row < a.rows; row += block) {
+    token_tiles<M, M::kTokens>(a, row, row + block < a.rows ? row + block : a.rows, 0);
+  }
+}

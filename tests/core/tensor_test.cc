@@ -1,0 +1,67 @@
+#include "core/tensor.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/error.h"
+#include "support/files.h"
+
+namespace nibble {
+namespace {
+
+TEST(Buffer, IsZeroAndAlignedInEverySize) {
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{63}, size_t{5000}, (size_t{4} << 20) - 1, size_t{4} << 20,
+                             (size_t{8} << 20) + 3}) {
+    const auto buffer = Buffer::allocate(bytes);
+    EXPECT_EQ(buffer->size(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer->data()) % 64, 0u);
+    const auto span = buffer->span();
+    EXPECT_TRUE(std::all_of(span.begin(), span.end(), [](std::byte b) { return b == std::byte{0}; })) << bytes;
+    std::fill(span.begin(), span.end(), std::byte{1});
+  }
+}
+
+TEST(Buffer, ImpossibleSizesAreErrors) {
+  test::expect_error(ErrorCode::resources, "out of memory", [] { Buffer::allocate(size_t{1} << 60); });
+  EXPECT_THROW(Buffer::allocate(SIZE_MAX - 5), Error);
+}
+
+TEST(Tensor, KnowsItsSizes) {
+  const Tensor t(DType::f16, {3, 4, 5});
+  EXPECT_EQ(t.count(), 60);
+  EXPECT_EQ(t.bytes(), 120u);
+  EXPECT_EQ(t.rows(), 3);
+  EXPECT_EQ(t.cols(), 20);
+  EXPECT_EQ(Tensor(DType::f32, {0, 7}).cols(), 0);
+  EXPECT_EQ(shape_text(t.shape), "[3, 4, 5]");
+}
+
+TEST(Tensor, ShapesThatOverflowOrAreNegativeAreErrors) {
+  test::expect_error(ErrorCode::format, "overflows", [] { element_count({int64_t{1} << 40, int64_t{1} << 40}); });
+  test::expect_error(ErrorCode::format, "out of range", [] { element_count({int64_t{1} << 62, 2}); });
+  test::expect_error(ErrorCode::format, "negative", [] { element_count({2, -1}); });
+  EXPECT_THROW(Tensor(DType::f64, {int64_t{1} << 61}), Error);
+}
+
+TEST(Tensor, RowSlicesShareMemory) {
+  Tensor t = Tensor::from(std::vector<float>{1, 2, 3, 4, 5, 6}, {3, 2});
+  Tensor middle = t.slice_rows(1, 2);
+  EXPECT_EQ(middle.shape, (Shape{1, 2}));
+  EXPECT_EQ(middle.f32()[1], 4.0f);
+  middle.f32()[1] = 9.0f;
+  EXPECT_EQ(t.f32()[3], 9.0f);
+  EXPECT_EQ(t.reshaped({2, 3}).f32()[3], 9.0f);
+  test::expect_error(ErrorCode::internal, "reshape", [&] { t.reshaped({4}); });
+  test::expect_error(ErrorCode::internal, "wrong number", [] { Tensor::from(std::vector<float>{1}, {2}); });
+}
+
+TEST(Tensor, CastsBetweenFloatTypes) {
+  const Tensor t = Tensor::from(std::vector<float>{0.1f, -2.0f, 65504.0f});
+  EXPECT_EQ(t.cast(DType::f32).buffer, t.buffer);
+  const Tensor half = t.cast(DType::f16).cast(DType::f32);
+  EXPECT_EQ(half.f32()[0], round_to_f16(0.1f));
+  EXPECT_EQ(t.cast(DType::f16).cast(DType::bf16).cast(DType::f32).f32()[2], 65536.0f);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,139 @@
+#include <cmath>
+#include <limits>
+
+#include "kernels/every_isa.h"
+
+namespace nibble {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr double kUnit = 0x1p-24;  // half a unit in the last place, relative
+
+class FloatKernels : public EveryIsa {};
+NIBBLE_EVERY_ISA(FloatKernels);
+
+TEST_P(FloatKernels, DotIsWithinTheBoundOfAnyOrderOfSummation) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> a = gaussian(n, 1), b = gaussian(n, 2);
+    double exact = 0, magnitude = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      exact += double{a[i]} * double{b[i]};
+      magnitude += std::fabs(double{a[i]} * double{b[i]});
+    }
+    ASSERT_NEAR(double{table().dot(a.data(), b.data(), n)}, exact, static_cast<double>(n + 1) * kUnit * magnitude) << n;
+  }
+  EXPECT_EQ(table().dot(nullptr, nullptr, 0), 0.0f);
+}
+
+TEST_P(FloatKernels, AxpyIsWithinTwoRoundings) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> x = gaussian(n, 3), y = gaussian(n, 4), before = gaussian(n, 4);
+    table().axpy(-1.7f, x.data(), y.data(), n);
+    for (int64_t i = 0; i < n; ++i) {
+      const double product = double{-1.7f} * double{x[i]}, exact = double{before[i]} + product;
+      ASSERT_NEAR(double{y[i]}, exact, kUnit * (std::fabs(product) + std::fabs(exact))) << n;
+    }
+    ASSERT_TRUE(y.guards_intact());
+  }
+}
+
+TEST_P(FloatKernels, RmsNormMatchesItsFormula) {
+  for (const int64_t n : test_sizes()) {
+    for (const float scale : {1e-3f, 1.0f, 25'000.0f}) {
+      Guarded<float> x = gaussian(n, 5, scale), weight = gaussian(n, 6), y(n);
+      double squares = 0;
+      for (int64_t i = 0; i < n; ++i) squares += double{x[i]} * double{x[i]};
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + double{1e-5f});
+      table().rms_norm(x.data(), weight.data(), 1e-5f, y.data(), n);
+      // Half the error of the sum (the square root halves it), and 6 roundings.
+      const double relative = (static_cast<double>(n) / 2 + 6) * kUnit;
+      for (int64_t i = 0; i < n; ++i) {
+        const double exact = double{x[i]} * inverse * double{weight[i]};
+        ASSERT_NEAR(double{y[i]}, exact, relative * std::fabs(exact)) << n << " " << scale;
+      }
+      ASSERT_TRUE(y.guards_intact());
+    }
+  }
+}
+
+// exp is within 1.1 units in the last place; its argument x - max carries a rounding of up to |x - max| * 2^-24.
+TEST_P(FloatKernels, SoftmaxMatchesItsFormula) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> x = gaussian(n, 7, 8.0f), y = gaussian(n, 7, 8.0f);
+    double largest = -HUGE_VAL, total = 0;
+    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, double{x[i]});
+    for (int64_t i = 0; i < n; ++i) total += std::exp(double{x[i]} - largest);
+    table().softmax(y.data(), n);
+    for (int64_t i = 0; i < n; ++i) {
+      const double exact = std::exp(double{x[i]} - largest) / total;
+      const double relative = (2 * (largest - double{x[i]}) + static_cast<double>(n) + 8) * kUnit;
+      ASSERT_NEAR(double{y[i]}, exact, relative * exact + 1e-44) << n;
+    }
+    ASSERT_TRUE(y.guards_intact());
+  }
+}
+
+TEST_P(FloatKernels, SoftmaxOfMaskedValues) {
+  for (const int64_t n : {1, 5, 16, 37}) {
+    Guarded<float> x(n);
+    std::fill_n(x.data(), n, -kInf);
+    table().softmax(x.data(), n);
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(x[i], 0.0f);
+    std::fill_n(x.data(), n, -kInf);
+    x[n - 1] = -3.0f;
+    table().softmax(x.data(), n);
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(x[i], i == n - 1 ? 1.0f : 0.0f);
+    std::fill_n(x.data(), n, -kInf);
+    x[n / 2] = kNan;
+    table().softmax(x.data(), n);
+    for (int64_t i = 0; i < n; ++i) ASSERT_TRUE(std::isnan(x[i])) << n << " " << i;
+  }
+  table().softmax(nullptr, 0);
+}
+
+TEST_P(FloatKernels, SoftmaxIgnoresACommonShift) {
+  Guarded<float> x(40), y(40);
+  for (int64_t i = 0; i < 40; ++i) {
+    x[i] = static_cast<float>(i % 7);
+    y[i] = x[i] + 16384.0f;
+  }
+  table().softmax(x.data(), 40);
+  table().softmax(y.data(), 40);
+  EXPECT_EQ(bits(x.values()), bits(y.values()));
+}
+
+// Through silu with up = 1: g / (1 + e^-g) depends on e^-g from overflow to underflow.
+TEST_P(FloatKernels, SiluMulIsWithinItsBoundOverTheWholeRange) {
+  std::vector<float> gate;
+  for (float g = -104.0f; g <= 104.0f; g += 0.0137f) gate.push_back(g);
+  const auto n = static_cast<int64_t>(gate.size());
+  Guarded<float> up = gaussian(n, 8), y(n);
+  table().silu_mul(gate.data(), up.data(), y.data(), n);
+  for (int64_t i = 0; i < n; ++i) {
+    const double g = double{gate[static_cast<size_t>(i)]};
+    const double exact = g / (1 + std::exp(-g)) * double{up[i]};
+    // 2.2 units of exp, then a sum, a quotient and a product; below -88 the denominator overflows.
+    ASSERT_NEAR(double{y[i]}, exact, 7 * kUnit * std::fabs(exact) + (g < -87 ? 1e-35 : 1e-44)) << g;
+  }
+}
+
+TEST_P(FloatKernels, SiluMulOnEverySizeAndSpecialValues) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> gate = gaussian(n, 9, 3.0f), up = gaussian(n, 10), y(n);
+    table().silu_mul(gate.data(), up.data(), y.data(), n);
+    for (int64_t i = 0; i < n; ++i) {
+      const double exact = double{gate[i]} / (1 + std::exp(-double{gate[i]})) * double{up[i]};
+      ASSERT_NEAR(double{y[i]}, exact, 7 * kUnit * std::fabs(exact)) << n;
+    }
+    ASSERT_TRUE(y.guards_intact());
+  }
+  const std::vector<float> gate = {kNan, kInf, 0.0f, -0.0f, 1000.0f, -1000.0f}, up(6, 2.0f);
+  std::vector<float> y(6);
+  table().silu_mul(gate.data(), up.data(), y.data(), 6);
+  EXPECT_TRUE(std::isnan(y[0]));
+  EXPECT_EQ(std::vector<float>(y.begin() + 1, y.end()), (std::vector<float>{kInf, 0.0f, 0.0f, 2000.0f, 0.0f}));
+}
+
+}  // namespace
+}  // namespace nibble
