@@ -6,7 +6,7 @@ target_compile_features(nibble_settings INTERFACE cxx_std_20)
 target_include_directories(nibble_settings INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
 # No contraction: a * b + c rounds twice on every instruction set, so results do not depend on the one chosen.
 target_compile_options(nibble_settings INTERFACE -Wall -Wextra -Wconversion -ffp-contract=off
-                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # GCC 12 warns about its own std::string
+                       "$<$<CXX_COMPILER_ID:GNU>:-Wno-restrict;-Wno-maybe-uninitialized>"  # GCC 12 warns about its own std::string
                        $<$<BOOL:${NIBBLE_WERROR}>:-Werror>)
 if(NIBBLE_SANITIZE)
   target_compile_options(nibble_settings INTERFACE -fsanitize=${NIBBLE_SANITIZE} -fno-omit-frame-pointer

@@ -1,0 +1,45 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nibble/dtype.h"
+
+namespace nibble {
+
+struct GenerateOptions {
+  int64_t max_tokens = 128;
+  int64_t context = 0;            ///< positions to reserve; 0 = prompt + max_tokens, at most the model's own length
+  float temperature = 0.0f;       ///< 0 = greedy
+  int64_t top_k = 0;              ///< keep the k likeliest; 0 = all
+  float top_p = 1.0f;             ///< keep the likeliest that together reach p
+  float min_p = 0.0f;             ///< keep those at least min_p times as likely as the likeliest
+  float repeat_penalty = 1.0f;    ///< > 1 makes ids of the prompt and the text less likely (as transformers)
+  std::vector<std::string> stop = {};  ///< generation ends before the first of these strings
+  uint64_t seed = 0;
+  DType kv_dtype = DType::f32;  ///< f32, f16 or bf16
+  bool ignore_eos = false;
+
+  /// Called with each piece of text as soon as it is final: whole UTF-8 characters, no part of a stop string.
+  std::function<void(std::string_view)> on_text = {};
+};
+
+enum class FinishReason { stop, length };
+
+struct Generation {
+  std::vector<int32_t> prompt_ids = {};
+  std::vector<int32_t> ids = {};  ///< generated, the end-of-text id included
+  std::string text = {};          ///< of the generated ids, without special tokens; empty when there is no tokenizer
+  FinishReason finish_reason = FinishReason::length;
+  double prefill_seconds = 0, decode_seconds = 0;
+  double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
+};
+
+struct ChatMessage {
+  std::string role = {};  ///< "system", "user", "assistant"
+  std::string content = {};
+};
+
+}  // namespace nibble

@@ -1,0 +1,72 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nibble/bitsandbytes_config.h"
+#include "nibble/generate.h"
+#include "nibble/progress.h"
+
+namespace nibble {
+
+struct LoadedModel;  // internal
+
+struct LoadModelOptions {
+  /// Quantize while loading. A model that is quantized already must be of the same kind.
+  std::optional<BitsAndBytesConfig> quantization_config = {};
+  /// The same in nibble's words, for formats that bitsandbytes does not have: "int4", "int8-dynamic", "bf16", ...
+  std::string format = {};
+  int64_t block = 0;          ///< of 4-bit formats; 0 = 64
+  bool double_quant = false;  ///< of 4-bit formats
+  std::vector<std::string> skip = {};
+  std::optional<DType> compute_dtype = {};  ///< of 4-bit formats; default: as the model's configuration says, else fp32
+  ProgressFn progress = {};
+};
+
+/// A causal language model in memory, with its tokenizer. Copies share the weights. One thread at a time.
+class CausalLM {
+ public:
+  explicit CausalLM(std::shared_ptr<LoadedModel> model) : model_(std::move(model)) {}
+
+  /// Continues a text. @throws Error{invalid_argument} when the prompt does not fit the context.
+  Generation generate(std::string_view prompt, const GenerateOptions& options = {}) const;
+  Generation generate(std::span<const int32_t> prompt_ids, const GenerateOptions& options = {}) const;
+  /// Answers a conversation, through the model's chat template.
+  Generation chat(const std::vector<ChatMessage>& messages, const GenerateOptions& options = {}) const;
+
+  /// What the model predicts after each position: [ids.size(), vocab_size()] row-major.
+  std::vector<float> logits(std::span<const int32_t> ids) const;
+
+  bool has_tokenizer() const;
+  /// With the special tokens that the tokenizer adds by itself. @throws Error{invalid_argument} without a tokenizer.
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
+  std::string decode(std::span<const int32_t> ids) const;
+  /// The text that the chat template makes of a conversation, ready for the assistant's turn.
+  std::string apply_chat_template(const std::vector<ChatMessage>& messages) const;
+
+  int64_t vocab_size() const;
+  int64_t context_length() const;
+  /// Bytes of the weights as they are kept in memory.
+  uint64_t weight_bytes() const;
+
+  LoadedModel& internal() const { return *model_; }
+
+ private:
+  std::shared_ptr<LoadedModel> model_;
+};
+
+struct AutoModelForCausalLM {
+  /// Loads a Hugging Face folder, a GGUF file or a model of the local hub cache ("org/name").
+  ///
+  ///     auto model = AutoModelForCausalLM::from_pretrained(
+  ///         "smollm2-135m", {.quantization_config = BitsAndBytesConfig{.load_in_4bit = true}});
+  ///
+  /// @throws Error{io, format, unsupported, invalid_argument, resources}
+  static CausalLM from_pretrained(const std::string& path, const LoadModelOptions& options = {});
+};
+
+}  // namespace nibble

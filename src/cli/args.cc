@@ -1,0 +1,166 @@
+#include "cli/args.h"
+
+#include <CLI/CLI.hpp>
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "core/error.h"
+#include "nibble/system.h"
+
+namespace nibble::cli {
+
+struct Args::Impl {
+  CLI::App app;
+  std::vector<std::string> names;  // of all options, for "did you mean"
+};
+
+namespace {
+
+template <class T>
+CLI::Option* add(CLI::App& app, std::vector<std::string>& known, const std::string& names, T& value,
+                 const std::string& help) {
+  for (size_t begin = 0; begin < names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    known.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return app.add_option(names, value, help);
+}
+
+[[noreturn]] void unknown_argument(const std::string& found, const std::string& command,
+                                   const std::vector<std::string>& known) {
+  const std::string name = found.substr(0, found.find('='));
+  const std::string nearest = name.starts_with("-") ? nearest_name(name, known) : "";
+  fail(ErrorCode::invalid_argument, "unexpected argument '" + name + "'" +
+                                        (nearest.empty() ? "" : ", did you mean '" + nearest + "'?") +
+                                        " (see 'nibble " + command + " --help')");
+}
+
+}  // namespace
+
+Args::Args(const std::string& command, const std::string& summary, const std::string& examples)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->app.name("nibble " + command);
+  impl_->app.description(summary);
+  impl_->app.footer("Examples:\n" + examples);
+  impl_->app.set_help_flag("-h,--help", "this text");
+  impl_->names.push_back("--help");
+}
+
+Args::~Args() = default;
+
+void Args::positional(const std::string& name, std::string& value, const std::string& help, Need need) {
+  impl_->app.add_option(name, value, help)->required(need == Need::required)->type_name("");
+}
+
+void Args::option(const std::string& names, std::string& value, const std::string& type, const std::string& help,
+                  Need need) {
+  add(impl_->app, impl_->names, names, value, help)->type_name(type)->required(need == Need::required);
+}
+
+void Args::option(const std::string& names, std::optional<std::string>& value, const std::string& type,
+                  const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name(type);
+}
+
+void Args::option(const std::string& names, int64_t& value, const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name("N")->capture_default_str();
+}
+
+void Args::option(const std::string& names, uint64_t& value, const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name("N")->capture_default_str();
+}
+
+void Args::option(const std::string& names, std::optional<int64_t>& value, const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name("N");
+}
+
+void Args::option(const std::string& names, float& value, const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name("X")->capture_default_str();
+}
+
+void Args::option(const std::string& names, std::optional<double>& value, const std::string& help) {
+  add(impl_->app, impl_->names, names, value, help)->type_name("X");
+}
+
+void Args::list(const std::string& names, std::vector<std::string>& values, const std::string& type,
+                const std::string& help) {
+  add(impl_->app, impl_->names, names, values, help)->type_name(type);
+}
+
+void Args::flag(const std::string& names, bool& value, const std::string& help) {
+  impl_->names.push_back(names);
+  impl_->app.add_flag(names, value, help);
+}
+
+bool Args::parse(const std::vector<std::string>& arguments) {
+  const std::string command = impl_->app.get_name().substr(std::string("nibble ").size());
+  try {
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // CLI11 takes them from the back
+    impl_->app.parse(reversed);
+  } catch (const CLI::CallForHelp&) {
+    std::fputs(impl_->app.help().c_str(), stdout);
+    return false;
+  } catch (const CLI::ExtrasError&) {
+    const std::vector<std::string> extras = impl_->app.remaining();
+    unknown_argument(extras.empty() ? "" : extras.front(), command, impl_->names);
+  } catch (const CLI::ParseError& error) {
+    fail(ErrorCode::invalid_argument, std::string(error.what()) + " (see 'nibble " + command + " --help')");
+  }
+  return true;
+}
+
+void Common::declare(Args& args) {
+  args.option("--threads", threads, "threads to use; 0 = all that this process may use");
+  args.flag("--json", json, "one JSON object on stdout");
+  args.flag("--quiet", quiet, "no progress on stderr");
+}
+
+void Common::apply() const {
+  if (threads < 0 || threads > 1024) {
+    fail(ErrorCode::invalid_argument, "--threads: found " + std::to_string(threads) + ", expected 0 to 1024");
+  }
+  set_threads(static_cast<int>(threads));
+}
+
+std::vector<int32_t> parse_ids(const std::string& text, const std::string& option) {
+  std::vector<int32_t> ids;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (at < end) {
+    while (at < end && (*at == ' ' || *at == ',')) ++at;
+    if (at == end) break;
+    int32_t id = 0;
+    const auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || id < 0) {
+      fail(ErrorCode::invalid_argument, option + ": '" + text + "' is not a list of ids such as 1,2,3");
+    }
+    ids.push_back(id);
+    at = next;
+  }
+  return ids;
+}
+
+uint64_t parse_size(const std::string& text, const std::string& option) {
+  struct Unit {
+    const char* name;
+    double bytes;
+  };
+  static constexpr Unit kUnits[] = {{"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                                    {"TB", 1e12}, {"KIB", 0x1p10}, {"MIB", 0x1p20}, {"GIB", 0x1p30}, {"TIB", 0x1p40},
+                                    {"K", 1e3},   {"M", 1e6},      {"G", 1e9}};
+  double number = 0;
+  const auto [next, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string unit(next, text.data() + text.size());
+  std::erase(unit, ' ');
+  for (char& c : unit) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  for (const Unit& u : kUnits) {
+    const double bytes = number * u.bytes;
+    if (error == std::errc() && unit == u.name && bytes >= 1 && bytes < 0x1p63) return static_cast<uint64_t>(bytes);
+  }
+  fail(ErrorCode::invalid_argument, option + ": '" + text + "' is not a size such as 500MB, 5GB or 2GiB");
+}
+
+}  // namespace nibble::cli

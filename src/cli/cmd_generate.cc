@@ -1,0 +1,76 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "cli/model_args.h"
+#include "cli/print.h"
+#include "core/error.h"
+
+namespace nibble::cli {
+namespace {
+
+Json to_json(const Generation& g) {
+  return Json::object({{"prompt_ids", id_list(g.prompt_ids)},
+                       {"ids", id_list(g.ids)},
+                       {"text", g.text},
+                       {"finish_reason", g.finish_reason == FinishReason::stop ? "stop" : "length"},
+                       {"prefill_tokens_per_second", g.prefill_tokens_per_second},
+                       {"decode_tokens_per_second", g.decode_tokens_per_second}});
+}
+
+}  // namespace
+
+int cmd_generate(const Arguments& arguments) {
+  Common common;
+  ModelArgs model_args;
+  PromptArgs prompt;
+  SamplingArgs sampling;
+  std::optional<std::string> system;
+  bool chat = false;
+  Args args("generate", "Continues a text, or answers a question.",
+            "  nibble generate smollm2-nf4 -p \"The capital of France is\" -n 20\n"
+            "  nibble generate smollm2-nf4 --chat -p \"What is a prime number?\" --temperature 0.7 --seed 1\n"
+            "  nibble generate smollm2-135m --format int8 -p \"Once upon a time\"");
+  model_args.declare(args);
+  prompt.declare(args);
+  sampling.declare(args);
+  args.flag("--chat", chat, "the prompt is a user's message: use the model's chat template");
+  args.option("--system", system, "TEXT", "with --chat: the system message");
+  common.declare(args);
+  if (!args.parse(arguments)) return 0;
+  common.apply();
+  if (!prompt.given()) fail(ErrorCode::invalid_argument, "a prompt is needed: --prompt, --prompt-file or --ids");
+  if (system && !chat) fail(ErrorCode::invalid_argument, "--system needs --chat");
+  GenerateOptions options = sampling.resolve();
+  const JsonReport json;
+  const CausalLM model = model_args.load(common);
+  const bool show_text = !common.json && model.has_tokenizer();
+  if (show_text) {
+    options.on_text = [](std::string_view piece) {
+      print(piece);
+      std::fflush(stdout);
+    };
+  }
+  Generation g;
+  if (chat) {
+    std::vector<ChatMessage> messages;
+    if (system) messages.push_back({"system", *system});
+    messages.push_back({"user", prompt.text()});
+    g = model.chat(messages, options);
+  } else {
+    g = model.generate(prompt.token_ids(model), options);
+  }
+  if (common.json) {
+    json.print(model_args.model, to_json(g));
+    return 0;
+  }
+  print_line(show_text ? "" : fmt::format("{}", fmt::join(g.ids, " ")));
+  if (!common.quiet) {
+    note(fmt::format("{} + {} tokens, prefill {:.1f} tokens/s, decode {:.1f} tokens/s", g.prompt_ids.size(),
+                     g.ids.size(), g.prefill_tokens_per_second, g.decode_tokens_per_second));
+  }
+  return 0;
+}
+
+}  // namespace nibble::cli

@@ -1,0 +1,134 @@
+// nibble COMMAND ...: the table of commands, and what becomes of errors and signals.
+#include <fmt/format.h>
+
+#include <unistd.h>
+#include <csignal>
+#include <cstdio>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/print.h"
+#include "core/error.h"
+#include "nibble/system.h"
+#include "nibble/version.h"
+
+namespace nibble::cli {
+namespace {
+
+struct Command {
+  std::string name;
+  const char* summary;
+  int (*run)(const Arguments&);
+};
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> table = {
+      {"formats", "the formats that weights can be stored in", cmd_formats},
+      {"info", "this machine: instruction sets, cores, memory", cmd_info},
+      {"inspect", "what is in a model", cmd_inspect},
+      {"quantize", "write a quantized copy of a model", cmd_quantize},
+      {"dequantize", "write the dense model that a quantized one stands for", cmd_dequantize},
+      {"generate", "continue a text, or answer a question", cmd_generate},
+      {"chat", "a conversation in the terminal", cmd_chat},
+      {"logits", "what a model predicts at each position", cmd_logits},
+      {"tokenize", "text to token ids, or back", cmd_tokenize},
+      {"evaluate", "perplexity, and what was lost against the original", cmd_evaluate},
+  };
+  return table;
+}
+
+void print_help() {
+  print_line("nibble makes transformer models smaller and faster, and says what was lost.\n");
+  print_line("usage: nibble COMMAND [arguments]\n\ncommands:");
+  for (const Command& command : commands()) print_line(fmt::format("  {:<12}{}", command.name, command.summary));
+  print_line("\nMODEL is a Hugging Face folder, a .gguf file, or the id of a model in the local hub cache.");
+  print_line("'nibble COMMAND --help' explains a command and shows examples.");
+}
+
+int exit_status(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invalid_argument:
+      return 2;
+    case ErrorCode::io:
+    case ErrorCode::format:
+      return 3;
+    case ErrorCode::unsupported:
+      return 4;
+    case ErrorCode::resources:
+      return 5;
+    case ErrorCode::exists:
+      return 6;
+    case ErrorCode::interrupted:
+      return 130;
+    case ErrorCode::internal:
+      return 1;
+  }
+  return 1;
+}
+
+int report(ErrorCode code, const std::string& message, const Arguments& arguments) {
+  std::fflush(stdout);
+  note("nibble: error: " + message);
+  for (const std::string& argument : arguments) {
+    if (argument != "--json") continue;
+    const Json error = Json::object({{"code", std::string(error_code_name(code))}, {"message", message}});
+    print_line(Json::object({{"error", error}}).dump());
+  }
+  return exit_status(code);
+}
+
+int run_command(const std::string& name, const Arguments& arguments) {
+  std::vector<std::string> names;
+  for (const Command& command : commands()) {
+    if (command.name == name) return command.run(arguments);
+    names.push_back(command.name);
+  }
+  const std::string nearest = nearest_name(name, names);
+  fail(ErrorCode::invalid_argument, "unknown command '" + name + "'" +
+                                        (nearest.empty() ? "" : ", did you mean '" + nearest + "'?") +
+                                        " (see 'nibble --help')");
+}
+
+int run(const Arguments& all) {
+  if (all.empty() || all[0] == "--help" || all[0] == "-h" || all[0] == "help") {
+    print_help();
+    return all.empty() ? 2 : 0;
+  }
+  if (all[0] == "--version") {
+    print_line(std::string("nibble ") + version());
+    return 0;
+  }
+  const Arguments arguments(all.begin() + 1, all.end());
+  try {
+    system_info();  // an unusable NIBBLE_ISA stops every command
+    return run_command(all[0], arguments);
+  } catch (const Error& error) {
+    return report(error.code(), error.what(), arguments);
+  } catch (const std::bad_alloc&) {
+    return report(ErrorCode::resources, "out of memory", arguments);
+  } catch (const std::exception& error) {
+    return report(ErrorCode::internal, error.what(), arguments);
+  }
+}
+
+// The first signal asks the work to stop cleanly; a second one does not wait for it.
+void on_signal(int) {
+  static volatile std::sig_atomic_t count = 0;
+  count = count + 1;
+  if (count > 1) _exit(130);
+  request_interrupt();
+}
+
+}  // namespace
+}  // namespace nibble::cli
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, nibble::cli::on_signal);
+  std::signal(SIGTERM, nibble::cli::on_signal);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an ordinary write error
+  const int status = nibble::cli::run(nibble::cli::Arguments(argv + 1, argv + argc));
+  if (std::fflush(stdout) != 0 && status == 0) return 1;
+  return status;
+}

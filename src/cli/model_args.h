@@ -1,0 +1,49 @@
+#pragma once
+// The arguments that every command which runs a model shares: how to load it, what to feed it.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/args.h"
+#include "core/json.h"
+#include "nibble/model.h"
+
+namespace nibble::cli {
+
+struct ModelArgs {
+  std::string model, format;
+  std::optional<std::string> compute_dtype;
+  std::vector<std::string> skip;
+  int64_t block = 0;
+  bool double_quant = false;
+
+  /// MODEL and --format with what belongs to it.
+  void declare(Args& args);
+  LoadModelOptions load_options(const Common& common) const;
+  CausalLM load(const Common& common) const;
+};
+
+struct PromptArgs {
+  std::optional<std::string> prompt, prompt_file, ids;
+
+  void declare(Args& args);
+  bool given() const { return prompt || prompt_file || ids; }
+  /// The prompt's text. @throws Error{invalid_argument} unless exactly one of --prompt and --prompt-file is given.
+  std::string text() const;
+  /// The prompt's ids: --ids, or the text through the model's tokenizer.
+  std::vector<int32_t> token_ids(const CausalLM& model) const;
+};
+
+struct SamplingArgs {
+  GenerateOptions options;
+  std::string kv_dtype = "fp32";
+  int64_t seed = 0;
+
+  void declare(Args& args);
+  GenerateOptions resolve() const;
+};
+
+Json id_list(const std::vector<int32_t>& ids);
+
+}  // namespace nibble::cli

@@ -1,0 +1,72 @@
+#include "nibble/inspect.h"
+
+#include <map>
+
+#include "core/error.h"
+#include "io/model_files.h"
+#include "io/quantization_config.h"
+#include "models/registry.h"
+
+namespace nibble {
+namespace {
+
+/// The format that holds most of the weights, unless that is a dense one.
+std::string quantization_of(const ModelFiles& files) {
+  std::map<std::string, int64_t> weights;
+  for (const SourceTensor& tensor : files.weights->tensors()) weights[tensor.format] += element_count(tensor.shape);
+  std::string largest = "none";
+  int64_t most = 0;
+  for (const auto& [format, count] : weights) {
+    const Format* row = find_format_or_null(format);
+    if (row && !row->dense && count > most) {
+      largest = format;
+      most = count;
+    }
+  }
+  const QuantizationConfig config = parse_quantization_config(files.config, files.path.string());
+  return config.double_quant && largest != "none" ? largest + " + double quantization" : largest;
+}
+
+int64_t number(const Json& config, std::string_view key) {
+  const Json* value = config.find_value(key);
+  return value && value->is_integer() ? value->as_int(std::string(key)) : 0;
+}
+
+bool can_run(const ModelFiles& files) {
+  try {
+    list_parameters(files.config, files.path.string());
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+ModelDescription inspect(const std::string& model) {
+  const ModelFiles files = open_model(model);
+  const Json& config = files.config;
+  ModelDescription d;
+  d.path = files.path.string();
+  if (const Json* type = config.find_value("model_type"); type && type->is_string()) {
+    d.model_type = type->as_string("model_type");
+  }
+  if (const Json* names = config.find_value("architectures"); names && names->is_array()) {
+    const auto& list = names->as_array("architectures");
+    if (!list.empty() && list[0].is_string()) d.architecture = list[0].as_string("architectures");
+  }
+  for (const SourceTensor& tensor : files.weights->tensors()) {
+    d.parameters += element_count(tensor.shape);
+    d.bytes += tensor.bytes;
+    d.tensors.push_back({tensor.name, tensor.format, tensor.shape, tensor.bytes});
+  }
+  d.quantization = quantization_of(files);
+  d.vocab_size = number(config, "vocab_size");
+  d.context_length = number(config, "max_position_embeddings");
+  d.layers = number(config, "num_hidden_layers");
+  d.hidden_size = number(config, "hidden_size");
+  d.supported = can_run(files);
+  return d;
+}
+
+}  // namespace nibble

@@ -1,0 +1,154 @@
+#include "tasks/loaded_model.h"
+
+#include "core/error.h"
+#include "core/file.h"
+#include "io/model_files.h"
+#include "io/quantization_config.h"
+#include "models/registry.h"
+#include "text/chat_template.h"
+#include "text/gguf_vocab.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxTemplateBytes = 1 << 20;
+
+Json read_json_if_there(const fs::path& path) {
+  return fs::is_regular_file(path) ? Json::parse_file(path.string()) : Json();
+}
+
+struct TextParts {
+  std::optional<Tokenizer> tokenizer;
+  Json config;
+  std::optional<std::string> chat_template;
+};
+
+TextParts load_text_parts(const ModelFiles& files) {
+  const std::string where = files.path.string();
+  TextParts parts;
+  if (files.is_gguf()) {
+    if (files.gguf_metadata->find("tokenizer.ggml.model") == nullptr) return parts;
+    parts.config = tokenizer_config_from_gguf(*files.gguf_metadata, where);
+    parts.tokenizer = Tokenizer::from_json(tokenizer_json_from_gguf(*files.gguf_metadata, where), parts.config, where);
+    parts.chat_template = chat_template_source(parts.config, "");
+    return parts;
+  }
+  parts.config = read_json_if_there(files.path / "tokenizer_config.json");
+  if (Tokenizer::folder_has_tokenizer(files.path)) parts.tokenizer = Tokenizer::from_folder(files.path);
+  const fs::path jinja = files.path / "chat_template.jinja";
+  parts.chat_template = chat_template_source(
+      parts.config, fs::is_regular_file(jinja) ? read_text_file(jinja, kMaxTemplateBytes) : std::string());
+  return parts;
+}
+
+/// The format to encode to while loading, in nibble's words; empty: none.
+struct OnLoad {
+  std::string format;
+  EncodeOptions encode;
+};
+
+OnLoad on_load_format(const LoadModelOptions& options) {
+  OnLoad on_load = {options.format, {.block = options.block, .double_quant = options.double_quant}};
+  if (!options.quantization_config) return on_load;
+  const BitsAndBytesConfig& config = *options.quantization_config;
+  config.validate();
+  if (!options.format.empty()) {
+    fail(ErrorCode::invalid_argument, "format: cannot be given together with quantization_config");
+  }
+  if (config.load_in_8bit) on_load.format = "int8";
+  if (config.load_in_4bit) {
+    on_load.format = config.bnb_4bit_quant_type;
+    on_load.encode.double_quant = config.bnb_4bit_use_double_quant;
+  }
+  return on_load;
+}
+
+void refuse_requantizing(const ModelFiles& files, const QuantizationConfig& stored, const std::string& format) {
+  if (files.is_gguf() || !stored.is_quantized() || format.empty()) return;
+  const std::string has = stored.load_in_8bit ? "int8" : stored.quant_type;
+  if (has == format) return;
+  fail(ErrorCode::unsupported, files.path.string() + ": is quantized to " + has + " already and cannot be loaded as " +
+                                   format + "; use the original model");
+}
+
+LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& options) {
+  const QuantizationConfig stored = parse_quantization_config(files.config, files.path.string());
+  const OnLoad on_load = on_load_format(options);
+  refuse_requantizing(files, stored, on_load.format);
+  LoadOptions load;
+  if (!on_load.format.empty() && !stored.is_quantized()) {
+    load.format = &find_format(on_load.format);
+    check_encode_options(*load.format, on_load.encode);
+  }
+  load.encode = on_load.encode;
+  load.skip_modules = options.skip;
+  load.compute.compute_dtype = stored.compute_dtype;
+  load.compute.int8_threshold = stored.threshold;
+  if (const auto& config = options.quantization_config) {
+    load.skip_modules = config->llm_int8_skip_modules;
+    load.compute.compute_dtype = config->bnb_4bit_compute_dtype;
+    load.compute.int8_threshold = config->llm_int8_threshold;
+  }
+  if (options.compute_dtype) load.compute.compute_dtype = *options.compute_dtype;
+  if (options.progress) {
+    load.progress = [fn = options.progress](int64_t done, int64_t total) {
+      fn({.unit = "tensors", .done = done, .total = total});
+    };
+  }
+  return load;
+}
+
+void append_ids(const Json* value, std::vector<int32_t>& ids) {
+  if (value == nullptr) return;
+  const auto add = [&](const Json& id) {
+    if (id.is_integer()) ids.push_back(static_cast<int32_t>(id.as_int("eos_token_id")));
+  };
+  if (value->is_array()) {
+    for (const Json& id : value->as_array("eos_token_id")) add(id);
+  } else {
+    add(*value);
+  }
+}
+
+}  // namespace
+
+const Tokenizer& LoadedModel::require_tokenizer() const {
+  if (tokenizer) return *tokenizer;
+  fail(ErrorCode::invalid_argument, path + ": has no tokenizer files; give token ids instead (--ids)");
+}
+
+std::vector<int32_t> LoadedModel::end_ids() const {
+  std::vector<int32_t> ids;
+  append_ids(generation_config.find_value("eos_token_id"), ids);
+  if (ids.empty()) append_ids(config.find_value("eos_token_id"), ids);
+  if (ids.empty() && tokenizer && tokenizer->special().eos) ids.push_back(*tokenizer->special().eos);
+  return ids;
+}
+
+std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options) {
+  const ModelFiles files = open_model(path);
+  auto loaded = std::make_shared<LoadedModel>();
+  loaded->path = path;
+  loaded->config = files.config;
+  loaded->generation_config = files.generation_config;
+  Loader loader(*files.weights, loader_options(files, options));
+  loaded->model = build_model(files.config, files.path.string(), loader);
+  loaded->weight_bytes = loader.bytes();
+  TextParts text = load_text_parts(files);
+  loaded->tokenizer = std::move(text.tokenizer);
+  loaded->tokenizer_config = std::move(text.config);
+  loaded->chat_template = std::move(text.chat_template);
+  return loaded;
+}
+
+Tokenizer load_tokenizer(const std::string& path) {
+  // A folder with tokenizer files only is enough here, so a missing config.json or missing weights do not matter.
+  if (fs::is_directory(path) && Tokenizer::folder_has_tokenizer(path)) return Tokenizer::from_folder(path);
+  TextParts parts = load_text_parts(open_model(path));
+  if (!parts.tokenizer) fail(ErrorCode::io, path + ": has no tokenizer (tokenizer.json, vocab.txt or tokenizer.model)");
+  return *parts.tokenizer;
+}
+
+}  // namespace nibble

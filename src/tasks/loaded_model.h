@@ -1,0 +1,35 @@
+#pragma once
+// A model in memory with everything that goes with it; what the public CausalLM holds.
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "models/model.h"
+#include "nibble/model.h"
+#include "text/tokenizer.h"
+
+namespace nibble {
+
+struct LoadedModel {
+  std::string path;
+  Json config, generation_config, tokenizer_config;
+  std::optional<Tokenizer> tokenizer;
+  std::optional<std::string> chat_template;
+  std::unique_ptr<Model> model;
+  uint64_t weight_bytes = 0;
+
+  /// @throws Error{invalid_argument} saying that ids can be given instead, when the model has no tokenizer.
+  const Tokenizer& require_tokenizer() const;
+  /// Ids that end a text, from generation_config.json, config.json or the tokenizer.
+  std::vector<int32_t> end_ids() const;
+};
+
+std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options);
+
+/// The tokenizer of a model without its weights.
+Tokenizer load_tokenizer(const std::string& path);
+
+}  // namespace nibble

@@ -1,0 +1,204 @@
+// Quantizing a model folder: which layers, to what, and the report of what each lost.
+#include "nibble/quantize.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+#include "io/bnb_names.h"
+#include "io/model_files.h"
+#include "models/registry.h"
+#include "quant/error_stats.h"
+#include "tasks/side_files.h"
+#include "tasks/weights_writer.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::string_view kWeightSuffix = ".weight";
+
+/// What becomes of each tensor of the source.
+struct Recipe {
+  const Format* format = nullptr;
+  EncodeOptions encode;
+  std::set<std::string, std::less<>> quantized;  // tensor names
+  std::vector<std::string> kept_linears;         // module names, the head among them
+  std::optional<DType> dense_dtype;              // of all other tensors; nullopt = as they are
+};
+
+std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - kWeightSuffix.size()); }
+
+EncodeOptions encode_options(const QuantizeOptions& options) {
+  if (options.granularity != "channel" && options.granularity != "tensor") {
+    fail(ErrorCode::invalid_argument, "granularity: found '" + options.granularity + "', expected channel or tensor");
+  }
+  return {.block = options.block,
+          .double_quant = options.double_quant,
+          .granularity = options.granularity == "tensor" ? Granularity::tensor : Granularity::channel};
+}
+
+void check_skip_names(const std::vector<std::string>& skip, const std::vector<std::string>& modules) {
+  for (const std::string& entry : skip) {
+    const bool used = std::any_of(modules.begin(), modules.end(),
+                                  [&](const std::string& module) { return is_skipped(module, {entry}); });
+    if (used) continue;
+    const std::string nearest = nearest_name(entry, modules);
+    fail(ErrorCode::invalid_argument,
+         "skip: '" + entry + "' matches no layer" + (nearest.empty() ? "" : ", the nearest is '" + nearest + "'"));
+  }
+}
+
+/// GGUF mixes block formats and f32 vectors; a Hugging Face folder needs one dtype for what stays dense.
+std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& format) {
+  if (format.dense) return format.dense;
+  if (!files.is_gguf()) return std::nullopt;
+  return config_dtype(files.config, files.path.string()).value_or(DType::f16);
+}
+
+void refuse_quantized_source(const ModelFiles& files) {
+  if (files.is_gguf()) return;  // its block formats are a starting point like any other
+  for (const SourceTensor& tensor : files.weights->tensors()) {
+    if (!find_format(tensor.format).dense) {
+      fail(ErrorCode::unsupported, files.path.string() + ": " + tensor.name + ": is quantized already (" +
+                                       tensor.format + "); quantize the original, or use 'nibble dequantize' first");
+    }
+  }
+}
+
+Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
+  Recipe recipe;
+  recipe.format = &find_format(options.format);
+  recipe.encode = encode_options(options);
+  check_encode_options(*recipe.format, recipe.encode);
+  refuse_quantized_source(files);
+  recipe.dense_dtype = dense_dtype_for(files, *recipe.format);
+  std::vector<std::string> modules;
+  for (const Parameter& parameter : list_parameters(files.config, files.path.string())) {
+    if (parameter.role != Role::linear && parameter.role != Role::head) continue;
+    const std::string module = module_of(parameter.name);
+    modules.push_back(module);
+    const bool keep = parameter.role == Role::head || is_skipped(module, options.skip);
+    if (keep) {
+      recipe.kept_linears.push_back(module);
+    } else if (!recipe.format->dense) {
+      recipe.quantized.insert(parameter.name);
+    }
+  }
+  check_skip_names(options.skip, modules);
+  return recipe;
+}
+
+DType dtype_of(const SourceTensor& tensor) { return find_format(tensor.format).dense.value_or(DType::f32); }
+
+PlannedTensor plan(const SourceTensor& tensor, const Recipe& recipe) {
+  PlannedTensor planned;
+  planned.parameters = element_count(tensor.shape);
+  if (!recipe.quantized.contains(tensor.name)) {
+    planned.pieces.push_back({tensor.name, recipe.dense_dtype.value_or(dtype_of(tensor)), tensor.shape});
+    return planned;
+  }
+  const auto shape = std::get<QuantizedTensor>(layout(tensor.shape, dtype_of(tensor), *recipe.format, recipe.encode));
+  for (const auto& [name, piece] : stored_pieces(tensor.name, shape)) {
+    planned.pieces.push_back({name, piece.dtype, piece.shape});
+  }
+  return planned;
+}
+
+TensorReport report_of(const SourceTensor& tensor, std::string format, const Tensor& original, const Weight& stored,
+                       uint64_t bytes_after) {
+  const Tensor before = original.cast(DType::f32), after = decode(stored);
+  const auto count = static_cast<size_t>(before.count());
+  const ErrorStats stats = error_stats({before.f32(), count}, {after.f32(), count});
+  return {.name = tensor.name,
+          .shape = tensor.shape,
+          .format = std::move(format),
+          .relative_error = stats.relative_error,
+          .sqnr_db = stats.sqnr_db,
+          .max_abs_error = stats.max_abs_error,
+          .nan_count = stats.nan_count,
+          .inf_count = stats.inf_count,
+          .first_nonfinite = stats.first_nonfinite,
+          .bytes_before = tensor.bytes,
+          .bytes_after = bytes_after};
+}
+
+/// Converts one tensor and reports on it.
+NamedTensors convert(const WeightSource& source, const SourceTensor& tensor, const PlannedTensor& planned,
+                     const Recipe& recipe, QuantizeReport& report) {
+  Weight weight = source.load(tensor.name);
+  const Tensor original = std::holds_alternative<Tensor>(weight) ? std::get<Tensor>(weight) : decode(weight);
+  weight = Tensor();
+  if (!recipe.quantized.contains(tensor.name)) {
+    const DType dtype = planned.pieces[0].dtype;
+    if (!is_float(original.dtype)) return {{tensor.name, original}};
+    const Tensor dense = original.cast(dtype);
+    report.kept.push_back(report_of(tensor, std::string(dtype_name(dtype)), original, dense, dense.bytes()));
+    return {{tensor.name, dense}};
+  }
+  const Weight encoded = encode(original, *recipe.format, recipe.encode);
+  report.tensors.push_back(report_of(tensor, std::string(recipe.format->name), original, encoded, planned.bytes()));
+  return stored_pieces(tensor.name, std::get<QuantizedTensor>(encoded));
+}
+
+Json make_config(const ModelFiles& files, const QuantizeOptions& options, const Recipe& recipe) {
+  Json config = files.config;
+  if (recipe.dense_dtype) set_config_dtype(config, *recipe.dense_dtype);
+  if (recipe.format->dense) return config;
+  EncodeOptions encode = recipe.encode;
+  if (encode.block == 0) encode.block = recipe.format->block;
+  config.set("quantization_config", quantization_config(*recipe.format, encode, options.compute_dtype,
+                                                        recipe.kept_linears, options.int8_threshold));
+  return config;
+}
+
+double bits_per_weight(const std::vector<TensorReport>& tensors) {
+  double bits = 0, weights = 0;
+  for (const TensorReport& tensor : tensors) {
+    bits += 8.0 * static_cast<double>(tensor.bytes_after);
+    weights += static_cast<double>(element_count(tensor.shape));
+  }
+  return weights > 0 ? bits / weights : 0;
+}
+
+}  // namespace
+
+QuantizeReport quantize(const std::string& model, const std::string& out, const QuantizeOptions& options) {
+  const ModelFiles files = open_model(model);
+  const Recipe recipe = make_recipe(files, options);
+  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
+  const std::vector<SourceTensor>& tensors = files.weights->tensors();
+
+  QuantizeReport report;
+  report.output = out;
+  report.format = options.format;
+  std::vector<PlannedTensor> planned;
+  for (const SourceTensor& tensor : tensors) {
+    planned.push_back(plan(tensor, recipe));
+    report.parameters += planned.back().parameters;
+    report.bytes_before += tensor.bytes;
+  }
+  uint64_t bytes_read = 0;
+  report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) {
+    NamedTensors pieces = convert(*files.weights, tensors[i], planned[i], recipe, report);
+    bytes_read += tensors[i].bytes;
+    if (options.progress) {
+      options.progress({.unit = "tensors",
+                        .done = static_cast<int64_t>(i + 1),
+                        .total = static_cast<int64_t>(tensors.size()),
+                        .bytes = static_cast<double>(bytes_read)});
+    }
+    return pieces;
+  });
+  write_side_files(folder, files, make_config(files, options, recipe));
+  folder.commit();
+
+  report.skipped = recipe.kept_linears;
+  report.linear_bits_per_weight = bits_per_weight(report.tensors);
+  if (const Json* names = files.config.find_value("architectures"); names && names->is_array()) {
+    const auto& list = names->as_array("architectures");
+    if (!list.empty() && list[0].is_string()) report.architecture = list[0].as_string("architectures");
+  }
+  return report;
+}
+
+}  // namespace nibble
