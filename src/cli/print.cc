@@ -63,7 +63,10 @@ void print_line(std::string_view text) {
   std::fputc('\n', stdout);
 }
 
-void note(std::string_view text) { std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data()); }
+void note(std::string_view text) {
+  std::fflush(stdout);  // so that the two streams of a terminal stay in order
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
+}
 
 void print_table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;

@@ -283,6 +283,8 @@ struct PieceName {
   std::string_view suffix;
 };
 
+constexpr size_t kLongestOffset = 24;  // "-1.1754943508222875e-38" has 23 characters
+
 constexpr std::array<PieceName, 5> k4bitPieces = {{{"data", ""},
                                                    {"absmax", ".absmax"},
                                                    {"quant_map", ".quant_map"},
@@ -315,8 +317,14 @@ NamedTensors pieces_4bit(const std::string& weight_name, const QuantizedTensor& 
                       .dtype = w.dtype,
                       .shape = w.shape,
                       .nested_offset = std::nullopt};
-  if (w.double_quant) state.nested_offset = static_cast<double>(w.part("nested_offset").f32()[0]);
-  const std::string text = quant_state_text(state);
+  if (w.double_quant) {
+    const Tensor& offset = w.part("nested_offset");
+    state.nested_offset = offset.empty() ? 0.0 : static_cast<double>(offset.f32()[0]);
+  }
+  std::string text = quant_state_text(state);
+  // The offset has as many digits as it needs; spaces at the end of the JSON make the size one of the shape alone, so
+  // that a file's header can be written before the first matrix is encoded.
+  if (state.nested_offset) text.append(kLongestOffset - python_repr(*state.nested_offset).size(), ' ');
   const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size());
   out.emplace_back(weight_name + std::string(kStateMark) + std::string(state_suffix),
                    Tensor::from(bytes, {static_cast<int64_t>(text.size())}));

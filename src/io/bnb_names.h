@@ -48,7 +48,9 @@ std::vector<FoldedWeight> fold_pieces(const std::vector<StoredTensor>& stored, c
 /// @throws Error{unsupported} when the file's table of 4-bit values is not the known one.
 QuantizedTensor load_folded(const FoldedWeight& weight, const ReadStored& read);
 
-/// The tensors to write for a matrix, the inverse of load_folded. weight_name is "P.weight".
+/// The tensors to write for a matrix, the inverse of load_folded. weight_name is "P.weight". For a matrix without data
+/// (quant/format.h, layout) the same names, dtypes and shapes. The bytes are those that bitsandbytes writes, but for
+/// spaces at the end of the state of a double-quantized matrix.
 std::vector<std::pair<std::string, Tensor>> stored_pieces(const std::string& weight_name, const QuantizedTensor& w);
 
 }  // namespace nibble

@@ -188,9 +188,8 @@ GgufFacts gather_facts(const std::vector<GgufFile>& parts, const std::string& wh
     fail(ErrorCode::format, where + ": has no tensor 'token_embd.weight'; is it a vocabulary only?");
   GgufFacts facts;
   facts.vocab_size = embedding->shape[0];
-  for (const DType dtype : {DType::f16, DType::bf16}) {
-    if (embedding->format_name() == dtype_name(dtype)) facts.dtype = dtype;
-  }
+  // Block formats decode to values of 16 significant bits or fewer, which f16 holds best of the 16-bit types.
+  facts.dtype = find_format(embedding->format_name()).dense.value_or(DType::f16);
   if (const GgufTensor* types = find_in(parts, "token_types.weight")) facts.token_types = types->shape[0];
   facts.has_output = find_in(parts, "output.weight") != nullptr;
   facts.has_attention_bias = find_in(parts, "blk.0.attn_q.bias") != nullptr;

@@ -25,10 +25,10 @@ bool is_skipped(std::string_view module, const std::vector<std::string>& skip);
 
 struct LoadOptions {
   const Format* format = nullptr;  // quantize dense Linear layers while loading; null: as stored
-  EncodeOptions encode;
-  std::vector<std::string> skip_modules;  // besides the output head, which is never quantized
-  ComputeOptions compute;
-  std::function<void(int64_t done, int64_t total)> progress;
+  EncodeOptions encode = {};
+  std::vector<std::string> skip_modules = {};  // besides the output head, which is never quantized
+  ComputeOptions compute = {};
+  std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
 class Loader {

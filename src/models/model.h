@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/tensor.h"
 #include "ops/attention.h"
@@ -12,9 +13,12 @@
 
 namespace nibble {
 
-/// One sequence, or its continuation when a cache holds what came before.
+/// Decoders: one sequence, or its continuation when a cache holds what came before. Encoders: one or several sequences,
+/// one after the other, without padding.
 struct Batch {
   std::span<const int32_t> ids;
+  std::vector<int64_t> lengths = {};             // of the sequences; empty = one sequence
+  std::span<const int32_t> token_type_ids = {};  // BERT's segment of each id; empty = all 0
 };
 
 struct ModelInfo {
@@ -33,7 +37,8 @@ class Model {
   /// on its own. A tape keeps the hidden states "hidden.0" (embeddings) to "hidden.N" (the result).
   /// @throws Error{invalid_argument} for an id outside the vocabulary or more positions than the cache has room for.
   virtual Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const = 0;
-  /// The output head. hidden: any rows of what hidden() returned. @returns f32 [rows, vocab_size]
+  /// The output head. hidden: any rows of what hidden() returned. @returns f32 [rows, vocab_size]; for a classifier,
+  /// whose rows must be the first of each sequence, [rows, labels].
   virtual Tensor logits(const Tensor& hidden) const = 0;
 
   /// Logits of every position, f32 [tokens, vocab_size].

@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/checked.h"
 #include "core/parallel.h"
@@ -19,6 +20,15 @@ int64_t value_stride(int64_t capacity) { return round_up(capacity, 64) + 16; }
 struct Block {
   int64_t head, first_token, tokens;
 };
+
+/// In place: scaled, capped, softmax.
+void scores_to_weights(float* scores, int64_t count, const AttentionOptions& options) {
+  for (int64_t j = 0; j < count; ++j) scores[j] *= options.scale;
+  if (options.softcap > 0) {
+    for (int64_t j = 0; j < count; ++j) scores[j] = options.softcap * std::tanh(scores[j] / options.softcap);
+  }
+  kernels().softmax(scores, count);
+}
 
 void attend(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options, const Block& block,
             Tensor& out) {
@@ -47,8 +57,7 @@ void attend(const Tensor& q, const KvCache& cache, int64_t layer, const Attentio
     const int64_t from = window_begin(first + t) - begin, to = first + t + 1 - begin;
     std::fill(row, row + from, 0.0f);
     std::fill(row + to, row + span, 0.0f);
-    for (int64_t j = from; j < to; ++j) row[j] *= options.scale;
-    kernels().softmax(row + from, to - from);
+    scores_to_weights(row + from, to - from, options);
   }
   const KvCache::Values values = cache.values(layer, kv_head, begin, end, value_room);
   kernels().matmul_f32({.x = scores.data(),
@@ -62,16 +71,11 @@ void attend(const Tensor& q, const KvCache& cache, int64_t layer, const Attentio
                         .ldy = width});
 }
 
-/// count elements, `source_step` apart, from f32 into the cache's dtype.
-void store(DType dtype, const float* source, int64_t source_step, Tensor& target, int64_t at, int64_t count,
-           int64_t target_step) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = source[i * source_step];
-    const int64_t index = at + i * target_step;
-    if (dtype == DType::f32) target.f32()[index] = value;
-    if (dtype == DType::f16) target.data<uint16_t>()[index] = f32_to_f16(value);
-    if (dtype == DType::bf16) target.data<uint16_t>()[index] = f32_to_bf16(value);
-  }
+/// Element `index` of a cache tensor.
+void store(Tensor& target, int64_t index, float value) {
+  if (target.dtype == DType::f32) target.f32()[index] = value;
+  if (target.dtype == DType::f16) target.data<uint16_t>()[index] = f32_to_f16(value);
+  if (target.dtype == DType::bf16) target.data<uint16_t>()[index] = f32_to_bf16(value);
 }
 
 void widen(const Tensor& source, int64_t at, int64_t count, float* out) {
@@ -106,8 +110,10 @@ void KvCache::write(int64_t layer, const Tensor& k, const Tensor& v) {
     const int64_t position = length_ + t;
     for (int64_t h = 0; h < kv_heads_; ++h) {
       const int64_t from = t * width + h * head_dim_;
-      store(dtype_, k.f32() + from, 1, keys, (h * capacity_ + position) * head_dim_, head_dim_, 1);
-      store(dtype_, v.f32() + from, 1, values, h * head_dim_ * stride_ + position, head_dim_, stride_);
+      for (int64_t d = 0; d < head_dim_; ++d) {
+        store(keys, (h * capacity_ + position) * head_dim_ + d, k.f32()[from + d]);
+        store(values, (h * head_dim_ + d) * stride_ + position, v.f32()[from + d]);
+      }
     }
   }
 }
@@ -139,6 +145,61 @@ Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const Att
       const int64_t first = i / options.heads * kTokenBlock;
       attend(q, cache, layer, options,
              {.head = i % options.heads, .first_token = first, .tokens = std::min(kTokenBlock, q.rows() - first)}, out);
+    }
+  });
+  return out;
+}
+
+namespace {
+
+/// One head of one sequence.
+struct SequenceHead {
+  int64_t head, first, length;  // first: its first token
+};
+
+void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const SequenceHead& part,
+                     const AttentionOptions& options, Tensor& out) {
+  static thread_local std::vector<float> scores, values;
+  const auto [head, first, length] = part;
+  const int64_t width = q.cols(), head_dim = width / options.heads, at = first * width + head * head_dim;
+  scores.resize(static_cast<size_t>(length * length));
+  kernels().matmul_f32({.x = q.f32() + at,
+                        .w = k.f32() + at,
+                        .y = scores.data(),
+                        .tokens = length,
+                        .rows = length,
+                        .k = head_dim,
+                        .ldx = width,
+                        .ldw = width,
+                        .ldy = length});
+  for (int64_t t = 0; t < length; ++t) scores_to_weights(scores.data() + t * length, length, options);
+  values.resize(static_cast<size_t>(head_dim * length));
+  for (int64_t t = 0; t < length; ++t) {
+    for (int64_t d = 0; d < head_dim; ++d) values[static_cast<size_t>(d * length + t)] = v.f32()[at + t * width + d];
+  }
+  kernels().matmul_f32({.x = scores.data(),
+                        .w = values.data(),
+                        .y = out.f32() + at,
+                        .tokens = length,
+                        .rows = head_dim,
+                        .k = length,
+                        .ldx = length,
+                        .ldw = length,
+                        .ldy = width});
+}
+
+}  // namespace
+
+Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
+                               const AttentionOptions& options) {
+  Tensor out(DType::f32, q.shape);
+  std::vector<int64_t> starts = {0};
+  for (const int64_t length : lengths) starts.push_back(starts.back() + length);
+  const auto sequences = static_cast<int64_t>(lengths.size());
+  parallel_for(sequences * options.heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto s = static_cast<size_t>(i / options.heads);
+      attend_sequence(q, k, v, {.head = i % options.heads, .first = starts[s], .length = lengths[s]}, options, out);
     }
   });
   return out;

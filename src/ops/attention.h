@@ -1,6 +1,7 @@
 #pragma once
 // Causal attention over a cache of keys and values.
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/tensor.h"
@@ -45,10 +46,16 @@ struct AttentionOptions {
   int64_t heads = 0;
   float scale = 1.0f;
   int64_t window = 0;  // a position sees itself and the window - 1 before it; 0 = all before it
+  float softcap = 0;   // scores become cap * tanh(score / cap); 0 = as they are
 };
 
 /// q: [tokens, heads * head_dim] f32 for positions cache.length() .. + tokens - 1, whose keys and values are written
 /// already. Heads share key heads in equal groups. @returns [tokens, heads * head_dim]
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options);
+
+/// Attention in both directions within each of several sequences that lie one after the other: no padding, no cache.
+/// q, k, v: [tokens, heads * head_dim]; lengths add up to tokens. @returns [tokens, heads * head_dim]
+Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
+                               const AttentionOptions& options);
 
 }  // namespace nibble

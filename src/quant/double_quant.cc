@@ -95,11 +95,10 @@ NestedScales quantize_nested(std::span<const float> absmax, float offset) {
   return out;
 }
 
-void decode_nested(const uint8_t* codes, const float* nested_absmax, const float* map, float offset, int64_t first,
-                   int64_t count, float* out) {
+void decode_nested(const NestedView& nested, int64_t first, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = first + i;
-    out[i] = map[codes[at]] * nested_absmax[at / kNestedBlock] + offset;
+    out[i] = nested.map[nested.codes[at]] * nested.nested_absmax[at / kNestedBlock] + nested.offset;
   }
 }
 

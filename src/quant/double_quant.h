@@ -20,6 +20,14 @@ struct NestedScales {
   Tensor nested_absmax;  // f32 [ceil(n / 256)]
 };
 
+/// What decoding needs, wherever it lies.
+struct NestedView {
+  const uint8_t* codes;
+  const float* nested_absmax;
+  const float* map;  // 256 levels
+  float offset;
+};
+
 /// The mean, summed in double: bitsandbytes sums in f32 in an order that depends on the machine, so its offset can
 /// differ in the last bits (relative to the largest absmax by at most n * 2^-24, in practice by 1e-7).
 float mean_of(std::span<const float> absmax);
@@ -27,7 +35,6 @@ float mean_of(std::span<const float> absmax);
 NestedScales quantize_nested(std::span<const float> absmax, float offset);
 
 /// out[i] = map[codes[first + i]] * nested_absmax[(first + i) / 256] + offset, each operation rounded to f32.
-void decode_nested(const uint8_t* codes, const float* nested_absmax, const float* map, float offset, int64_t first,
-                   int64_t count, float* out);
+void decode_nested(const NestedView& nested, int64_t first, int64_t count, float* out);
 
 }  // namespace nibble

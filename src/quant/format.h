@@ -40,6 +40,7 @@ struct QuantizedTensor {
   /// @throws Error{internal} when there is no such part.
   const Tensor& part(std::string_view name) const;
   bool has(std::string_view name) const { return parts.find(name) != parts.end(); }
+  /// Of the stored parts, scales and tables included; derived parts do not count.
   uint64_t bytes() const;
 };
 
@@ -70,8 +71,6 @@ struct Format {
   std::optional<DType> dense = std::nullopt;  // fp32, fp16, bf16: the matrix is an ordinary tensor
   bool block_choice = false;                  // block sizes 32 to 4096 are allowed
 
-  /// Exact stored bytes of a [rows, cols] matrix, scales and tables included.
-  uint64_t (*stored_bytes)(const Shape& shape, const EncodeOptions& options) = nullptr;
   /// The parts of a [rows, cols] matrix, with dtypes and shapes but without data: what encode() will make.
   QuantizedTensor (*layout)(const Shape& shape, const EncodeOptions& options) = nullptr;
   /// values: rows * cols f32. Null: the format can be read but not written.

@@ -68,10 +68,16 @@ const Tensor& QuantizedTensor::part(std::string_view name) const {
 }
 
 uint64_t QuantizedTensor::bytes() const {
-  return format->stored_bytes(
-      shape, {.block = block,
-              .double_quant = double_quant,
-              .granularity = has("scale") && part("scale").count() == 1 ? Granularity::tensor : Granularity::channel});
+  const bool one_scale = has("scale") && part("scale").count() == 1;
+  const QuantizedTensor stored =
+      format->layout(shape, {.block = block,
+                             .double_quant = double_quant,
+                             .granularity = one_scale ? Granularity::tensor : Granularity::channel});
+  uint64_t total = 0;
+  for (const auto& [name, tensor] : stored.parts) {
+    if (name != "nested_offset") total += tensor.bytes();  // it lies in the JSON beside the matrix
+  }
+  return total;
 }
 
 Shape weight_shape(const Weight& w) {

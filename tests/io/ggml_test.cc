@@ -81,7 +81,7 @@ TEST(Ggml, StoredBytesAreThoseOfTheBlocks) {
                                          {"mxfp4", 3 * 8 * 17},
                                          {"nvfp4", 3 * 4 * 36}}) {
     const Format& format = find_format(row.name);
-    EXPECT_EQ(format.stored_bytes({3, 256}, {}), row.bytes) << row.name;
+    EXPECT_EQ(format.layout({3, 256}, {}).parts.at("data").bytes(), row.bytes) << row.name;
     EXPECT_DOUBLE_EQ(format.bits_per_weight, 8.0 * static_cast<double>(row.bytes) / 768) << row.name;
   }
 }

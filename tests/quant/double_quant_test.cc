@@ -10,6 +10,10 @@
 namespace nibble {
 namespace {
 
+NestedView view(const NestedScales& nested, float offset) {
+  return {nested.codes.data<uint8_t>(), nested.nested_absmax.f32(), signed_dynamic_map().data(), offset};
+}
+
 TEST(DynamicMap, HasThePublishedBits) {
   const auto& map = signed_dynamic_map();
   EXPECT_EQ(test::sha256(std::as_bytes(std::span(map))).substr(0, 16), "e732639a65f497b4");
@@ -25,8 +29,7 @@ TEST(DoubleQuant, DecodesWithinHalfAGapOfTheMap) {
   const float offset = mean_of(absmax);
   const NestedScales nested = quantize_nested(absmax, offset);
   std::vector<float> decoded(absmax.size());
-  decode_nested(nested.codes.data<uint8_t>(), nested.nested_absmax.f32(), signed_dynamic_map().data(), offset, 0, 1000,
-                decoded.data());
+  decode_nested(view(nested, offset), 0, 1000, decoded.data());
   for (size_t i = 0; i < absmax.size(); ++i) {
     const float scale = nested.nested_absmax.f32()[i / 256];
     EXPECT_LE(std::abs(decoded[i] - absmax[i]), scale * (0.0143f / 2 + 2.0f / 65535)) << i;
@@ -39,9 +42,8 @@ TEST(DoubleQuant, DecodesARangeAsItDecodesTheWhole) {
   const float offset = mean_of(absmax);
   const NestedScales nested = quantize_nested(absmax, offset);
   std::vector<float> all(700), part(100);
-  const auto* codes = nested.codes.data<uint8_t>();
-  decode_nested(codes, nested.nested_absmax.f32(), signed_dynamic_map().data(), offset, 0, 700, all.data());
-  decode_nested(codes, nested.nested_absmax.f32(), signed_dynamic_map().data(), offset, 250, 100, part.data());
+  decode_nested(view(nested, offset), 0, 700, all.data());
+  decode_nested(view(nested, offset), 250, 100, part.data());
   for (size_t i = 0; i < part.size(); ++i) EXPECT_EQ(part[i], all[250 + i]);
 }
 
@@ -49,8 +51,7 @@ TEST(DoubleQuant, EqualScalesDecodeExactly) {
   const std::vector<float> absmax(300, 0.125f);
   const NestedScales nested = quantize_nested(absmax, mean_of(absmax));
   std::vector<float> decoded(300);
-  decode_nested(nested.codes.data<uint8_t>(), nested.nested_absmax.f32(), signed_dynamic_map().data(),
-                mean_of(absmax), 0, 300, decoded.data());
+  decode_nested(view(nested, mean_of(absmax)), 0, 300, decoded.data());
   for (const float value : decoded) EXPECT_EQ(value, 0.125f);
 }
 

@@ -73,9 +73,9 @@ TEST(EveryFormat, StoresTheBytesItsLayoutSays) {
 // Bounds of the error relative to the scale, from each format's widest gap: half of it, in units of the block's (row's,
 // tensor's) largest magnitude; for double quantization the scale itself moves by less than 2 %.
 double worst_gap(const std::string& format) {
-  if (format == "nf4") return 0.5 * 0.3038;  // -1 to -0.6962
-  if (format == "fp4") return 0.5 * 0.3334;  // 2/3 to 1
-  if (format == "int4") return 1.0 / 8;      // the top level is 7/8: values up to 1 are clamped to it
+  if (format == "nf4") return 0.5 * 0.3038;          // -1 to -0.6962
+  if (format == "fp4") return 0.5 * 0.3334;          // 2/3 to 1
+  if (format == "int4") return 1.0 / 8;              // the top level is 7/8: values up to 1 are clamped to it
   if (format == "int8") return 0.5 / 127 + 0x1p-11;  // rounding to fp16 comes first
   if (format == "int8-dynamic") return 0.5 / 127.5 * 1.01;
   return format == "bf16" ? 0x1p-8 : format == "fp16" ? 0x1p-11 : 0;
@@ -109,33 +109,40 @@ TEST(EveryFormat, DecodesRowRangesAsItDecodesTheWhole) {
   }
 }
 
-// Weight-only formats multiply with what they decode to; the int8 ones also quantize activations, whose error is at
-// most half a step of each row's (token's) range on each side.
+/// One result in double precision, and how far a float product may be from it: the order of sums, and for the int8
+/// formats half a step of the activations' range for every weight.
+struct Exact {
+  double value, bound;
+};
+
+Exact exact_product(std::span<const float> x, std::span<const float> row, float bias, bool int8) {
+  double value = bias, magnitude = std::abs(value), weights = 0, largest = 0;
+  for (size_t c = 0; c < x.size(); ++c) {
+    value += static_cast<double>(x[c]) * row[c];
+    magnitude += std::abs(static_cast<double>(x[c]) * row[c]);
+    weights += std::abs(row[c]);
+    largest = std::max(largest, std::abs(static_cast<double>(x[c])));
+  }
+  const double step = int8 ? largest * (1.01 / 127 + 0x1p-11) * weights + 2e-5 * magnitude : 0;
+  return {value, magnitude * 0x1p-23 * static_cast<double>(x.size() + 4) + step};
+}
+
 TEST(EveryFormat, MultipliesLikeItsDecodedMatrix) {
   for (const Variant& v : variants()) {
     for (const Shape& shape : kShapes) {
       Weight w = encode(gaussian(shape, 4), find_format(v.format), v.options);
       const std::vector<float> matrix = floats(decode(w));
       pack(w);
-      const int64_t tokens = 3, rows = shape[0], cols = shape[1];
-      const Tensor x = gaussian({tokens, cols}, 5), bias = gaussian({rows}, 6);
-      std::vector<float> y(static_cast<size_t>(tokens * rows));
-      matmul(w, {.x = x.f32(), .y = y.data(), .tokens = tokens, .bias = bias.f32()}, {});
-      const bool int8 = v.format.starts_with("int8");
-      for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t r = 0; r < rows; ++r) {
-          double exact = bias.f32()[r], magnitude = std::abs(exact), weights = 0, largest = 0;
-          for (int64_t c = 0; c < cols; ++c) {
-            const double product = static_cast<double>(x.f32()[t * cols + c]) * matrix[static_cast<size_t>(r * cols + c)];
-            exact += product;
-            magnitude += std::abs(product);
-            weights += std::abs(matrix[static_cast<size_t>(r * cols + c)]);
-            largest = std::max(largest, std::abs(static_cast<double>(x.f32()[t * cols + c])));
-          }
-          const double step = int8 ? largest * (1.01 / 127 + 0x1p-11) * weights : 0;
-          const double bound = magnitude * 0x1p-23 * static_cast<double>(cols + 4) + step;
-          EXPECT_LE(std::abs(y[static_cast<size_t>(t * rows + r)] - exact), bound) << describe(v, shape);
-        }
+      const auto rows = static_cast<size_t>(shape[0]), cols = static_cast<size_t>(shape[1]);
+      const std::vector<float> x = floats(gaussian({3, shape[1]}, 5)), bias = floats(gaussian({shape[0]}, 6));
+      std::vector<float> y(3 * rows);
+      matmul(w, {.x = x.data(), .y = y.data(), .tokens = 3, .bias = bias.data()}, {});
+      for (size_t i = 0; i < y.size(); ++i) {
+        const size_t t = i / rows, r = i % rows;
+        const Exact exact =
+            exact_product(std::span(x).subspan(t * cols, cols), std::span(matrix).subspan(r * cols, cols), bias[r],
+                          v.format.starts_with("int8"));
+        EXPECT_LE(std::abs(y[i] - exact.value), exact.bound) << describe(v, shape);
       }
     }
   }
@@ -191,9 +198,7 @@ TEST(ComputeDtype, RoundsActivationsWeightsAndResults) {
   Weight w = encode(gaussian({8, 64}, 9), find_format("nf4"), {});
   const Tensor x = gaussian({2, 64}, 10);
   for (const DType dtype : {DType::bf16, DType::f16}) {
-    const auto round = [&](std::vector<float> values) {
-      return floats(Tensor::from(values).cast(dtype));
-    };
+    const auto round = [&](std::vector<float> values) { return floats(Tensor::from(values).cast(dtype)); };
     const std::vector<float> matrix = round(floats(decode(w))), input = round(floats(x));
     std::vector<float> y(16);
     matmul(w, {.x = x.f32(), .y = y.data(), .tokens = 2}, {.compute_dtype = dtype});

@@ -53,8 +53,8 @@ class FourBitGolden : public ::testing::Test {
 
 TEST_F(FourBitGolden, EncodesEveryCaseCodeForCode) {
   for (const auto& [name, c] : index_.as_object(kIndex)) {
-    const Weight w = encode(input_of(*pool_, c), find_format(text_at(c, "quant_type")),
-                            {.block = int_at(c, "blocksize")});
+    const Weight w =
+        encode(input_of(*pool_, c), find_format(text_at(c, "quant_type")), {.block = int_at(c, "blocksize")});
     const auto& q = std::get<QuantizedTensor>(w);
     const Tensor packed = data_->load_bytes(name + ".packed");
     ASSERT_EQ(q.part("data").bytes(), packed.bytes()) << name;
@@ -73,8 +73,8 @@ TEST_F(FourBitGolden, QuantizesScalesCodeForCodeGivenTheirOffset) {
   int cases = 0;
   for (const auto& [name, c] : index_.as_object(kIndex)) {
     if (!flag_at(c, "nested")) continue;
-    const Weight w = encode(input_of(*pool_, c), find_format(text_at(c, "quant_type")),
-                            {.block = int_at(c, "blocksize")});
+    const Weight w =
+        encode(input_of(*pool_, c), find_format(text_at(c, "quant_type")), {.block = int_at(c, "blocksize")});
     const Tensor absmax = std::get<QuantizedTensor>(w).part("absmax");
     const std::span<const float> scales(absmax.f32(), static_cast<size_t>(absmax.count()));
     const Json* stored_offset = c.find("nested_offset");

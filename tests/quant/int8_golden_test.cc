@@ -22,8 +22,8 @@ TEST(Int8Golden, RowsAndScalesAreExact) {
   for (const auto& [name, c] : index.as_object("int8_rows")) {
     const Tensor values = pool.load(text_at(c, "pool"));
     const Shape shape = shape_at(c, "shape");
-    Tensor x = Tensor::from(std::span(values.f32() + int_at(c, "offset"), static_cast<size_t>(element_count(shape))),
-                            shape);
+    Tensor x =
+        Tensor::from(std::span(values.f32() + int_at(c, "offset"), static_cast<size_t>(element_count(shape))), shape);
     if (text_at(c, "via_dtype") == "float16") {
       for (int64_t i = 0; i < x.count(); ++i) x.f32()[i] = std::clamp(x.f32()[i], -6e4f, 6e4f);
     }
@@ -38,8 +38,8 @@ TEST(Int8Golden, RowsAndScalesAreExact) {
   }
 }
 
-// bitsandbytes' CPU code scales by 6.200124e-05 where 1/127^2 is meant, so the two differ by 1.8e-5 relatively; in
-// 16-bit dtypes its result is rounded once more.
+// In float32 only the order of a few float operations differs; in 16-bit dtypes bitsandbytes rounds the result, and the
+// decoded weights of outlier columns, once more.
 TEST(Int8Golden, ProductsWithOutliers) {
   NIBBLE_NEED_SHARED("goldens/vectors/int8_products.json");
   const Json index = shared_json("goldens/vectors/int8_products.json");
@@ -58,7 +58,7 @@ TEST(Int8Golden, ProductsWithOutliers) {
     ComputeOptions options;
     options.int8_threshold = static_cast<float>(c.find("threshold")->as_double(name));
     matmul(w, {.x = x.f32(), .y = y.data(), .tokens = x.rows(), .bias = bias.empty() ? nullptr : bias.f32()}, options);
-    const double tolerance = dtype == DType::f32 ? 2e-5 : dtype == DType::f16 ? 2e-3 : 1.6e-2;
+    const double tolerance = dtype == DType::f32 ? 1e-6 : dtype == DType::f16 ? 2e-3 : 1.6e-2;
     EXPECT_LE(difference(y, floats(data.load(name + ".y"))).relative(), tolerance) << name;
   }
 }

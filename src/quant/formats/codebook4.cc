@@ -84,13 +84,6 @@ uint8_t code_of(const Codebook4& book, float value) {
 
 int64_t block_of(const EncodeOptions& options) { return options.block ? options.block : 64; }
 
-uint64_t stored_bytes(const Shape& shape, const EncodeOptions& options) {
-  const int64_t n = element_count(shape), blocks = ceil_div(n, block_of(options));
-  const int64_t packed = ceil_div(n, 2), quant_map = 16 * 4;
-  const int64_t scales = options.double_quant ? blocks + 4 * ceil_div(blocks, kNestedBlock) + 256 * 4 : 4 * blocks;
-  return static_cast<uint64_t>(packed + scales + quant_map);
-}
-
 QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
   const int64_t n = element_count(shape), blocks = ceil_div(n, block_of(options));
   QuantizedTensor w;
@@ -214,8 +207,11 @@ const float* scales_of(const QuantizedTensor& w, int64_t first, int64_t count, s
   if (w.has("scales")) return w.part("scales").f32() + first;
   if (!w.double_quant) return w.part("absmax").f32() + first;
   room.resize(static_cast<size_t>(count));
-  decode_nested(w.part("absmax").data<uint8_t>(), w.part("nested_absmax").f32(), w.part("nested_quant_map").f32(),
-                w.part("nested_offset").f32()[0], first, count, room.data());
+  const NestedView nested = {.codes = w.part("absmax").data<uint8_t>(),
+                             .nested_absmax = w.part("nested_absmax").f32(),
+                             .map = w.part("nested_quant_map").f32(),
+                             .offset = w.part("nested_offset").f32()[0]};
+  decode_nested(nested, first, count, room.data());
   return room.data();
 }
 
@@ -249,7 +245,6 @@ Format format_4bit(std::string_view name, std::string_view readable_by, decltype
           .block = 64,
           .readable_by = readable_by,
           .block_choice = true,
-          .stored_bytes = stored_bytes,
           .layout = layout,
           .encode = encode,
           .decode_rows = decode_rows,

@@ -31,8 +31,12 @@ void decode_ggml_rows(const QuantizedTensor& w, int64_t begin, int64_t end, floa
 }
 
 template <int64_t kValues, int64_t kBytes>
-uint64_t ggml_stored_bytes(const Shape& shape, const EncodeOptions&) {
-  return static_cast<uint64_t>(shape.at(0) * ceil_div(shape.at(1), kValues) * kBytes);
+QuantizedTensor ggml_layout(const Shape& shape, const EncodeOptions&) {
+  QuantizedTensor w;
+  w.shape = shape;
+  w.block = kValues;
+  w.parts["data"] = Tensor::described(DType::u8, {shape.at(0), ceil_div(shape.at(1), kValues) * kBytes});
+  return w;
 }
 
 /// A row of the format table for blocks of kValues weights in kBytes bytes.
@@ -42,7 +46,7 @@ Format ggml_format(std::string_view name) {
           .bits_per_weight = 8.0 * static_cast<double>(kBytes) / static_cast<double>(kValues),
           .block = kValues,
           .readable_by = "nibble, llama.cpp",
-          .stored_bytes = ggml_stored_bytes<kValues, kBytes>,
+          .layout = ggml_layout<kValues, kBytes>,
           .decode_rows = decode_ggml_rows<kValues, kBytes, kDecode>};
 }
 

@@ -25,10 +25,6 @@ int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
   return options.granularity == Granularity::channel ? shape.at(0) : 1;
 }
 
-uint64_t stored_bytes(const Shape& shape, const EncodeOptions& options) {
-  return static_cast<uint64_t>(element_count(shape) + 8 * scale_count(shape, options));
-}
-
 QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
   QuantizedTensor w;
   w.shape = shape;
@@ -181,7 +177,6 @@ Format int8_dynamic_format() {
   return {.name = "int8-dynamic",
           .bits_per_weight = 8.0,  // and one f32 scale and one i32 zero point per row
           .readable_by = "nibble",
-          .stored_bytes = stored_bytes,
           .layout = layout,
           .encode = encode_int8_dynamic,
           .decode_rows = decode_rows,

@@ -1,0 +1,124 @@
+// What a decoder's configuration may say, and what it may not.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "models/decoder.h"
+#include "models/registry.h"
+#include "ops/rope.h"
+#include "support/files.h"
+
+namespace nibble {
+namespace {
+
+std::string with(const std::string& extra) {
+  return R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 6, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "max_position_embeddings": 64)" +
+         (extra.empty() ? "" : ", " + extra) + "}";
+}
+
+RopeConfig rope_of(const std::string& extra) {
+  const Json json = Json::parse(with(extra), "config.json");
+  const ConfigReader config(json, "config.json");
+  return read_rope(config, read_decoder_shape(config));
+}
+
+struct Bad {
+  const char* json;
+  const char* fragment;
+};
+
+TEST(DecoderConfig, NamesTheKeyThatIsWrong) {
+  constexpr Bad kBad[] = {
+      {R"({"model_type": "llama"})", "vocab_size: is missing"},
+      {R"({"model_type": "llama", "vocab_size": "many"})", "vocab_size: found a string, expected an integer"},
+      {R"({"model_type": "llama", "vocab_size": 0})", "vocab_size: found 0, expected 1 to"},
+      {R"({"model_type": "llama", "vocab_size": 5000000000})", "vocab_size: found 5000000000"},
+      {R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 65, "intermediate_size": 6, "num_hidden_layers": 1,
+           "num_attention_heads": 2})",
+       "num_attention_heads: 2 does not divide hidden_size 65"},
+      {R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 6, "num_hidden_layers": 1,
+           "num_attention_heads": 4, "num_key_value_heads": 3})",
+       "num_key_value_heads: 3 does not divide"},
+      {R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 6, "num_hidden_layers": 1,
+           "num_attention_heads": 2, "head_dim": 31})",
+       "head_dim: found 31, expected an even number"},
+      {R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 6, "num_hidden_layers": 1,
+           "num_attention_heads": 2, "rms_norm_eps": -1})",
+       "rms_norm_eps: found -1"},
+      {R"({"model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 6, "num_hidden_layers": 1,
+           "num_attention_heads": 2, "hidden_act": "relu"})",
+       "hidden_act: 'relu'"},
+  };
+  for (const Bad& bad : kBad) {
+    const Json config = Json::parse(bad.json, "config.json");
+    try {
+      list_parameters(config, "config.json");
+      ADD_FAILURE() << bad.fragment;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(bad.fragment), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(DecoderConfig, UnknownFamiliesAndRopeTypesAreNamedWithTheKnownOnes) {
+  const Json mamba = Json::parse(R"({"model_type": "mamba"})", "config.json");
+  test::expect_error(ErrorCode::unsupported, "'mamba' is not supported (known: llama",
+                     [&] { list_parameters(mamba, "config.json"); });
+  test::expect_error(ErrorCode::unsupported, "rope type 'spiral' is not supported (known: default",
+                     [] { rope_of(R"("rope_scaling": {"type": "spiral", "factor": 2.0})"); });
+}
+
+TEST(Rope, ReadsBothSpellings) {
+  const RopeConfig classic = rope_of(R"("rope_theta": 500000.0, "rope_scaling": {"type": "linear", "factor": 4.0})");
+  const RopeConfig modern =
+      rope_of(R"("rope_parameters": {"rope_theta": 500000.0, "rope_type": "linear", "factor": 4.0})");
+  for (const RopeConfig& c : {classic, modern}) {
+    EXPECT_EQ(c.theta, 500000.0);
+    EXPECT_EQ(c.scaling, RopeScaling::linear);
+    EXPECT_EQ(c.factor, 4.0);
+  }
+}
+
+/// The angle of component i at a position, from the table.
+double angle(const RopeConfig& c, int64_t position, int64_t i) {
+  const RopeTable table = rope_table(c, position, 1);
+  return std::atan2(table.sin.f32()[i], table.cos.f32()[i]);
+}
+
+TEST(Rope, LinearDividesPositions) {
+  const RopeConfig plain = rope_of(""), linear = rope_of(R"("rope_scaling": {"type": "linear", "factor": 4.0})");
+  EXPECT_NEAR(angle(linear, 8, 1), angle(plain, 2, 1), 1e-6);
+}
+
+TEST(Rope, DynamicChangesOnlyBeyondTheTrainedLength) {
+  const RopeConfig plain = rope_of(""), dynamic = rope_of(R"("rope_scaling": {"type": "dynamic", "factor": 2.0})");
+  EXPECT_NEAR(angle(dynamic, 63, 3), angle(plain, 63, 3), 1e-7);
+  EXPECT_GT(std::abs(angle(dynamic, 127, 3) - angle(plain, 127, 3)), 1e-3);
+}
+
+TEST(Rope, YarnScalesAttentionAndKeepsFastComponents) {
+  const RopeConfig yarn =
+      rope_of(R"("rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})");
+  const RopeTable table = rope_table(yarn, 0, 1);
+  EXPECT_NEAR(table.cos.f32()[0], 0.1 * std::log(4.0) + 1.0, 1e-6);
+  EXPECT_NEAR(angle(yarn, 1, 0), angle(rope_of(""), 1, 0), 1e-6);    // fastest: untouched
+  EXPECT_NEAR(angle(yarn, 4, 15), angle(rope_of(""), 1, 15), 1e-6);  // slowest: divided by the factor
+}
+
+TEST(SlidingWindow, IsReadAsEachFamilyMeansIt) {
+  const auto window = [](const std::string& extra, int64_t layer) {
+    const Json json = Json::parse(with(extra), "config.json");
+    return layer_window(ConfigReader(json, "config.json"), layer, 1);
+  };
+  EXPECT_EQ(window("", 0), 0);
+  EXPECT_EQ(window(R"("sliding_window": null)", 0), 0);
+  EXPECT_EQ(window(R"("sliding_window": 8)", 0), 8);
+  EXPECT_EQ(window(R"("sliding_window": 8, "use_sliding_window": false)", 0), 0);
+  EXPECT_EQ(window(R"("sliding_window": 8, "use_sliding_window": true, "max_window_layers": 1)", 0), 0);
+  EXPECT_EQ(window(R"("sliding_window": 8, "layer_types": ["sliding_attention"])", 0), 8);
+  EXPECT_EQ(window(R"("sliding_window": 8, "layer_types": ["full_attention"])", 0), 0);
+}
+
+}  // namespace
+}  // namespace nibble
