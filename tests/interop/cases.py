@@ -1,0 +1,244 @@
+"""The cases of run.py. Each prints GoogleTest's marks, so that tools/run_tests.py counts them one by one."""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.WARNING)
+
+import bitsandbytes
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHARED = Path(os.environ.get("NIBBLE_SHARED") or ROOT.parent / "shared")
+TINY = ROOT / "tests/data/tiny-llama"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+# Relative to the largest logit: the same numbers in float32, summed in another order.
+TOLERANCE = 2e-4
+# An activation on the edge between two steps of int8 rounds either way; one that does moves the logits by about 4e-3.
+TOLERANCE_INT8 = 1e-2
+
+IDS = [5, 17, 99, 3, 64, 101, 12, 80, 33, 7, 120, 55]
+TEXTS = ["Hello, world!", "  two  spaces\n\n\tand a tab ", "It's 1234567 o'clock; we'll see.", "naïve café — “quoted”",
+         "日本語のテキスト", "emoji 👩‍👩‍👧 and ñ", "<|im_start|>user\nHi<|im_end|>\n", "", "x" * 70, "e\u0301 \u00e9 ﬁ Å"]
+FORMATS = {
+    "nf4": (["--format", "nf4"], dict(bnb_4bit_quant_type="nf4")),
+    "nf4-double-quant": (["--format", "nf4", "--double-quant"],
+                         dict(bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)),
+    "fp4": (["--format", "fp4"], dict(bnb_4bit_quant_type="fp4")),
+    "int8": (["--format", "int8"], None),
+}
+
+
+class Skip(Exception):
+    pass
+
+
+class Nibble:
+    def __init__(self, program, folder):
+        self.program, self.folder = program, Path(folder)
+
+    def __call__(self, *arguments):
+        result = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True)
+        assert result.returncode == 0, f"nibble {' '.join(map(str, arguments))}: {result.stderr.strip()}"
+        return result.stdout
+
+    def logits(self, model, ids):
+        file = self.folder / "logits.npy"
+        self("logits", model, "--ids", ",".join(map(str, ids)), "--npy", file)
+        return np.load(file)
+
+    def quantize(self, model, out, *options):
+        self("quantize", model, "-o", self.folder / out, "--overwrite", *options)
+        return self.folder / out
+
+    def tokenize(self, model, text):
+        return json.loads(self("tokenize", model, text, "--json"))["ids"]
+
+
+def need(path):
+    if not path.exists():
+        raise Skip(f"{path} is absent")
+    return path
+
+
+def transformers_logits(folder, ids, **options):
+    """Everything in float32: a checkpoint that is quantized already keeps its stored dtype otherwise, and on processors
+    with AVX512-BF16 bitsandbytes multiplies 4-bit weights in bfloat16."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not isinstance(parameter, bitsandbytes.nn.Params4bit):
+            parameter.data = parameter.data.float()
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].float().numpy(), model
+
+
+def tolerance(int8):
+    return TOLERANCE_INT8 if int8 else TOLERANCE
+
+
+def expect_close(ours, theirs, limit, what):
+    assert ours.shape == theirs.shape, f"{what}: shape {ours.shape}, expected {theirs.shape}"
+    off = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    print(f"{what}: largest difference {off:.1e} of the largest logit")
+    assert off <= limit, f"{what}: {off:.2e} is beyond {limit}"
+
+
+def case_quantized_folder(nibble, source, name):
+    """Our folder loads in stock transformers, holds what bitsandbytes would have stored, and predicts the same."""
+    options, bnb = FORMATS[name]
+    if name != "int8": options = options + ["--compute-dtype", "fp32"]
+    folder = nibble.quantize(need(source), "quantized", *options)
+    theirs, model = transformers_logits(folder, IDS)
+    config = BitsAndBytesConfig(load_in_8bit=True) if bnb is None else BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32, **bnb)
+    _, reference = transformers_logits(source, IDS, quantization_config=config)
+    compare_stored(model.state_dict(), reference.state_dict())
+    if not decodes_rightly(model):
+        raise Skip("stored bits agree; logits not compared: on this processor (AVX-512) bitsandbytes decodes rows "
+                   "wrongly that are no multiple of the block")
+    expect_close(nibble.logits(folder, IDS), theirs, tolerance(name == "int8"), f"{source.name} {name}")
+
+
+def decodes_rightly(model):
+    """Compares bitsandbytes' own decoding of its 4-bit layers with the definition."""
+    for module in model.modules():
+        if not isinstance(module, bitsandbytes.nn.Linear4bit): continue
+        state = module.weight.quant_state
+        decoded = bitsandbytes.functional.dequantize_4bit(module.weight, state).flatten().float()
+        scales = state.absmax
+        if state.nested:
+            scales = bitsandbytes.functional.dequantize_blockwise(scales, state.state2) + state.offset
+        packed = module.weight.flatten().view(torch.uint8)
+        codes = torch.stack([packed >> 4, packed & 15], 1).flatten().long()
+        expected = (state.code[codes] * scales.float().repeat_interleave(state.blocksize)[:len(codes)])[:len(decoded)]
+        if (decoded - expected).abs().max() > 0.01 * expected.abs().max(): return False
+    return True
+
+
+def compare_stored(ours, theirs):
+    """Codes and scales are the same bits; double-quantized scales hang on a mean whose summation order is free."""
+    assert ours.keys() == theirs.keys(), f"keys differ: {sorted(ours.keys() ^ theirs.keys())[:5]}"
+    for key, expected in theirs.items():
+        found = ours[key]
+        if expected.dtype == torch.uint8 and "bitsandbytes__" in key or expected.dtype == torch.float64:
+            continue  # the state as JSON text
+        if key.endswith("nested_absmax"):
+            assert torch.allclose(found, expected, rtol=1e-5), key
+        elif key.endswith("absmax") and expected.dtype == torch.uint8:
+            assert (found.int() - expected.int()).abs().max() <= 1, key
+        else:
+            assert torch.equal(found, expected), f"{key}: {int((found != expected).sum())} of {expected.numel()} differ"
+
+
+def case_bitsandbytes_folder(nibble, folder):
+    """We read a folder that transformers saved, and predict what it predicts here and what it predicted then."""
+    need(folder)
+    info = json.loads((folder / "golden.json").read_text())
+    int8 = "load_in_8bit" in info["config"]
+    with safe_open(folder / "golden.safetensors", "numpy") as golden:
+        sequences = [key for key in golden.keys() if key.startswith("input_ids.")]
+        assert sequences, "no token ids in golden.safetensors"
+        for key in sequences:
+            ids, stored = golden.get_tensor(key).tolist(), golden.get_tensor(key.replace("input_ids", "logits"))
+            ours = nibble.logits(folder, ids)
+            theirs, model = transformers_logits(folder, ids)
+            if decodes_rightly(model):
+                expect_close(ours, theirs, tolerance(int8), f"{key} here")
+            if info["dtype"] == "float32":
+                expect_close(ours, stored, tolerance(int8), f"{key} as stored")
+
+
+def case_dequantized_folder(nibble, source):
+    """The dense model that a quantized one stands for loads without bitsandbytes and predicts the same."""
+    folder = nibble.quantize(need(source), "quantized", "--format", "nf4", "--compute-dtype", "fp32")
+    nibble("dequantize", folder, "-o", nibble.folder / "dense", "--dtype", "fp32", "--overwrite")
+    config = json.loads((nibble.folder / "dense/config.json").read_text())
+    assert "quantization_config" not in config
+    theirs, _ = transformers_logits(nibble.folder / "dense", IDS)
+    expect_close(nibble.logits(folder, IDS), theirs, TOLERANCE, f"{source.name} dequantized")
+
+
+def case_tokenizer_from_gguf(nibble, file):
+    """The tokenizer.json that is written for a GGUF model gives the same ids everywhere."""
+    folder = nibble.quantize(need(file), "from-gguf", "--format", "nf4")
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    auto = AutoTokenizer.from_pretrained(folder)
+    for text in TEXTS:
+        ours = nibble.tokenize(file, text)
+        for name, theirs in [("tokenizers", plain.encode(text).ids), ("AutoTokenizer", auto(text)["input_ids"]),
+                             ("nibble on the folder", nibble.tokenize(folder, text))]:
+            assert ours == theirs, f"{name}: {text!r} gives {theirs}, nibble {ours}"
+
+
+def case_bundled_tokenizer(nibble):
+    plain = Tokenizer.from_file(str(need(TINY / "tokenizer.json")))
+    for text in TEXTS:
+        assert nibble.tokenize(TINY, text) == plain.encode(text).ids, repr(text)
+
+
+def cases():
+    for source in [SHARED / "goldens/models/llama", SHARED / "goldens/models/llama-tied", TINY]:
+        for name in FORMATS:
+            yield f"Quantized.{source.name}/{name}", case_quantized_folder, (source, name)
+        yield f"Dequantized.{source.name}", case_dequantized_folder, (source,)
+    bnb = sorted((SHARED / "goldens/bnb").glob("llama*")) or [SHARED / "goldens/bnb"]
+    for folder in bnb:
+        yield f"ReadsBitsandbytes.{folder.name}", case_bitsandbytes_folder, (folder,)
+    yield "Tokenizer.smollm2-gguf", case_tokenizer_from_gguf, (
+        CACHE / "nibble/SmolLM2-135M-Instruct.Q4_1.gguf",)
+    yield "Tokenizer.tiny-llama", case_bundled_tokenizer, ()
+
+
+def run_case(name, function, arguments, nibble):
+    """Returns "OK", "FAILED" or "SKIPPED"."""
+    print(f"[ RUN      ] {name}", flush=True)
+    began, mark = time.time(), "OK"
+    try:
+        function(nibble, *arguments)
+    except Skip as skip:
+        print(skip)
+        mark = "SKIPPED"
+    except Exception:
+        traceback.print_exc(file=sys.stdout)
+        mark = "FAILED"
+    frame = {"OK": "[       OK ]", "FAILED": "[  FAILED  ]", "SKIPPED": "[  SKIPPED ]"}[mark]
+    print(f"{frame} {name} ({(time.time() - began) * 1000:.0f} ms)", flush=True)
+    return mark
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nibble", default=os.environ.get("NIBBLE", ROOT / "build/release/nibble"))
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="nibble-interop-") as folder:
+        nibble = Nibble(args.nibble, folder)
+        marks = [run_case(name, function, arguments, nibble) for name, function, arguments in cases()
+                 if args.only in name]
+    if not marks:
+        print(f"no case has {args.only!r} in its name")
+    return 1 if "FAILED" in marks or not marks else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

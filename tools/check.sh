@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Everything a change must pass, cheapest first; runs all steps and ends with what failed.
+#   tools/check.sh [STEP...]        default: all of them
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+steps=${*:-format layers size tests isa asan ubsan}
+
+check_format() {
+  git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' | xargs -0 clang-format --dry-run --Werror
+}
+
+check_layers() { python3 tools/check_layers.py; }
+
+check_size() { python3 tools/sz.py; }
+
+# preset, then the environment of the tests
+build_and_test() {
+  local preset=$1
+  shift
+  cmake --preset "$preset" > /dev/null && cmake --build "build/$preset" &&
+    env "$@" python3 tools/run_tests.py "build/$preset"
+}
+
+check_tests() { build_and_test release; }
+
+# What users run is what may not contain instructions of another processor.
+check_isa() { tools/check_isa_symbols.sh build/release; }
+
+check_asan() { build_and_test asan ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1; }
+
+check_ubsan() { build_and_test ubsan UBSAN_OPTIONS=print_stacktrace=1; }
+
+failed=
+for step in $steps; do
+  declare -F "check_$step" > /dev/null || {
+    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests isa asan ubsan" >&2
+    exit 2
+  }
+  echo "== $step"
+  "check_$step" || failed="$failed $step"
+done
+if [ -n "$failed" ]; then
+  echo "check failed:$failed"
+  exit 1
+fi
+echo "check passed: $steps"
