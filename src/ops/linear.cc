@@ -30,12 +30,7 @@ Tensor embedding(std::span<const int32_t> ids, const Weight& table) {
       fail(ErrorCode::invalid_argument,
            "token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(shape[0]));
     }
-    if (const auto* dense = std::get_if<Tensor>(&table)) {
-      to_f32(dense->dtype, dense->slice_rows(id, id + 1).raw(), row, shape[1]);
-    } else {
-      const auto& quantized = std::get<QuantizedTensor>(table);
-      quantized.format->decode_rows(quantized, id, id + 1, row);
-    }
+    decode_rows(table, id, id + 1, row);
     row += shape[1];
   }
   return out;

@@ -1,7 +1,6 @@
 #pragma once
 // What an encoding lost, compared with the values it stands for.
-#include <cstdint>
-#include <span>
+#include "quant/format.h"
 
 namespace nibble {
 
@@ -13,6 +12,8 @@ struct ErrorStats {
   int64_t first_nonfinite = -1;          // flat index
 };
 
-ErrorStats error_stats(std::span<const float> original, std::span<const float> decoded);
+/// original: the dense values, of any float dtype; stored: what became of them, of the same shape. Both are decoded
+/// piece by piece, so little memory is needed.
+ErrorStats error_stats(const Tensor& original, const Weight& stored);
 
 }  // namespace nibble

@@ -95,12 +95,15 @@ const Format& find_format(std::string_view name);
 /// The same, or null.
 const Format* find_format_or_null(std::string_view name);
 
+/// Rows [begin, end) as f32, into (end - begin) * cols values; of a vector, elements.
+void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out);
 /// The whole matrix as f32. Works for dense tensors of any float dtype too.
 Tensor decode(const Weight& w);
 Shape weight_shape(const Weight& w);
 uint64_t weight_bytes(const Weight& w);
 
-/// Encodes a dense [rows, cols] matrix, whatever its float dtype. Dense formats return a Tensor.
+/// Encodes a dense [rows, cols] matrix, whatever its float dtype. Dense formats return a Tensor. For values that were
+/// widened to f32 already, options.source_dtype says what they were.
 /// @throws Error{invalid_argument} for a block size the format does not have, or double_quant where it means nothing.
 Weight encode(const Tensor& w, const Format& format, const EncodeOptions& options);
 

@@ -1,13 +1,17 @@
 // THE TABLE of formats.
 #include <algorithm>
 
+#include "core/dtype.h"
 #include "core/error.h"
+#include "core/parallel.h"
+#include "kernels/kernels.h"
 #include "quant/format.h"
 #include "quant/formats/formats.h"
 
 namespace nibble {
 namespace {
 
+constexpr int64_t kDecodeGrain = 64 * 1024;  // values
 constexpr int64_t kBlockSizes[] = {32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 const std::vector<Format>& table() {
@@ -88,11 +92,23 @@ uint64_t weight_bytes(const Weight& w) {
   return std::visit([](const auto& value) { return uint64_t{value.bytes()}; }, w);
 }
 
+void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
+  if (const auto* quantized = std::get_if<QuantizedTensor>(&w)) {
+    return quantized->format->decode_rows(*quantized, begin, end, out);
+  }
+  const auto& dense = std::get<Tensor>(w);
+  const int64_t first = begin * dense.cols(), count = (end - begin) * dense.cols();
+  if (dense.dtype == DType::f16) return kernels().f16_to_f32(dense.data<uint16_t>() + first, out, count);
+  if (dense.dtype == DType::bf16) return kernels().bf16_to_f32(dense.data<uint16_t>() + first, out, count);
+  to_f32(dense.dtype, dense.raw() + static_cast<size_t>(first) * dtype_bytes(dense.dtype), out, count);
+}
+
 Tensor decode(const Weight& w) {
-  if (const auto* dense = std::get_if<Tensor>(&w)) return dense->cast(DType::f32);
-  const auto& quantized = std::get<QuantizedTensor>(w);
-  Tensor out(DType::f32, quantized.shape);
-  quantized.format->decode_rows(quantized, 0, quantized.rows(), out.f32());
+  if (const auto* dense = std::get_if<Tensor>(&w); dense && dense->dtype == DType::f32) return *dense;
+  Tensor out(DType::f32, weight_shape(w));
+  const int64_t cols = out.cols();
+  parallel_for(out.rows(), std::max<int64_t>(1, kDecodeGrain / std::max<int64_t>(cols, 1)),
+               [&](int64_t begin, int64_t end) { decode_rows(w, begin, end, out.f32() + begin * cols); });
   return out;
 }
 
@@ -129,9 +145,9 @@ Weight encode(const Tensor& w, const Format& format, const EncodeOptions& option
   if (w.shape.size() != 2) {
     fail(ErrorCode::invalid_argument, "only matrices can be quantized, found shape " + shape_text(w.shape));
   }
-  const Tensor values = w.cast(DType::f32);
+  const Tensor values = decode(w);
   EncodeOptions full = options;
-  full.source_dtype = w.dtype;
+  if (w.dtype != DType::f32) full.source_dtype = w.dtype;
   QuantizedTensor out = format.encode({values.f32(), static_cast<size_t>(values.count())}, w.shape, full);
   out.format = &format;
   return out;

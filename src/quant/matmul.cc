@@ -18,24 +18,12 @@ constexpr int64_t kRoundPiece = 4096;
 
 int64_t tile_rows(int64_t cols) { return std::clamp<int64_t>(kTileValues / std::max<int64_t>(cols, 1), 4, kRowGrain); }
 
-void widen_rows(const Tensor& w, int64_t begin, int64_t end, float* out) {
-  const int64_t first = begin * w.cols(), count = (end - begin) * w.cols();
-  if (w.dtype == DType::f16) return kernels().f16_to_f32(w.data<uint16_t>() + first, out, count);
-  if (w.dtype == DType::bf16) return kernels().bf16_to_f32(w.data<uint16_t>() + first, out, count);
-  to_f32(w.dtype, w.raw() + static_cast<size_t>(first) * dtype_bytes(w.dtype), out, count);
-}
-
 /// Rows [begin, end) as f32: a pointer into the tensor when it is f32 already, else decoded into `tile`.
 const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<float>& tile, int64_t cols) {
   const auto* dense = std::get_if<Tensor>(&w);
   if (dense && dense->dtype == DType::f32) return dense->f32() + begin * cols;
   tile.resize(static_cast<size_t>((end - begin) * cols));
-  if (dense) {
-    widen_rows(*dense, begin, end, tile.data());
-  } else {
-    const auto& quantized = std::get<QuantizedTensor>(w);
-    quantized.format->decode_rows(quantized, begin, end, tile.data());
-  }
+  decode_rows(w, begin, end, tile.data());
   return tile.data();
 }
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "io/bnb_names.h"
 #include "io/model_files.h"
 #include "models/registry.h"
@@ -104,11 +105,7 @@ PlannedTensor plan(const SourceTensor& tensor, const Recipe& recipe) {
   return planned;
 }
 
-TensorReport report_of(const SourceTensor& tensor, std::string format, const Tensor& original, const Weight& stored,
-                       uint64_t bytes_after) {
-  const Tensor before = original.cast(DType::f32), after = decode(stored);
-  const auto count = static_cast<size_t>(before.count());
-  const ErrorStats stats = error_stats({before.f32(), count}, {after.f32(), count});
+TensorReport report_of(const SourceTensor& tensor, std::string format, const ErrorStats& stats, uint64_t bytes_after) {
   return {.name = tensor.name,
           .shape = tensor.shape,
           .format = std::move(format),
@@ -122,23 +119,54 @@ TensorReport report_of(const SourceTensor& tensor, std::string format, const Ten
           .bytes_after = bytes_after};
 }
 
-/// Converts one tensor and reports on it.
-NamedTensors convert(const WeightSource& source, const SourceTensor& tensor, const PlannedTensor& planned,
-                     const Recipe& recipe, QuantizeReport& report) {
-  Weight weight = source.load(tensor.name);
-  const Tensor original = std::holds_alternative<Tensor>(weight) ? std::get<Tensor>(weight) : decode(weight);
-  weight = Tensor();
-  if (!recipe.quantized.contains(tensor.name)) {
-    const DType dtype = planned.pieces[0].dtype;
-    if (!is_float(original.dtype)) return {{tensor.name, original}};
-    const Tensor dense = original.cast(dtype);
-    report.kept.push_back(report_of(tensor, std::string(dtype_name(dtype)), original, dense, dense.bytes()));
-    return {{tensor.name, dense}};
+/// Converts one tensor at a time and reports on it.
+class Converter {
+ public:
+  Converter(const WeightSource& source, const Recipe& recipe, QuantizeReport& report)
+      : source_(source), recipe_(recipe), report_(report) {}
+
+  NamedTensors convert(const SourceTensor& tensor, const PlannedTensor& planned) {
+    const Weight weight = source_.load(tensor.name);
+    return recipe_.quantized.contains(tensor.name) ? quantize(tensor, planned, weight) : keep(tensor, planned, weight);
   }
-  const Weight encoded = encode(original, *recipe.format, recipe.encode);
-  report.tensors.push_back(report_of(tensor, std::string(recipe.format->name), original, encoded, planned.bytes()));
-  return stored_pieces(tensor.name, std::get<QuantizedTensor>(encoded));
-}
+
+ private:
+  NamedTensors keep(const SourceTensor& tensor, const PlannedTensor& planned, const Weight& weight) {
+    const auto* dense = std::get_if<Tensor>(&weight);
+    if (dense && !is_float(dense->dtype)) return {{tensor.name, *dense}};
+    const Tensor values = dense ? *dense : decode(weight);
+    const Tensor stored = values.cast(planned.pieces[0].dtype);
+    report_.kept.push_back(
+        report_of(tensor, std::string(dtype_name(stored.dtype)), error_stats(values, stored), stored.bytes()));
+    return {{tensor.name, stored}};
+  }
+
+  NamedTensors quantize(const SourceTensor& tensor, const PlannedTensor& planned, const Weight& weight) {
+    const Tensor values = widen(weight);
+    EncodeOptions options = recipe_.encode;
+    options.source_dtype = dtype_of(tensor);
+    const Weight encoded = encode(values, *recipe_.format, options);
+    report_.tensors.push_back(
+        report_of(tensor, std::string(recipe_.format->name), error_stats(values, encoded), planned.bytes()));
+    return stored_pieces(tensor.name, std::get<QuantizedTensor>(encoded));
+  }
+
+  /// The values as f32, in memory that the next tensor uses again: fresh pages cost more than the conversion.
+  Tensor widen(const Weight& weight) {
+    const Shape shape = weight_shape(weight);
+    const int64_t cols = shape.at(1), count = element_count(shape);
+    if (room_.empty() || room_.count() < count) room_ = Tensor(DType::f32, {count});
+    Tensor values = room_.slice_rows(0, count).reshaped(shape);
+    parallel_for(shape.at(0), 16,
+                 [&](int64_t begin, int64_t end) { decode_rows(weight, begin, end, values.f32() + begin * cols); });
+    return values;
+  }
+
+  const WeightSource& source_;
+  const Recipe& recipe_;
+  QuantizeReport& report_;
+  Tensor room_;
+};
 
 Json make_config(const ModelFiles& files, const QuantizeOptions& options, const Recipe& recipe) {
   Json config = files.config;
@@ -177,9 +205,10 @@ QuantizeReport quantize(const std::string& model, const std::string& out, const 
     report.parameters += planned.back().parameters;
     report.bytes_before += tensor.bytes;
   }
+  Converter converter(*files.weights, recipe, report);
   uint64_t bytes_read = 0;
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) {
-    NamedTensors pieces = convert(*files.weights, tensors[i], planned[i], recipe, report);
+    NamedTensors pieces = converter.convert(tensors[i], planned[i]);
     bytes_read += tensors[i].bytes;
     if (options.progress) {
       options.progress({.unit = "tensors",

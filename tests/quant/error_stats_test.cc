@@ -8,9 +8,13 @@
 namespace nibble {
 namespace {
 
+ErrorStats stats_of(const std::vector<float>& original, const std::vector<float>& decoded) {
+  return error_stats(Tensor::from(original), Tensor::from(decoded));
+}
+
 TEST(ErrorStats, MeasuresErrors) {
   const std::vector<float> original = {3.0f, -4.0f}, decoded = {3.0f, -3.5f};
-  const ErrorStats stats = error_stats(original, decoded);
+  const ErrorStats stats = stats_of(original, decoded);
   EXPECT_DOUBLE_EQ(stats.relative_error, 0.1);
   EXPECT_DOUBLE_EQ(stats.sqnr_db, 20.0);
   EXPECT_DOUBLE_EQ(stats.max_abs_error, 0.5);
@@ -22,7 +26,7 @@ TEST(ErrorStats, CountsNonFiniteValuesAndLeavesThemOut) {
   original[150'000] = NAN;
   original[150'001] = INFINITY;
   original[199'999] = -INFINITY;
-  const ErrorStats stats = error_stats(original, std::vector<float>(200'000, 1.0f));
+  const ErrorStats stats = stats_of(original, std::vector<float>(200'000, 1.0f));
   EXPECT_EQ(stats.nan_count, 1);
   EXPECT_EQ(stats.inf_count, 2);
   EXPECT_EQ(stats.first_nonfinite, 150'000);
@@ -30,9 +34,7 @@ TEST(ErrorStats, CountsNonFiniteValuesAndLeavesThemOut) {
   EXPECT_TRUE(std::isinf(stats.sqnr_db));
 }
 
-TEST(ErrorStats, EverythingLostFromZerosIsOne) {
-  EXPECT_EQ(error_stats(std::vector<float>{0.0f}, std::vector<float>{1.0f}).relative_error, 1.0);
-}
+TEST(ErrorStats, EverythingLostFromZerosIsOne) { EXPECT_EQ(stats_of({0.0f}, {1.0f}).relative_error, 1.0); }
 
 }  // namespace
 }  // namespace nibble
