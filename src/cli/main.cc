@@ -4,12 +4,14 @@
 #include <unistd.h>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "core/buffer.h"
 #include "core/error.h"
 #include "nibble/system.h"
 #include "nibble/version.h"
@@ -121,13 +123,33 @@ void on_signal(int) {
   request_interrupt();
 }
 
+// Reading a mapped file that became shorter. Only calls that are safe in a handler.
+void on_bus_error(int, siginfo_t* info, void*) {
+  const auto say = [](const char* text) {
+    if (write(STDERR_FILENO, text, std::strlen(text)) < 0) _exit(3);
+  };
+  const char* file = mapped_file_at(info->si_addr);
+  say("nibble: error: ");
+  say(file ? file : "a mapped file");
+  say(": became shorter while it was in use\n");
+  _exit(3);
+}
+
+void install_handlers() {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an ordinary write error
+  struct sigaction action = {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 }  // namespace
 }  // namespace nibble::cli
 
 int main(int argc, char** argv) {
-  std::signal(SIGINT, nibble::cli::on_signal);
-  std::signal(SIGTERM, nibble::cli::on_signal);
-  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is then an ordinary write error
+  nibble::cli::install_handlers();
   const int status = nibble::cli::run(nibble::cli::Arguments(argv + 1, argv + argc));
   if (std::fflush(stdout) != 0 && status == 0) return 1;
   return status;

@@ -1,10 +1,15 @@
 #pragma once
 // A block of memory that tensors share.
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 namespace nibble {
+
+/// Where the bytes of a tensor are to be: in memory of its own, or left in the file and read when touched.
+enum class Residency { memory, mapped };
 
 class Buffer {
  public:
@@ -13,6 +18,10 @@ class Buffer {
   /// @throws Error{resources} when the system has no more memory.
   static std::shared_ptr<Buffer> allocate(size_t bytes);
 
+  /// Bytes of a file, read when they are touched. The memory must not be written.
+  /// @throws Error{resources} when the system cannot map it.
+  static std::shared_ptr<Buffer> map(int fd, uint64_t offset, size_t bytes, const std::string& path);
+
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer();
@@ -20,6 +29,7 @@ class Buffer {
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
+  bool is_mapped_file() const { return is_file_; }
   std::span<std::byte> span() { return {data_, size_}; }
 
  private:
@@ -30,6 +40,11 @@ class Buffer {
   size_t size_;
   void* mapping_;  // null for heap memory
   size_t mapped_bytes_;
+  bool is_file_ = false;
 };
+
+/// The path of the mapped file that an address lies in, or null. Async-signal-safe: for the handler of SIGBUS, which is
+/// what reading a mapped file that became shorter ends in.
+const char* mapped_file_at(const void* address) noexcept;
 
 }  // namespace nibble

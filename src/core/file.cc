@@ -13,6 +13,7 @@
 namespace nibble {
 namespace {
 
+constexpr size_t kMapFrom = size_t{64} << 10;   // below, a mapping costs more than it saves
 constexpr size_t kReadPiece = size_t{1} << 30;  // Linux transfers at most 2 GiB per call
 
 }  // namespace
@@ -39,13 +40,13 @@ File::File(File&& other) noexcept : path_(std::move(other.path_)), fd_(other.fd_
 void File::read_at(uint64_t offset, std::span<std::byte> out) const {
   if (offset > size_ || out.size() > size_ - offset) {
     fail(ErrorCode::format, name() + ": ends early: bytes " + std::to_string(offset) + " to " +
-                                std::to_string(offset + out.size()) + " wanted, the file has " +
-                                std::to_string(size_) + "; download it again?");
+                                std::to_string(offset + out.size()) + " wanted, the file has " + std::to_string(size_) +
+                                "; download it again?");
   }
   size_t done = 0;
   while (done < out.size()) {
-    const ssize_t got = pread(fd_, out.data() + done, std::min(out.size() - done, kReadPiece),
-                              static_cast<off_t>(offset + done));
+    const ssize_t got =
+        pread(fd_, out.data() + done, std::min(out.size() - done, kReadPiece), static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(ErrorCode::io, name() + ": cannot be read: " + std::strerror(errno));
     if (got == 0) fail(ErrorCode::format, name() + ": became shorter while it was read");
@@ -53,11 +54,21 @@ void File::read_at(uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
+std::shared_ptr<Buffer> File::buffer(uint64_t offset, size_t bytes, Residency residency) const {
+  if (residency == Residency::mapped && bytes >= kMapFrom) {
+    read_at(offset + bytes, {});  // the range lies within the file
+    return Buffer::map(fd_, offset, bytes, name());
+  }
+  std::shared_ptr<Buffer> memory = Buffer::allocate(bytes);
+  read_at(offset, memory->span());
+  return memory;
+}
+
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes) {
   const File file(path);
   if (file.size() > max_bytes) {
-    fail(ErrorCode::format, file.name() + ": " + std::to_string(file.size()) + " bytes, expected at most " +
-                                std::to_string(max_bytes));
+    fail(ErrorCode::format,
+         file.name() + ": " + std::to_string(file.size()) + " bytes, expected at most " + std::to_string(max_bytes));
   }
   std::string text(file.size(), '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));

@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 
+#include "core/buffer.h"
+
 namespace nibble {
 
 class File {
@@ -20,6 +22,9 @@ class File {
   const std::filesystem::path& path() const { return path_; }
   std::string name() const { return path_.string(); }
   uint64_t size() const { return size_; }
+
+  /// Bytes [offset, offset + bytes) as memory: read into it, or mapped. @throws Error{format} as read_at
+  std::shared_ptr<Buffer> buffer(uint64_t offset, size_t bytes, Residency residency) const;
 
   /// Fills `out` from byte `offset` on. @throws Error{format} when the range ends beyond the file's size.
   void read_at(uint64_t offset, std::span<std::byte> out) const;

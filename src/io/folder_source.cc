@@ -46,11 +46,11 @@ class FolderSource : public WeightSource {
     return found == index_.end() ? nullptr : &tensors_[found->second];
   }
 
-  Weight load(std::string_view name) const override {
+  Weight load(std::string_view name, Residency residency) const override {
     const std::string key(name);
     const auto folded = folded_.find(key);
-    if (folded != folded_.end()) return load_folded(folded->second, reader());
-    return file_of(key).load(name);
+    if (folded != folded_.end()) return load_folded(folded->second, reader(residency));
+    return file_of(key).load(name, residency);
   }
 
   std::string origin(std::string_view name) const override { return file_of(std::string(name)).path().string(); }
@@ -85,7 +85,7 @@ class FolderSource : public WeightSource {
 
   void list_tensors() {
     std::unordered_set<std::string> pieces;
-    for (FoldedWeight& weight : fold_pieces(stored_, reader())) {
+    for (FoldedWeight& weight : fold_pieces(stored_, reader(Residency::memory))) {
       for (const auto& piece : weight.pieces) pieces.insert(piece.second);
       pieces.insert(weight.consumed.begin(), weight.consumed.end());
       std::string name = weight.name;
@@ -112,10 +112,10 @@ class FolderSource : public WeightSource {
     return files_[found->second];
   }
 
-  ReadStored reader() const {
-    return [this](const std::string& name, ReadAs as) {
+  ReadStored reader(Residency residency) const {
+    return [this, residency](const std::string& name, ReadAs as) {
       const SafetensorsFile& file = file_of(name);
-      return as == ReadAs::bytes ? file.load_bytes(name) : file.load(name);
+      return as == ReadAs::bytes ? file.load_bytes(name, residency) : file.load(name, residency);
     };
   }
 

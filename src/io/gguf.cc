@@ -158,18 +158,20 @@ const GgufTensor* GgufFile::find(std::string_view name) const {
   return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
-Tensor GgufFile::load_raw(std::string_view name) const {
+Tensor GgufFile::load_raw(std::string_view name, Residency residency) const {
   const GgufTensor* info = find(name);
   if (info == nullptr) fail(ErrorCode::format, file_.name() + ": has no tensor '" + printable(name, 200) + "'");
   Tensor tensor;
   if (const std::optional<DType> dtype = dense_type(info->type->name)) {
-    tensor = Tensor(*dtype, info->shape);
+    tensor = Tensor::described(*dtype, info->shape);
   } else {
     const uint64_t row_bytes =
         static_cast<uint64_t>(info->shape.back()) / info->type->block_values * info->type->block_bytes;
-    tensor = Tensor(DType::u8, {static_cast<int64_t>(info->bytes / row_bytes), static_cast<int64_t>(row_bytes)});
+    tensor =
+        Tensor::described(DType::u8, {static_cast<int64_t>(info->bytes / row_bytes), static_cast<int64_t>(row_bytes)});
   }
-  file_.read_at(info->begin, {tensor.raw(), tensor.bytes()});
+  if (info->begin % dtype_bytes(tensor.dtype) != 0) residency = Residency::memory;
+  tensor.buffer = file_.buffer(info->begin, tensor.bytes(), residency);
   return tensor;
 }
 

@@ -49,7 +49,7 @@ class GgufFile {
   const GgufTensor* find(std::string_view name) const;
 
   /// Dense types: a tensor of that element type. Block types: u8 [rows, row_bytes].
-  Tensor load_raw(std::string_view name) const;
+  Tensor load_raw(std::string_view name, Residency residency = Residency::memory) const;
 
  private:
   File file_;

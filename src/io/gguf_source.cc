@@ -81,12 +81,12 @@ class GgufSource : public WeightSource {
     return found == index_.end() ? nullptr : &tensors_[found->second];
   }
 
-  Weight load(std::string_view name) const override {
+  Weight load(std::string_view name, Residency residency) const override {
     const size_t position = require(name);
     const Placement& placement = placements_[position];
     const GgufFile& file = parts_[placement.part];
     const GgufTensor& info = *file.find(placement.gguf_name);
-    Tensor tensor = file.load_raw(placement.gguf_name);
+    Tensor tensor = file.load_raw(placement.gguf_name, residency);
     if (placement.heads > 0) tensor = without_interleaving(tensor, placement.heads);
     if (info.is_block_type()) {
       QuantizedTensor w = {.format = &find_format(info.type->name),

@@ -188,7 +188,19 @@ const SafetensorsEntry& SafetensorsFile::require(std::string_view name) const {
   return *entry;
 }
 
-Tensor SafetensorsFile::load(std::string_view name) const {
+namespace {
+
+/// A tensor over bytes of a file. Elements that are not aligned in the file are copied whatever was asked for.
+Tensor tensor_at(const File& file, DType dtype, Shape shape, uint64_t begin, Residency residency) {
+  Tensor tensor = Tensor::described(dtype, std::move(shape));
+  if (begin % dtype_bytes(dtype) != 0) residency = Residency::memory;
+  tensor.buffer = file.buffer(begin, tensor.bytes(), residency);
+  return tensor;
+}
+
+}  // namespace
+
+Tensor SafetensorsFile::load(std::string_view name, Residency residency) const {
   const SafetensorsEntry& entry = require(name);
   const std::optional<DType> dtype = dtype_from_safetensors(entry.dtype);
   if (!dtype) {
@@ -197,16 +209,12 @@ Tensor SafetensorsFile::load(std::string_view name) const {
                                      " are not supported; F32, F16, BF16, F64, I8, U8, I16, I32, I64 and "
                                      "BOOL are");
   }
-  Tensor tensor(*dtype, entry.shape);
-  file_.read_at(entry.begin, {tensor.raw(), tensor.bytes()});
-  return tensor;
+  return tensor_at(file_, *dtype, entry.shape, entry.begin, residency);
 }
 
-Tensor SafetensorsFile::load_bytes(std::string_view name) const {
+Tensor SafetensorsFile::load_bytes(std::string_view name, Residency residency) const {
   const SafetensorsEntry& entry = require(name);
-  Tensor tensor(DType::u8, {narrow<int64_t>(entry.bytes(), file_.name())});
-  file_.read_at(entry.begin, {tensor.raw(), tensor.bytes()});
-  return tensor;
+  return tensor_at(file_, DType::u8, {narrow<int64_t>(entry.bytes(), file_.name())}, entry.begin, residency);
 }
 
 namespace {

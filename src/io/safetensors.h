@@ -39,9 +39,9 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// @throws Error{format} for an unknown name, Error{unsupported} for an element type that Tensor does not have.
-  Tensor load(std::string_view name) const;
+  Tensor load(std::string_view name, Residency residency = Residency::memory) const;
   /// The same bytes as u8 [size], whatever the element type.
-  Tensor load_bytes(std::string_view name) const;
+  Tensor load_bytes(std::string_view name, Residency residency = Residency::memory) const;
 
  private:
   const SafetensorsEntry& require(std::string_view name) const;

@@ -1,5 +1,7 @@
 #include "models/loader.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/progress.h"
 
@@ -11,6 +13,20 @@ constexpr std::string_view kWeight = ".weight";
 
 std::string_view module_of(std::string_view name) {
   return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
+}
+
+/// "model.layers.3" of "model.layers.3.mlp.up_proj.weight": the name up to its first number; without one, the name.
+std::string layer_of(std::string_view name) {
+  size_t begin = 0;
+  while (begin < name.size()) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    const std::string_view part = name.substr(begin, end - begin);
+    if (!part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos) {
+      return std::string(name.substr(0, end));
+    }
+    begin = end + 1;
+  }
+  return std::string(name);
 }
 
 }  // namespace
@@ -40,7 +56,8 @@ Weight Loader::fetch(const std::string& name, const Shape& shape, Role role) {
     return Tensor();
   }
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
-  Weight weight = source_->load(name);
+  const Residency residency = place(name);
+  Weight weight = source_->load(name, residency);
   if (role == Role::linear) weight = quantize_on_load(std::move(weight), name);
   if (auto* quantized = std::get_if<QuantizedTensor>(&weight); quantized && quantized->format->pack) {
     quantized->format->pack(*quantized);
@@ -56,6 +73,34 @@ Weight Loader::quantize_on_load(Weight weight, const std::string& name) const {
   if (options_.format == nullptr || is_skipped(module_of(name), options_.skip_modules)) return weight;
   const auto* dense = std::get_if<Tensor>(&weight);
   return encode(dense ? *dense : decode(weight), *options_.format, options_.encode);
+}
+
+// Layers fill the memory in the order in which the model asks for them; one that no longer fits stays in its file.
+Residency Loader::place(const std::string& name) {
+  const std::string layer = layer_of(name);
+  for (const Placement& placed : placements_) {
+    if (placed.layer == layer) return placed.residency;
+  }
+  Placement placement = {.layer = layer};
+  for (const SourceTensor& tensor : source_->tensors()) {
+    if (layer_of(tensor.name) == layer) placement.bytes += planned_bytes(tensor);
+  }
+  uint64_t used = placement.bytes;
+  for (const Placement& placed : placements_) used += placed.residency == Residency::memory ? placed.bytes : 0;
+  if (options_.memory_limit && used > *options_.memory_limit) placement.residency = Residency::mapped;
+  if (placement.residency == Residency::mapped && options_.format != nullptr) {
+    fail(ErrorCode::resources, layer + ": does not fit into max_memory (" + std::to_string(*options_.memory_limit) +
+                                   " bytes) and cannot be quantized in its file; use 'nibble quantize' first");
+  }
+  placements_.push_back(placement);
+  return placement.residency;
+}
+
+/// As kept in memory: what will be quantized counts in its new form.
+uint64_t Loader::planned_bytes(const SourceTensor& tensor) const {
+  const bool encoded = options_.format != nullptr && tensor.shape.size() == 2 && layer_of(tensor.name) != tensor.name &&
+                       !is_skipped(module_of(tensor.name), options_.skip_modules);
+  return encoded ? weight_bytes(layout(tensor.shape, DType::f32, *options_.format, options_.encode)) : tensor.bytes;
 }
 
 Linear Loader::linear(const std::string& module, int64_t out, int64_t in, Bias bias) {

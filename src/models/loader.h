@@ -3,6 +3,7 @@
 // message lists them. Without a source the same requests only describe the model: its parameters, for planning and for
 // knowing which tensors are Linear layers.
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,15 @@ struct LoadOptions {
   EncodeOptions encode = {};
   std::vector<std::string> skip_modules = {};  // besides the output head, which is never quantized
   ComputeOptions compute = {};
+  std::optional<uint64_t> memory_limit = {};  // bytes of weights in memory; layers beyond it stay in their file
   std::function<void(int64_t done, int64_t total)> progress = {};
+};
+
+/// Where a layer's weights are. A layer is everything under "...layers.N", or a tensor outside of them.
+struct Placement {
+  std::string layer;
+  Residency residency = Residency::memory;
+  uint64_t bytes = 0;
 };
 
 class Loader {
@@ -52,17 +61,22 @@ class Loader {
   /// How the model is to compute its products.
   const ComputeOptions& compute() const { return options_.compute; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  /// In the order of loading.
+  const std::vector<Placement>& placements() const { return placements_; }
   /// Bytes of all loaded weights in the form they are kept in.
   uint64_t bytes() const { return bytes_; }
 
  private:
   Weight fetch(const std::string& name, const Shape& shape, Role role);
+  Residency place(const std::string& name);
+  uint64_t planned_bytes(const SourceTensor& tensor) const;
   Weight quantize_on_load(Weight weight, const std::string& name) const;
 
   const WeightSource* source_ = nullptr;
   LoadOptions options_;
   std::vector<Parameter> parameters_;
   std::vector<std::string> mismatches_;
+  std::vector<Placement> placements_;
   uint64_t bytes_ = 0;
 };
 

@@ -26,8 +26,10 @@ class WeightSource {
   virtual const std::vector<SourceTensor>& tensors() const = 0;
   /// Null when there is no such tensor.
   virtual const SourceTensor* find(std::string_view name) const = 0;
-  /// Reads one tensor into memory of its own. Thread-safe. @throws Error{format, io, resources}
-  virtual Weight load(std::string_view name) const = 0;
+  /// One tensor, read into memory of its own or, where its bytes can be used as they lie in the file, mapped.
+  /// Thread-safe. @throws Error{format, io, resources}
+  virtual Weight load(std::string_view name, Residency residency) const = 0;
+  Weight load(std::string_view name) const { return load(name, Residency::memory); }
   /// The file a tensor comes from, for messages.
   virtual std::string origin(std::string_view name) const = 0;
 };

@@ -107,5 +107,23 @@ TEST(Safetensors, ElementTypesThatTensorLacksAreListedButNotLoaded) {
   expect_error(ErrorCode::format, "has no tensor 'x'", [&] { file.load("x"); });
 }
 
+TEST(Safetensors, MappedTensorsHoldTheSameBytesAndNameTheirFile) {
+  const test::TempFolder folder;
+  Tensor large(DType::f32, {300, 100}), odd(DType::u8, {100'001});
+  for (int64_t i = 0; i < large.count(); ++i) large.f32()[i] = static_cast<float>(i);
+  SafetensorsWriter writer(folder / "m.safetensors",
+                           {{"large", large.dtype, large.shape}, {"odd", odd.dtype, odd.shape}});
+  writer.write("large", large);
+  writer.write("odd", odd);
+  writer.finish();
+  const SafetensorsFile file(folder / "m.safetensors");
+  const Tensor mapped = file.load("large", Residency::mapped), read = file.load("large");
+  EXPECT_TRUE(mapped.buffer->is_mapped_file());
+  EXPECT_FALSE(read.buffer->is_mapped_file());
+  EXPECT_EQ(std::memcmp(mapped.raw(), read.raw(), read.bytes()), 0);
+  EXPECT_EQ(std::string(mapped_file_at(mapped.raw() + 1000)), (folder / "m.safetensors").string());
+  EXPECT_EQ(mapped_file_at(read.raw()), nullptr);
+}
+
 }  // namespace
 }  // namespace nibble

@@ -11,7 +11,10 @@ namespace {
 /// Weights made up on the spot.
 class FakeSource final : public WeightSource {
  public:
-  void add(const std::string& name, Shape shape) { tensors_.push_back({name, std::move(shape), "fp32", 0}); }
+  void add(const std::string& name, Shape shape) {
+    const auto bytes = static_cast<uint64_t>(element_count(shape)) * 4;
+    tensors_.push_back({name, std::move(shape), "fp32", bytes});
+  }
   const std::vector<SourceTensor>& tensors() const override { return tensors_; }
   const SourceTensor* find(std::string_view name) const override {
     for (const SourceTensor& t : tensors_) {
@@ -19,7 +22,7 @@ class FakeSource final : public WeightSource {
     }
     return nullptr;
   }
-  Weight load(std::string_view name) const override { return Tensor(DType::f32, find(name)->shape); }
+  Weight load(std::string_view name, Residency) const override { return Tensor(DType::f32, find(name)->shape); }
   std::string origin(std::string_view) const override { return "fake"; }
 
  private:
@@ -51,6 +54,26 @@ TEST(Loader, DescribesAModelWithoutWeights) {
   EXPECT_EQ(linears, 14);
   EXPECT_EQ(all.back().name, "lm_head.weight");
   EXPECT_EQ(all.back().role, Role::head);
+}
+
+TEST(Loader, LeavesLayersBeyondTheMemoryLimitInTheirFile) {
+  FakeSource source;
+  for (const Parameter& p : list_parameters(tiny_config(), "config.json")) source.add(p.name, p.shape);
+  LoadOptions options;
+  options.memory_limit = 1000;
+  Loader loader(source, options);
+  build_model(tiny_config(), "config.json", loader);
+  const std::vector<Placement>& placed = loader.placements();
+  ASSERT_EQ(placed.size(), 5u);  // embedding, two layers, norm, head
+  EXPECT_EQ(placed[0].residency, Residency::memory);
+  EXPECT_EQ(placed[1].layer, "model.layers.0");
+  EXPECT_EQ(placed[1].residency, Residency::memory);
+  EXPECT_EQ(placed[2].layer, "model.layers.1");
+  EXPECT_EQ(placed[2].residency, Residency::mapped);
+  EXPECT_EQ(placed[3].residency, Residency::memory);  // small, fits beside the layer that did
+  uint64_t in_memory = 0;
+  for (const Placement& p : placed) in_memory += p.residency == Residency::memory ? p.bytes : 0;
+  EXPECT_LE(in_memory, 1000u);
 }
 
 TEST(SkipNames, AreSuffixesAndDottedPrefixes) {
