@@ -97,6 +97,7 @@ const Format* find_format_or_null(std::string_view name);
 
 /// Rows [begin, end) as f32, into (end - begin) * cols values; of a vector, elements.
 void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out);
+void decode_rows(const Tensor& w, int64_t begin, int64_t end, float* out);
 /// The whole matrix as f32. Works for dense tensors of any float dtype too.
 Tensor decode(const Weight& w);
 Shape weight_shape(const Weight& w);

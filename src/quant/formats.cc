@@ -96,11 +96,14 @@ void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
   if (const auto* quantized = std::get_if<QuantizedTensor>(&w)) {
     return quantized->format->decode_rows(*quantized, begin, end, out);
   }
-  const auto& dense = std::get<Tensor>(w);
-  const int64_t first = begin * dense.cols(), count = (end - begin) * dense.cols();
-  if (dense.dtype == DType::f16) return kernels().f16_to_f32(dense.data<uint16_t>() + first, out, count);
-  if (dense.dtype == DType::bf16) return kernels().bf16_to_f32(dense.data<uint16_t>() + first, out, count);
-  to_f32(dense.dtype, dense.raw() + static_cast<size_t>(first) * dtype_bytes(dense.dtype), out, count);
+  decode_rows(std::get<Tensor>(w), begin, end, out);
+}
+
+void decode_rows(const Tensor& w, int64_t begin, int64_t end, float* out) {
+  const int64_t first = begin * w.cols(), count = (end - begin) * w.cols();
+  if (w.dtype == DType::f16) return kernels().f16_to_f32(w.data<uint16_t>() + first, out, count);
+  if (w.dtype == DType::bf16) return kernels().bf16_to_f32(w.data<uint16_t>() + first, out, count);
+  to_f32(w.dtype, w.raw() + static_cast<size_t>(first) * dtype_bytes(w.dtype), out, count);
 }
 
 Tensor decode(const Weight& w) {

@@ -19,11 +19,16 @@ constexpr int64_t kRoundPiece = 4096;
 int64_t tile_rows(int64_t cols) { return std::clamp<int64_t>(kTileValues / std::max<int64_t>(cols, 1), 4, kRowGrain); }
 
 /// Rows [begin, end) as f32: a pointer into the tensor when it is f32 already, else decoded into `tile`.
-const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<float>& tile, int64_t cols) {
-  const auto* dense = std::get_if<Tensor>(&w);
-  if (dense && dense->dtype == DType::f32) return dense->f32() + begin * cols;
-  tile.resize(static_cast<size_t>((end - begin) * cols));
+const float* rows_of(const Tensor& w, int64_t begin, int64_t end, std::vector<float>& tile) {
+  if (w.dtype == DType::f32) return w.f32() + begin * w.cols();
+  tile.resize(static_cast<size_t>((end - begin) * w.cols()));
   decode_rows(w, begin, end, tile.data());
+  return tile.data();
+}
+
+const float* rows_of(const QuantizedTensor& w, int64_t begin, int64_t end, std::vector<float>& tile) {
+  tile.resize(static_cast<size_t>((end - begin) * w.cols()));
+  w.format->decode_rows(w, begin, end, tile.data());
   return tile.data();
 }
 
@@ -37,13 +42,13 @@ void require_finite(const float* y, int64_t count, const MatmulArgs& args) {
   }
 }
 
-void multiply_rows(const Weight& w, const MatmulArgs& args, DType round_to, int64_t begin, int64_t end) {
+template <class W>
+void multiply_rows(const W& w, const MatmulArgs& args, DType round_to, int64_t begin, int64_t end) {
   static thread_local std::vector<float> tile;
-  const Shape shape = weight_shape(w);
-  const int64_t rows = shape[0], cols = shape[1], step = tile_rows(cols);
+  const int64_t rows = w.rows(), cols = w.cols(), step = tile_rows(cols);
   for (int64_t r = begin; r < end; r += step) {
     const int64_t stop = std::min(end, r + step);
-    const float* values = rows_of(w, r, stop, tile, cols);
+    const float* values = rows_of(w, r, stop, tile);
     if (round_to != DType::f32) {
       tile.assign(values, values + (stop - r) * cols);
       round_values(round_to, tile.data(), (stop - r) * cols);
@@ -65,6 +70,26 @@ void multiply_rows(const Weight& w, const MatmulArgs& args, DType round_to, int6
   }
 }
 
+template <class W>
+void multiply(const W& w, const MatmulArgs& args, DType round_to) {
+  const int64_t rows = w.rows();
+  const auto rounded = [&](const float* values, int64_t count) {
+    std::vector<float> copy(values, values + count);
+    round_values(round_to, copy.data(), count);
+    return copy;
+  };
+  MatmulArgs inner = args;
+  std::vector<float> x, bias;
+  if (round_to != DType::f32) {
+    inner.x = (x = rounded(args.x, args.tokens * w.cols())).data();
+    if (args.bias) inner.bias = (bias = rounded(args.bias, rows)).data();
+  }
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) { multiply_rows(w, inner, round_to, begin, end); });
+  if (round_to == DType::f32) return;
+  round_values(round_to, args.y, args.tokens * rows);
+  if (round_to == DType::f16) require_finite(args.y, args.tokens * rows, args);
+}
+
 }  // namespace
 
 void round_values(DType dtype, float* values, int64_t count) {
@@ -78,29 +103,14 @@ void round_values(DType dtype, float* values, int64_t count) {
   }
 }
 
-void matmul_by_decode(const Weight& w, const MatmulArgs& args, DType round_to) {
-  const Shape shape = weight_shape(w);
-  const auto rounded = [&](const float* values, int64_t count) {
-    std::vector<float> copy(values, values + count);
-    round_values(round_to, copy.data(), count);
-    return copy;
-  };
-  MatmulArgs inner = args;
-  std::vector<float> x, bias;
-  if (round_to != DType::f32) {
-    inner.x = (x = rounded(args.x, args.tokens * shape[1])).data();
-    if (args.bias) inner.bias = (bias = rounded(args.bias, shape[0])).data();
-  }
-  parallel_for(shape[0], kRowGrain, [&](int64_t begin, int64_t end) { multiply_rows(w, inner, round_to, begin, end); });
-  if (round_to == DType::f32) return;
-  round_values(round_to, args.y, args.tokens * shape[0]);
-  if (round_to == DType::f16) require_finite(args.y, args.tokens * shape[0], args);
-}
+void matmul_by_decode(const QuantizedTensor& w, const MatmulArgs& args, DType round_to) { multiply(w, args, round_to); }
+void matmul_by_decode(const Tensor& w, const MatmulArgs& args) { multiply(w, args, DType::f32); }
 
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options) {
-  const auto* quantized = std::get_if<QuantizedTensor>(&w);
-  if (quantized && quantized->format->matmul) return quantized->format->matmul(*quantized, args, options);
-  matmul_by_decode(w, args);
+  if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);
+  const auto& quantized = std::get<QuantizedTensor>(w);
+  if (quantized.format->matmul) return quantized.format->matmul(quantized, args, options);
+  matmul_by_decode(quantized, args);
 }
 
 }  // namespace nibble

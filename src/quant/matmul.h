@@ -8,7 +8,8 @@ namespace nibble {
 /// y = x W^T with W's rows decoded tile by tile. round_to: activations, decoded weights and results are rounded to this
 /// dtype, as a library that computes in it would (sums stay f32); f32 rounds nothing.
 /// @throws Error{invalid_argument} naming `args.name` when rounding to f16 overflows.
-void matmul_by_decode(const Weight& w, const MatmulArgs& args, DType round_to = DType::f32);
+void matmul_by_decode(const QuantizedTensor& w, const MatmulArgs& args, DType round_to = DType::f32);
+void matmul_by_decode(const Tensor& w, const MatmulArgs& args);
 
 /// Runs the format's own product, or matmul_by_decode where it has none.
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options);
