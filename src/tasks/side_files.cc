@@ -32,6 +32,15 @@ void write_json(OutputFolder& folder, const std::string& name, const Json& value
   folder.write_text(name, value.dump(2) + "\n");
 }
 
+/// What generation needs to know where to stop, from the configuration made of a GGUF file.
+Json token_ids_of(const Json& config) {
+  Json out = Json::object();
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+    if (const Json* id = config.find_value(key)) out.set(key, *id);
+  }
+  return out;
+}
+
 const char* dtype_key(const Json& config) { return config.find("torch_dtype") ? "torch_dtype" : "dtype"; }
 
 }  // namespace
@@ -42,7 +51,7 @@ void write_side_files(OutputFolder& folder, const ModelFiles& source, const Json
     const std::string where = source.path.string();
     write_json(folder, "tokenizer.json", tokenizer_json_from_gguf(*source.gguf_metadata, where));
     write_json(folder, "tokenizer_config.json", tokenizer_config_from_gguf(*source.gguf_metadata, where));
-    if (!source.generation_config.is_null()) write_json(folder, "generation_config.json", source.generation_config);
+    write_json(folder, "generation_config.json", token_ids_of(config));
     return;
   }
   for (const char* name : kCarriedFiles) {
