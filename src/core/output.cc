@@ -22,7 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kCopyPiece = size_t{4} << 20;
-constexpr const char* kLockName = ".lock";
 
 [[noreturn]] void fail_errno(const fs::path& path, const std::string& what, int error) {
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG || error == ENOMEM;
@@ -50,22 +49,16 @@ fs::path trimmed(const fs::path& path) {
   return p;
 }
 
-int lock_folder(const fs::path& folder) {
-  const fs::path lock = folder / kLockName;
-  const int fd = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (fd < 0) fail_errno(lock, "cannot be created", errno);
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-    const std::string pid = std::to_string(getpid()) + "\n";
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) { /* only for the other's message */
-    }
-    return fd;
-  }
-  std::array<char, 32> pid = {};
-  const ssize_t got = pread(fd, pid.data(), pid.size() - 1, 0);
-  close(fd);
-  std::string holder(pid.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  while (!holder.empty() && holder.back() == '\n') holder.pop_back();
-  fail(ErrorCode::exists, folder.string() + ": is being written by another process (" + holder + ")");
+bool is_there(const fs::path& path) { return fs::symlink_status(path).type() != fs::file_type::not_found; }
+
+fs::path hidden_beside(const fs::path& path, const char* ending) {
+  return parent_of(path) / ("." + path.filename().string() + ending);
+}
+
+bool is_file_at(int fd, const fs::path& path) {
+  struct stat open_file = {}, named = {};
+  return fstat(fd, &open_file) == 0 && stat(path.c_str(), &named) == 0 && open_file.st_ino == named.st_ino &&
+         open_file.st_dev == named.st_dev;
 }
 
 }  // namespace
@@ -110,25 +103,62 @@ void OutputFile::close() {
   if (!closed) fail_errno(path_, "cannot be closed", errno);
 }
 
-OutputFolder::OutputFolder(const fs::path& path, Overwrite overwrite) : path_(trimmed(path)), overwrite_(overwrite) {
-  if (overwrite == Overwrite::no && fs::symlink_status(path_).type() != fs::file_type::not_found) {
-    fail(ErrorCode::exists, path_.string() + ": exists already; choose another --out or give --overwrite");
+/// The right to write an output. The file is beside the staging folder, not in it: it has to last until the folder has
+/// its final name and the old output is gone, or another process would clean up what is being renamed.
+class OutputFolder::Lock {
+ public:
+  explicit Lock(fs::path path) : path_(std::move(path)) {
+    while (true) {
+      fd_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+      if (fd_ < 0) fail_errno(path_, "cannot be created", errno);
+      if (flock(fd_, LOCK_EX | LOCK_NB) != 0) refuse();
+      if (is_file_at(fd_, path_)) break;
+      close(fd_);  // its holder finished and removed it between the two calls
+    }
+    const std::string pid = std::to_string(getpid()) + "\n";
+    if (ftruncate(fd_, 0) != 0 || pwrite(fd_, pid.data(), pid.size(), 0) < 0) { /* only for the other's message */
+    }
   }
-  staging_ = parent_of(path_) / ("." + path_.filename().string() + ".nibble-tmp");
+  ~Lock() {
+    unlink(path_.c_str());
+    close(fd_);
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  [[noreturn]] void refuse() const {
+    std::array<char, 32> pid = {};
+    const ssize_t got = pread(fd_, pid.data(), pid.size() - 1, 0);
+    close(fd_);
+    std::string holder(pid.data(), static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+    fail(ErrorCode::exists, path_.string() + ": the output is being written by another process (" + holder + ")");
+  }
+
+  fs::path path_;
+  int fd_ = -1;
+};
+
+OutputFolder::OutputFolder(const fs::path& path, Overwrite overwrite) : path_(trimmed(path)), overwrite_(overwrite) {
+  const auto refuse_existing = [&] {
+    if (overwrite_ == Overwrite::yes || !is_there(path_)) return;
+    fail(ErrorCode::exists, path_.string() + ": exists already; choose another --out or give --overwrite");
+  };
+  refuse_existing();
+  staging_ = hidden_beside(path_, ".nibble-tmp");
   std::error_code error;
   fs::create_directories(parent_of(path_), error);
+  lock_ = std::make_unique<Lock>(hidden_beside(path_, ".nibble-lock"));
+  refuse_existing();  // another process may have finished it just now
+  fs::remove_all(staging_, error);
   fs::create_directory(staging_, error);
   if (error) fail_errno(staging_, "cannot be created", error.value());
-  lock_fd_ = lock_folder(staging_);
-  for (const auto& entry : fs::directory_iterator(staging_)) {
-    if (entry.path().filename() != kLockName) fs::remove_all(entry.path());
-  }
 }
 
 OutputFolder::~OutputFolder() {
   std::error_code ignored;
   if (!committed_) fs::remove_all(staging_, ignored);
-  if (lock_fd_ >= 0) close(lock_fd_);
 }
 
 void OutputFolder::write_text(const std::string& name, std::string_view text) {
@@ -159,9 +189,8 @@ void OutputFolder::require_space(uint64_t bytes) const {
 }
 
 void OutputFolder::commit() {
-  fs::remove(staging_ / kLockName);
   sync_folder(staging_);
-  if (fs::exists(fs::symlink_status(path_))) {
+  if (is_there(path_)) {
     if (overwrite_ == Overwrite::no) fail(ErrorCode::exists, path_.string() + ": was created meanwhile");
     // Swap the two names in one step, so that at every moment one complete output has the final name.
     if (renameat2(AT_FDCWD, staging_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0) {
@@ -173,10 +202,11 @@ void OutputFolder::commit() {
   }
   committed_ = true;
   sync_folder(parent_of(path_));
+  lock_.reset();
 }
 
 void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
-  const fs::path staging = parent_of(path) / ("." + path.filename().string() + ".nibble-tmp");
+  const fs::path staging = hidden_beside(path, ".nibble-tmp");
   try {
     OutputFile out(staging);
     out.write(bytes);

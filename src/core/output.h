@@ -38,8 +38,9 @@ class OutputFile {
 /// A folder that appears under its final name only by commit().
 class OutputFolder {
  public:
-  /// Creates and locks the staging folder `.NAME.nibble-tmp` beside `path`, empty even when an earlier run left one.
-  /// @throws Error{exists} when `path` exists and overwrite is no, or when another process holds the staging folder.
+  /// Locks `.NAME.nibble-lock` beside `path` and creates the staging folder `.NAME.nibble-tmp`, empty even when an
+  /// earlier run left one.
+  /// @throws Error{exists} when `path` exists and overwrite is no, or when another process has the lock.
   OutputFolder(const std::filesystem::path& path, Overwrite overwrite);
   /// Without commit(): removes the staging folder.
   ~OutputFolder();
@@ -57,9 +58,11 @@ class OutputFolder {
   void commit();
 
  private:
+  class Lock;
+
   std::filesystem::path path_, staging_;
   Overwrite overwrite_;
-  int lock_fd_ = -1;
+  std::unique_ptr<Lock> lock_;
   bool committed_ = false;
 };
 

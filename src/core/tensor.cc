@@ -8,12 +8,16 @@
 namespace nibble {
 
 int64_t element_count(const Shape& shape) {
+  // Called often, so the text for messages is made only when one is needed.
   uint64_t count = 1;
   for (const int64_t dim : shape) {
     if (dim < 0) fail(ErrorCode::format, "shape " + shape_text(shape) + ": negative dimension");
-    count = checked_mul(count, static_cast<uint64_t>(dim), "shape " + shape_text(shape));
+    if (__builtin_mul_overflow(count, static_cast<uint64_t>(dim), &count)) {
+      fail(ErrorCode::format, "shape " + shape_text(shape) + ": size overflows 64 bits");
+    }
   }
-  return narrow<int64_t>(count, "shape " + shape_text(shape));
+  if (count > INT64_MAX) fail(ErrorCode::format, "shape " + shape_text(shape) + ": size is out of range");
+  return static_cast<int64_t>(count);
 }
 
 std::string shape_text(const Shape& shape) {
@@ -61,6 +65,19 @@ Tensor Tensor::reshaped(Shape new_shape) const {
   Tensor view = *this;
   view.shape = std::move(new_shape);
   return view;
+}
+
+Tensor Tensor::transposed() const {
+  const size_t size = dtype_bytes(dtype);
+  const int64_t height = rows(), width = cols();
+  Tensor out(dtype, {width, height});
+  for (int64_t r = 0; r < height; ++r) {
+    for (int64_t c = 0; c < width; ++c) {
+      std::memcpy(out.raw() + static_cast<size_t>(c * height + r) * size,
+                  raw() + static_cast<size_t>(r * width + c) * size, size);
+    }
+  }
+  return out;
 }
 
 Tensor Tensor::cast(DType to) const {

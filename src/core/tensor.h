@@ -63,6 +63,8 @@ struct Tensor {
   Tensor slice_rows(int64_t begin, int64_t end) const;
   /// The same elements under another shape of equal count.
   Tensor reshaped(Shape new_shape) const;
+  /// A copy of a matrix with rows and columns exchanged.
+  Tensor transposed() const;
   /// A copy in another float dtype (or the tensor itself when it has it already).
   Tensor cast(DType to) const;
 };

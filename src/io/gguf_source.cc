@@ -37,19 +37,6 @@ Tensor without_interleaving(const Tensor& stored, int64_t heads) {
   return out;
 }
 
-Tensor transpose(const Tensor& t) {
-  const int64_t rows = t.rows(), cols = t.cols();
-  const size_t size = dtype_bytes(t.dtype);
-  Tensor out(t.dtype, {cols, rows});
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) {
-      std::memcpy(out.raw() + static_cast<size_t>(c * rows + r) * size,
-                  t.raw() + static_cast<size_t>(r * cols + c) * size, size);
-    }
-  }
-  return out;
-}
-
 Tensor minus_one(const Tensor& norm) {
   const Tensor wide = norm.cast(DType::f32);
   Tensor out(DType::f32, norm.shape);
@@ -98,7 +85,7 @@ class GgufSource : public WeightSource {
       return w;
     }
     if (placement.shifted) tensor = minus_one(tensor);
-    return placement.transposed ? transpose(tensor) : tensor;
+    return placement.transposed ? tensor.transposed() : tensor;
   }
 
   std::string origin(std::string_view name) const override {

@@ -1,5 +1,6 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/error.h"
@@ -15,19 +16,21 @@ struct RopeType {
   std::string_view name;
   RopeScaling scaling;
 };
-constexpr std::array<RopeType, 6> kRopeTypes = {{{"default", RopeScaling::none},
+constexpr std::array<RopeType, 8> kRopeTypes = {{{"default", RopeScaling::none},
                                                  {"none", RopeScaling::none},
                                                  {"linear", RopeScaling::linear},
                                                  {"dynamic", RopeScaling::dynamic},
                                                  {"llama3", RopeScaling::llama3},
-                                                 {"yarn", RopeScaling::yarn}}};
+                                                 {"yarn", RopeScaling::yarn},
+                                                 {"longrope", RopeScaling::longrope},
+                                                 {"su", RopeScaling::longrope}}};
 
 RopeScaling parse_rope_type(const std::string& name, const std::string& where) {
   for (const RopeType& type : kRopeTypes) {
     if (name == type.name) return type.scaling;
   }
   fail(ErrorCode::unsupported,
-       where + ": rope type '" + name + "' is not supported (known: default, linear, dynamic, " + "llama3, yarn)");
+       where + ": rope type '" + name + "' is not supported (known: default, linear, dynamic, llama3, yarn, longrope)");
 }
 
 /// rope_parameters (transformers 5) or rope_scaling; null when the file has neither.
@@ -42,7 +45,44 @@ const Json* rope_member(const ConfigReader& config, std::string& where) {
   return nullptr;
 }
 
+/// Elements of a head that are rotated: all, or the part that partial_rotary_factor says.
+int64_t rotated_part(const ConfigReader& parameters, const ConfigReader& config, const DecoderShape& shape) {
+  const char* key = "partial_rotary_factor";
+  const double part = parameters.positive_or(key, config.positive_or(key, 1.0));
+  const auto rotated = static_cast<int64_t>(static_cast<double>(shape.head_dim) * std::min(part, 2.0));
+  if (part > 1.0 || rotated < 2 || rotated % 2 != 0) {
+    fail(ErrorCode::format, parameters.at(key) + ": found " + std::to_string(part) + ", which rotates " +
+                                std::to_string(rotated) + " of " + std::to_string(shape.head_dim) +
+                                " elements; expected an even number of them");
+  }
+  return rotated;
+}
+
+std::vector<double> read_divisors(const ConfigReader& parameters, std::string_view key, int64_t count) {
+  const Json* list = parameters.json().find_value(key);
+  if (list == nullptr) fail(ErrorCode::format, parameters.at(key) + ": is missing");
+  std::vector<double> divisors;
+  for (const Json& item : list->as_array(parameters.at(key))) {
+    divisors.push_back(item.as_double(parameters.at(key)));
+    if (!(divisors.back() > 0)) fail(ErrorCode::format, parameters.at(key) + ": has an entry that is not above 0");
+  }
+  if (static_cast<int64_t>(divisors.size()) != count) {
+    fail(ErrorCode::format, parameters.at(key) + ": found " + std::to_string(divisors.size()) + " entries, expected " +
+                                std::to_string(count));
+  }
+  return divisors;
+}
+
 }  // namespace
+
+Json with_defaults(const Json& config, std::string_view defaults) {
+  Json full = config;
+  const Json missing = Json::parse(defaults, "defaults");
+  for (const auto& [key, value] : missing.as_object("defaults")) {
+    if (full.find(key) == nullptr) full.set(key, value);
+  }
+  return full;
+}
 
 DecoderShape read_decoder_shape(const ConfigReader& config) {
   DecoderShape s = {};
@@ -66,42 +106,51 @@ DecoderShape read_decoder_shape(const ConfigReader& config) {
                                 " does not divide num_attention_heads " + std::to_string(s.heads));
   }
   s.context_length = config.integer_or("max_position_embeddings", 2048, 1, kMaxContext);
-  s.rms_norm_eps = static_cast<float>(config.positive_or("rms_norm_eps", 1e-6));
+  s.norm_eps = static_cast<float>(config.positive_or("rms_norm_eps", 1e-6));
   s.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
   return s;
 }
 
 RopeConfig read_rope(const ConfigReader& config, const DecoderShape& shape) {
-  RopeConfig rope;
-  rope.head_dim = shape.head_dim;
-  rope.theta = config.positive_or("rope_theta", 10000.0);
-  rope.original_context = shape.context_length;
-  std::string where;
+  std::string where = config.where();
   const Json* member = rope_member(config, where);
-  if (member == nullptr) return rope;
-  const ConfigReader scaling(*member, where);
-  rope.theta = scaling.positive_or("rope_theta", rope.theta);
-  if (scaling.positive_or("partial_rotary_factor", 1.0) != 1.0) {
-    fail(ErrorCode::unsupported, scaling.at("partial_rotary_factor") + ": only 1.0 is supported");
-  }
-  const std::string type = scaling.text_or("rope_type", scaling.text_or("type", "default"));
-  rope.scaling = parse_rope_type(type, where);
+  const Json none = Json::object();
+  return read_rope_parameters(ConfigReader(member ? *member : none, where), config, shape);
+}
+
+RopeConfig read_rope_parameters(const ConfigReader& parameters, const ConfigReader& config, const DecoderShape& shape) {
+  RopeConfig rope;
+  rope.theta = parameters.positive_or("rope_theta", config.positive_or("rope_theta", 10000.0));
+  rope.head_dim = rotated_part(parameters, config, shape);
+  rope.original_context = shape.context_length;
+  rope.scaling =
+      parse_rope_type(parameters.text_or("rope_type", parameters.text_or("type", "default")), parameters.where());
   if (rope.scaling == RopeScaling::none) return rope;
-  rope.factor = scaling.positive_or("factor", 1.0);
-  rope.original_context = scaling.integer_or("original_max_position_embeddings", shape.context_length, 1, kMaxContext);
-  // Dynamic scaling always counts from max_position_embeddings; the others from the length trained on.
-  if (rope.scaling == RopeScaling::dynamic) rope.original_context = shape.context_length;
-  rope.low_freq_factor = scaling.positive_or("low_freq_factor", 1.0);
-  rope.high_freq_factor = scaling.positive_or("high_freq_factor", 4.0);
-  if (rope.scaling == RopeScaling::llama3 && rope.high_freq_factor <= rope.low_freq_factor) {
-    fail(ErrorCode::format, scaling.at("high_freq_factor") + ": must be above low_freq_factor");
+  // Dynamic scaling always counts from max_position_embeddings; the others from the length trained on, which Phi-3 has
+  // beside rope_scaling.
+  if (rope.scaling != RopeScaling::dynamic) {
+    const char* key = "original_max_position_embeddings";
+    rope.original_context =
+        (config.has(key) ? config : parameters).integer_or(key, shape.context_length, 1, kMaxContext);
   }
-  rope.beta_fast = scaling.positive_or("beta_fast", 32.0);
-  rope.beta_slow = scaling.positive_or("beta_slow", 1.0);
-  rope.attention_factor = scaling.number_or("attention_factor", 0.0);
-  rope.mscale = scaling.number_or("mscale", 0.0);
-  rope.mscale_all_dim = scaling.number_or("mscale_all_dim", 0.0);
-  rope.truncate = scaling.flag_or("truncate", true);
+  const bool is_longrope = rope.scaling == RopeScaling::longrope;
+  const double stretch = static_cast<double>(shape.context_length) / static_cast<double>(rope.original_context);
+  rope.factor = parameters.positive_or("factor", is_longrope ? stretch : 1.0);
+  rope.low_freq_factor = parameters.positive_or("low_freq_factor", 1.0);
+  rope.high_freq_factor = parameters.positive_or("high_freq_factor", 4.0);
+  if (rope.scaling == RopeScaling::llama3 && rope.high_freq_factor <= rope.low_freq_factor) {
+    fail(ErrorCode::format, parameters.at("high_freq_factor") + ": must be above low_freq_factor");
+  }
+  rope.beta_fast = parameters.positive_or("beta_fast", 32.0);
+  rope.beta_slow = parameters.positive_or("beta_slow", 1.0);
+  rope.attention_factor = parameters.number_or("attention_factor", 0.0);
+  rope.mscale = parameters.number_or("mscale", 0.0);
+  rope.mscale_all_dim = parameters.number_or("mscale_all_dim", 0.0);
+  rope.truncate = parameters.flag_or("truncate", true);
+  if (is_longrope) {
+    rope.short_factors = read_divisors(parameters, "short_factor", rope.head_dim / 2);
+    rope.long_factors = read_divisors(parameters, "long_factor", rope.head_dim / 2);
+  }
   return rope;
 }
 
@@ -133,6 +182,12 @@ bool layer_has_rope(const ConfigReader& config, int64_t layer) {
     fail(ErrorCode::format, config.at("no_rope_layers") + ": has no entry for layer " + std::to_string(layer));
   }
   return flags[static_cast<size_t>(layer)].as_int(config.at("no_rope_layers")) != 0;
+}
+
+void require_silu(const ConfigReader& config) {
+  const std::string activation = config.text_or("hidden_act", "silu");
+  if (activation == "silu") return;
+  fail(ErrorCode::unsupported, config.at("hidden_act") + ": '" + activation + "', expected silu");
 }
 
 ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {

@@ -2,18 +2,13 @@
 // Qwen 3 and SmolLM 3 differ by what the rows of kFamilies say.
 //
 //   h = embed(ids)
-//   for each block:  h += o(attention(rope(q(norm(h))), rope(k(norm(h))), v(norm(h))));  h += down(silu(gate(n)) *
-//   up(n)) logits = head(norm(h))
+//   for each block:  h += o(attention(rope(q(norm(h))), rope(k(norm(h))), v(norm(h))))
+//                    h += down(silu(gate(norm(h))) * up(norm(h)))
+//   logits = head(norm(h))
 #include "models/llama.h"
 
-#include <cmath>
-#include <utility>
-
 #include "core/error.h"
-#include "models/decoder.h"
-#include "ops/attention.h"
-#include "ops/elementwise.h"
-#include "ops/linear.h"
+#include "models/blocks.h"
 
 namespace nibble {
 namespace {
@@ -25,6 +20,7 @@ struct Family {
   bool qk_norm;         // RMSNorm over each head of q and k before rope
   bool window;          // sliding_window counts
   bool no_rope_layers;  // some layers go without positions
+  std::string_view defaults = "{}";
 };
 
 constexpr Family kFamilies[] = {
@@ -39,7 +35,8 @@ constexpr Family kFamilies[] = {
      .config_biases = false,
      .qk_norm = false,
      .window = true,
-     .no_rope_layers = false},
+     .no_rope_layers = false,
+     .defaults = R"({"num_key_value_heads": 8})"},
     {.model_type = "qwen2",
      .qkv_bias = true,
      .config_biases = false,
@@ -51,125 +48,75 @@ constexpr Family kFamilies[] = {
      .config_biases = true,
      .qk_norm = true,
      .window = true,
-     .no_rope_layers = false},
+     .no_rope_layers = false,
+     .defaults = R"({"head_dim": 128})"},
     {.model_type = "smollm3",
      .qkv_bias = false,
      .config_biases = true,
      .qk_norm = false,
      .window = true,
-     .no_rope_layers = true},
+     .no_rope_layers = true,
+     .defaults = R"({"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": true})"},
 };
 
 struct Block {
-  Tensor input_norm, post_norm, q_norm, k_norm;
-  Linear q, k, v, o, gate, up, down;
-  bool rope = true;
-  int64_t window = 0;
+  Norm input_norm, post_norm;
+  SelfAttention attention;
+  GatedMlp mlp;
 };
 
-class Llama final : public Model {
+class Llama final : public Decoder {
  public:
   Llama(const ConfigReader& config, const Family& family, const DecoderShape& shape, Loader& loader)
-      : Model(decoder_info(config, shape)), shape_(shape), rope_(read_rope(config, shape)), compute_(loader.compute()) {
-    embedding_ = loader.embedding("model.embed_tokens.weight", shape.vocab_size, shape.hidden_size);
-    for (int64_t i = 0; i < shape.layers; ++i) blocks_.push_back(load_block(config, family, i, loader));
-    norm_ = loader.vector("model.norm.weight", shape.hidden_size);
-    if (!shape.tie_word_embeddings) head_ = loader.head("lm_head", shape.vocab_size, shape.hidden_size);
-    if (shape.tie_word_embeddings) head_ = {.name = "model.embed_tokens", .weight = embedding_, .bias = {}};
+      : Decoder(decoder_info(config, shape), {read_rope(config, shape)}, loader) {
+    load_embedding(loader, "model.embed_tokens", shape);
+    for (int64_t i = 0; i < shape.layers; ++i) blocks_.push_back(load_block(config, family, shape, i, loader));
+    norm_ = load_rms_norm(loader, "model.norm", shape.hidden_size, shape.norm_eps);
+    load_head(loader, shape);
   }
-
-  Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const override {
-    const auto tokens = static_cast<int64_t>(batch.ids.size());
-    KvCache own = cache ? KvCache(0, 1, 2, 0) : new_cache(tokens);
-    KvCache& past = cache ? *cache : own;
-    if (past.length() + tokens > past.capacity()) {
-      fail(ErrorCode::invalid_argument, "context: " + std::to_string(past.length() + tokens) +
-                                            " positions, the cache has room for " + std::to_string(past.capacity()));
-    }
-    Tensor h = embedding(batch.ids, embedding_);
-    if (tape) tape->keep("hidden.0", h);
-    const RopeTable positions = rope_table(rope_, past.length(), tokens);
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-      h = run_block(blocks_[i], static_cast<int64_t>(i), h, positions, past);
-      if (tape && i + 1 < blocks_.size()) tape->keep("hidden." + std::to_string(i + 1), h);
-    }
-    past.advance(tokens);
-    h = rms_norm(h, norm_, shape_.rms_norm_eps);
-    if (tape) tape->keep("hidden." + std::to_string(blocks_.size()), h);
-    return h;
-  }
-
-  Tensor logits(const Tensor& hidden) const override { return linear(hidden, head_, compute_); }
 
  private:
-  Block load_block(const ConfigReader& config, const Family& family, int64_t index, Loader& loader) const {
+  static Block load_block(const ConfigReader& config, const Family& family, const DecoderShape& shape, int64_t index,
+                          Loader& loader) {
     const std::string at = "model.layers." + std::to_string(index);
-    const int64_t hidden = shape_.hidden_size, inner = shape_.intermediate_size;
-    const int64_t q_width = shape_.heads * shape_.head_dim, kv_width = shape_.kv_heads * shape_.head_dim;
     const bool all_biases = family.config_biases && config.flag_or("attention_bias", false);
     const bool mlp_biases = family.config_biases && config.flag_or("mlp_bias", false);
-    const auto bias = [](bool wanted) { return wanted ? Loader::Bias::yes : Loader::Bias::no; };
     Block b;
-    b.input_norm = loader.vector(at + ".input_layernorm.weight", hidden);
-    b.q = loader.linear(at + ".self_attn.q_proj", q_width, hidden, bias(all_biases || family.qkv_bias));
-    b.k = loader.linear(at + ".self_attn.k_proj", kv_width, hidden, bias(all_biases || family.qkv_bias));
-    b.v = loader.linear(at + ".self_attn.v_proj", kv_width, hidden, bias(all_biases || family.qkv_bias));
-    b.o = loader.linear(at + ".self_attn.o_proj", hidden, q_width, bias(all_biases));
+    b.input_norm = load_rms_norm(loader, at + ".input_layernorm", shape.hidden_size, shape.norm_eps);
+    b.attention =
+        load_self_attention(loader, at + ".self_attn", shape, {.qkv = all_biases || family.qkv_bias, .o = all_biases});
     if (family.qk_norm) {
-      b.q_norm = loader.vector(at + ".self_attn.q_norm.weight", shape_.head_dim);
-      b.k_norm = loader.vector(at + ".self_attn.k_norm.weight", shape_.head_dim);
+      b.attention.q_norm = load_rms_norm(loader, at + ".self_attn.q_norm", shape.head_dim, shape.norm_eps);
+      b.attention.k_norm = load_rms_norm(loader, at + ".self_attn.k_norm", shape.head_dim, shape.norm_eps);
     }
-    b.post_norm = loader.vector(at + ".post_attention_layernorm.weight", hidden);
-    b.gate = loader.linear(at + ".mlp.gate_proj", inner, hidden, bias(mlp_biases));
-    b.up = loader.linear(at + ".mlp.up_proj", inner, hidden, bias(mlp_biases));
-    b.down = loader.linear(at + ".mlp.down_proj", hidden, inner, bias(mlp_biases));
-    b.rope = !family.no_rope_layers || layer_has_rope(config, index);
-    b.window = family.window ? layer_window(config, index, shape_.layers) : 0;
+    if (family.no_rope_layers && !layer_has_rope(config, index)) b.attention.rope = kNoRope;
+    if (family.window) b.attention.options.window = layer_window(config, index, shape.layers);
+    b.post_norm = load_rms_norm(loader, at + ".post_attention_layernorm", shape.hidden_size, shape.norm_eps);
+    b.mlp =
+        load_gated_mlp(loader, at + ".mlp", shape, Activation::silu, mlp_biases ? Loader::Bias::yes : Loader::Bias::no);
     return b;
   }
 
-  Tensor run_block(const Block& b, int64_t index, const Tensor& input, const RopeTable& positions,
-                   KvCache& cache) const {
-    const float eps = shape_.rms_norm_eps;
-    const Tensor n = rms_norm(input, b.input_norm, eps);
-    Tensor q = linear(n, b.q, compute_), k = linear(n, b.k, compute_);
-    if (!b.q_norm.empty()) {
-      q = rms_norm(q, b.q_norm, eps);
-      k = rms_norm(k, b.k_norm, eps);
-    }
-    if (b.rope) {
-      apply_rope(q, shape_.head_dim, positions);
-      apply_rope(k, shape_.head_dim, positions);
-    }
-    cache.write(index, k, linear(n, b.v, compute_));
-    const AttentionOptions options = {
-        .heads = shape_.heads, .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)), .window = b.window};
-    Tensor h = linear(attention(q, cache, index, options), b.o, compute_);
+  Tensor run_layer(const Tensor& input, const LayerCall& call) const override {
+    const Block& b = blocks_[static_cast<size_t>(call.layer)];
+    Tensor h = self_attention(normalize(input, b.input_norm), b.attention, call);
     add_in_place(h, input);
-    const Tensor m = rms_norm(h, b.post_norm, eps);
-    add_in_place(h, linear(silu_mul(linear(m, b.gate, compute_), linear(m, b.up, compute_)), b.down, compute_));
+    add_in_place(h, gated_mlp(normalize(h, b.post_norm), b.mlp, call.compute));
     return h;
   }
 
-  DecoderShape shape_;
-  RopeConfig rope_;
-  ComputeOptions compute_;
-  Weight embedding_;
   std::vector<Block> blocks_;
-  Tensor norm_;
-  Linear head_;
 };
 
 }  // namespace
 
 std::unique_ptr<Model> build_llama(const Json& json, const std::string& where, Loader& loader) {
-  const ConfigReader config(json, where);
-  const std::string type = config.text_or("model_type", "");
+  const std::string type = ConfigReader(json, where).text_or("model_type", "");
   for (const Family& family : kFamilies) {
     if (family.model_type != type) continue;
-    if (const std::string act = config.text_or("hidden_act", "silu"); act != "silu") {
-      fail(ErrorCode::unsupported, config.at("hidden_act") + ": '" + act + "', expected silu");
-    }
+    const Json full = with_defaults(json, family.defaults);
+    const ConfigReader config(full, where);
+    require_silu(config);
     return std::make_unique<Llama>(config, family, read_decoder_shape(config), loader);
   }
   fail(ErrorCode::internal, "build_llama: " + type);

@@ -39,17 +39,21 @@ bool is_skipped(std::string_view module, const std::vector<std::string>& skip) {
   return false;
 }
 
-Loader::Loader(const WeightSource& source, LoadOptions options) : source_(&source), options_(std::move(options)) {}
+Loader::Loader(const WeightSource& source, LoadOptions options)
+    : source_(&source), names_(&source), options_(std::move(options)) {}
 
-Weight Loader::fetch(const std::string& name, const Shape& shape, Role role) {
+Weight Loader::fetch(const Parameter& parameter) {
+  const auto& [name, needed, role, orientation] = parameter;
   check_interrupt();
-  parameters_.push_back({name, shape, role});
+  parameters_.push_back(parameter);
   if (source_ == nullptr) return Tensor();
   const SourceTensor* found = source_->find(name);
   if (found == nullptr) {
-    mismatches_.push_back(name + " is missing, expected " + shape_text(shape));
+    mismatches_.push_back(name + " is missing, expected " + shape_text(needed));
     return Tensor();
   }
+  const bool turned = orientation == Orientation::in_out && is_dense(*found);
+  const Shape shape = turned ? Shape{needed[1], needed[0]} : needed;
   if (found->shape != shape) {
     mismatches_.push_back(source_->origin(name) + ": " + name + ": found " + shape_text(found->shape) + ", expected " +
                           shape_text(shape));
@@ -58,7 +62,9 @@ Weight Loader::fetch(const std::string& name, const Shape& shape, Role role) {
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
   const Residency residency = place(name);
   Weight weight = source_->load(name, residency);
-  if (role == Role::linear) weight = quantize_on_load(std::move(weight), name);
+  if (turned) weight = std::get<Tensor>(weight).transposed();
+  const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
+  if (may_quantize) weight = quantize_on_load(std::move(weight), name);
   if (auto* quantized = std::get_if<QuantizedTensor>(&weight); quantized && quantized->format->pack) {
     quantized->format->pack(*quantized);
   }
@@ -106,24 +112,34 @@ uint64_t Loader::planned_bytes(const SourceTensor& tensor) const {
 Linear Loader::linear(const std::string& module, int64_t out, int64_t in, Bias bias) {
   Linear layer;
   layer.name = module;
-  layer.weight = fetch(module + ".weight", {out, in}, Role::linear);
+  layer.weight = fetch({.name = module + ".weight", .shape = {out, in}, .role = Role::linear});
   if (bias == Bias::yes) layer.bias = vector(module + ".bias", out);
   return layer;
 }
 
-Linear Loader::head(const std::string& module, int64_t out, int64_t in) {
+Linear Loader::conv1d(const std::string& module, int64_t out, int64_t in) {
   Linear layer;
   layer.name = module;
-  layer.weight = fetch(module + ".weight", {out, in}, Role::head);
+  layer.weight =
+      fetch({.name = module + ".weight", .shape = {out, in}, .role = Role::linear, .orientation = Orientation::in_out});
+  layer.bias = vector(module + ".bias", out);
+  return layer;
+}
+
+Linear Loader::head(const std::string& module, int64_t out, int64_t in, Bias bias) {
+  Linear layer;
+  layer.name = module;
+  layer.weight = fetch({.name = module + ".weight", .shape = {out, in}, .role = Role::head});
+  if (bias == Bias::yes) layer.bias = vector(module + ".bias", out);
   return layer;
 }
 
 Weight Loader::embedding(const std::string& name, int64_t rows, int64_t cols) {
-  return fetch(name, {rows, cols}, Role::embedding);
+  return fetch({.name = name, .shape = {rows, cols}, .role = Role::embedding});
 }
 
 Tensor Loader::vector(const std::string& name, int64_t count) {
-  const Weight weight = fetch(name, {count}, Role::vector);
+  const Weight weight = fetch({.name = name, .shape = {count}, .role = Role::vector});
   const auto* dense = std::get_if<Tensor>(&weight);
   if (dense == nullptr) {
     mismatches_.push_back(name + ": found a quantized matrix, expected a vector");

@@ -14,10 +14,15 @@ namespace nibble {
 
 enum class Role { linear, head, embedding, vector };
 
+/// How files hold the dense matrix of a Linear. GPT-2's (transformers' Conv1D) is [in, out]; quantized ones are
+/// [out, in] in every file.
+enum class Orientation { out_in, in_out };
+
 struct Parameter {
   std::string name;  // "model.layers.0.self_attn.q_proj.weight"
-  Shape shape;
+  Shape shape;       // of a Linear: [out, in]
   Role role;
+  Orientation orientation = Orientation::out_in;
 };
 
 /// Which modules a skip list means, as transformers 5 matches them: an entry is a regular expression's plain prefix of
@@ -27,7 +32,8 @@ bool is_skipped(std::string_view module, const std::vector<std::string>& skip);
 struct LoadOptions {
   const Format* format = nullptr;  // quantize dense Linear layers while loading; null: as stored
   EncodeOptions encode = {};
-  std::vector<std::string> skip_modules = {};  // besides the output head, which is never quantized
+  std::vector<std::string> skip_modules = {};  // besides the output head
+  bool quantize_head = false;                  // the output head too
   ComputeOptions compute = {};
   std::optional<uint64_t> memory_limit = {};  // bytes of weights in memory; layers beyond it stay in their file
   std::function<void(int64_t done, int64_t total)> progress = {};
@@ -42,18 +48,23 @@ struct Placement {
 
 class Loader {
  public:
-  /// Describes only.
-  Loader() = default;
+  /// Describes only. `names`, when there are any, answers has().
+  explicit Loader(const WeightSource* names = nullptr) : names_(names) {}
   Loader(const WeightSource& source, LoadOptions options);
 
   /// A layer of the model: "P.weight" [out, in] and, with bias, "P.bias" [out].
   enum class Bias { no, yes };
   Linear linear(const std::string& module, int64_t out, int64_t in, Bias bias = Bias::no);
-  /// The output head: a Linear that is quantized only when it is stored so.
-  Linear head(const std::string& module, int64_t out, int64_t in);
+  /// A layer with bias whose dense matrix is stored as [in, out].
+  Linear conv1d(const std::string& module, int64_t out, int64_t in);
+  /// The output head: a Linear that is quantized only when it is stored so, or when quantize_head is set.
+  Linear head(const std::string& module, int64_t out, int64_t in, Bias bias = Bias::no);
   Weight embedding(const std::string& name, int64_t rows, int64_t cols);
   /// f32 [count], for norms and biases.
   Tensor vector(const std::string& name, int64_t count);
+
+  /// Whether the weights have this tensor; true when there are no weights to ask.
+  bool has(const std::string& name) const { return names_ == nullptr || names_->find(name) != nullptr; }
 
   /// @throws Error{format} listing up to ten tensors that are missing or have another shape.
   void finish() const;
@@ -67,12 +78,13 @@ class Loader {
   uint64_t bytes() const { return bytes_; }
 
  private:
-  Weight fetch(const std::string& name, const Shape& shape, Role role);
+  Weight fetch(const Parameter& parameter);
   Residency place(const std::string& name);
   uint64_t planned_bytes(const SourceTensor& tensor) const;
   Weight quantize_on_load(Weight weight, const std::string& name) const;
 
   const WeightSource* source_ = nullptr;
+  const WeightSource* names_ = nullptr;
   LoadOptions options_;
   std::vector<Parameter> parameters_;
   std::vector<std::string> mismatches_;

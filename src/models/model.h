@@ -27,6 +27,8 @@ struct ModelInfo {
   int64_t vocab_size = 0;
   int64_t context_length = 0;  // positions the model was made for
   int64_t layers = 0, kv_heads = 0, head_dim = 0;
+  bool is_encoder = false;
+  std::vector<std::string> labels = {};  // of a classifier, by id; empty = the model is none
 };
 
 class Model {
@@ -35,7 +37,7 @@ class Model {
 
   /// Everything up to the output head: f32 [tokens, hidden_size], after the final norm. A null cache means a sequence
   /// on its own. A tape keeps the hidden states "hidden.0" (embeddings) to "hidden.N" (the result).
-  /// @throws Error{invalid_argument} for an id outside the vocabulary or more positions than the cache has room for.
+  /// @throws Error{invalid_argument} for an id outside the vocabulary or more positions than there is room for.
   virtual Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const = 0;
   /// The output head. hidden: any rows of what hidden() returned. @returns f32 [rows, vocab_size]; for a classifier,
   /// whose rows must be the first of each sequence, [rows, labels].

@@ -1,6 +1,7 @@
 #pragma once
 // The table of model families.
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,11 @@ struct Architecture {
   std::unique_ptr<Model> (*build)(const Json& config, const std::string& where, Loader& loader);
 };
 
+std::span<const Architecture> all_architectures();
+
+/// Null when the configuration names none or one that is not known.
+const Architecture* find_architecture_or_null(const Json& config);
+
 /// @throws Error{unsupported} naming the model types that are known.
 const Architecture& find_architecture(const Json& config, const std::string& where);
 
@@ -22,7 +28,9 @@ const Architecture& find_architecture(const Json& config, const std::string& whe
 /// @throws Error{format} when tensors are missing or have the wrong shape, Error{unsupported} for an unknown family.
 std::unique_ptr<Model> build_model(const Json& config, const std::string& where, Loader& loader);
 
-/// The parameters that a configuration implies, without any weights.
-std::vector<Parameter> list_parameters(const Json& config, const std::string& where);
+/// The parameters that a configuration implies, without loading any. `names`, when given, are those of the weights:
+/// encoders are stored with and without a prefix, which only the names tell.
+std::vector<Parameter> list_parameters(const Json& config, const std::string& where,
+                                       const WeightSource* names = nullptr);
 
 }  // namespace nibble

@@ -95,6 +95,14 @@ void add_in_place(Tensor& x, const Tensor& y) {
   });
 }
 
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end) {
+  Tensor y(DType::f32, {x.rows(), end - begin});
+  for (int64_t t = 0; t < x.rows(); ++t) {
+    std::copy_n(x.f32() + t * x.cols() + begin, end - begin, y.f32() + t * (end - begin));
+  }
+  return y;
+}
+
 Activation parse_activation(const std::string& name, const std::string& where) {
   std::string known;
   for (const ActivationName& row : kActivationNames) {

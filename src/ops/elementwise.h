@@ -31,6 +31,9 @@ void scale_in_place(Tensor& x, float factor);
 /// cap * tanh(x / cap). Gemma 2, arXiv 2408.00118.
 void softcap_in_place(Tensor& x, float cap);
 
+/// Columns [begin, end) of every row. @returns [rows, end - begin]
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end);
+
 /// x += y
 void add_in_place(Tensor& x, const Tensor& y);
 

@@ -64,16 +64,23 @@ void scale_yarn(const RopeConfig& c, std::vector<double>& f) {
 
 double yarn_mscale(double factor, double mscale) { return factor <= 1.0 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
 
+/// LongRoPE, section 3.3: larger contexts need sharper attention.
+double longrope_attention(const RopeConfig& c) {
+  if (c.factor <= 1.0) return 1.0;
+  return std::sqrt(1.0 + std::log(c.factor) / std::log(static_cast<double>(c.original_context)));
+}
+
 double attention_factor(const RopeConfig& c) {
-  if (c.scaling != RopeScaling::yarn) return 1.0;
+  if (c.scaling != RopeScaling::yarn && c.scaling != RopeScaling::longrope) return 1.0;
   if (c.attention_factor != 0.0) return c.attention_factor;
+  if (c.scaling == RopeScaling::longrope) return longrope_attention(c);
   if (c.mscale != 0.0 && c.mscale_all_dim != 0.0) {
     return yarn_mscale(c.factor, c.mscale) / yarn_mscale(c.factor, c.mscale_all_dim);
   }
   return yarn_mscale(c.factor, 1.0);
 }
 
-std::vector<double> frequencies(const RopeConfig& c, int64_t length) {
+std::vector<double> frequencies(const RopeConfig& c, int64_t length, int64_t capacity) {
   if (c.scaling == RopeScaling::dynamic) return dynamic_frequencies(c, length);
   std::vector<double> f = base_frequencies(c.theta, c.head_dim);
   if (c.scaling == RopeScaling::linear) {
@@ -81,14 +88,18 @@ std::vector<double> frequencies(const RopeConfig& c, int64_t length) {
   }
   if (c.scaling == RopeScaling::llama3) scale_llama3(c, f);
   if (c.scaling == RopeScaling::yarn) scale_yarn(c, f);
+  if (c.scaling == RopeScaling::longrope) {
+    const std::vector<double>& divisors = capacity > c.original_context ? c.long_factors : c.short_factors;
+    for (size_t i = 0; i < f.size(); ++i) f[i] /= divisors[i];
+  }
   return f;
 }
 
 }  // namespace
 
-RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens) {
+RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, int64_t capacity) {
   const int64_t half = config.head_dim / 2;
-  const std::vector<double> f = frequencies(config, first + tokens);
+  const std::vector<double> f = frequencies(config, first + tokens, capacity);
   const double factor = attention_factor(config);
   RopeTable table = {Tensor(DType::f32, {tokens, half}), Tensor(DType::f32, {tokens, half})};
   for (int64_t t = 0; t < tokens; ++t) {
@@ -101,8 +112,12 @@ RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens) {
   return table;
 }
 
+RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens) {
+  return rope_table(config, first, tokens, first + tokens);
+}
+
 void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table) {
-  const int64_t heads = x.cols() / head_dim, half = head_dim / 2;
+  const int64_t heads = x.cols() / head_dim, half = table.cos.cols();
   parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const float* cos = table.cos.f32() + t * half;

@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-enum class RopeScaling { none, linear, dynamic, llama3, yarn };
+enum class RopeScaling { none, linear, dynamic, llama3, yarn, longrope };
 
 struct RopeConfig {
   int64_t head_dim = 0;  // rotated part of a head
@@ -20,9 +20,11 @@ struct RopeConfig {
   double low_freq_factor = 1.0, high_freq_factor = 4.0;
   // yarn, arXiv 2309.00071
   double beta_fast = 32.0, beta_slow = 1.0;
-  double attention_factor = 0.0;  // 0: derived from factor (and mscale)
+  double attention_factor = 0.0;  // 0: derived from factor (and mscale); longrope too
   double mscale = 0.0, mscale_all_dim = 0.0;
   bool truncate = true;
+  // longrope, arXiv 2402.13753: divisors of the frequencies, head_dim / 2 of each
+  std::vector<double> short_factors = {}, long_factors = {};
 };
 
 /// cos and sin of every position of one call, f32 [tokens, head_dim / 2], the attention factor already in them.
@@ -30,10 +32,15 @@ struct RopeTable {
   Tensor cos, sin;
 };
 
-/// Positions first .. first + tokens - 1. Dynamic scaling depends on the last position, as in transformers.
+/// Positions first .. first + tokens - 1. Dynamic scaling depends on the last position, as in transformers. Longrope
+/// depends on `capacity`, the most positions that the sequence can reach, so that all its keys are rotated alike:
+/// transformers takes the sequence's present length and computes all keys anew when it outgrows the trained context.
+RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, int64_t capacity);
+/// The same for a sequence that ends with these tokens.
 RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens);
 
-/// Rotates in place. x: [tokens, heads * head_dim]; the halves of a head are the two components ("rotate half").
+/// Rotates in place. x: [tokens, heads * head_dim]; the halves of the rotated part of a head, which comes first, are
+/// the two components ("rotate half").
 void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table);
 
 }  // namespace nibble

@@ -18,6 +18,12 @@ struct SourceTensor {
   uint64_t bytes = 0;  // stored, all pieces together
 };
 
+/// Not quantized: load() gives a Tensor.
+inline bool is_dense(const SourceTensor& tensor) {
+  const Format* format = find_format_or_null(tensor.format);  // null: an element type that no format has, like i64
+  return format == nullptr || format->dense.has_value();
+}
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;

@@ -1,10 +1,27 @@
+#include <set>
+
 #include "core/error.h"
 #include "io/model_files.h"
+#include "models/registry.h"
 #include "nibble/quantize.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
 
 namespace nibble {
+namespace {
+
+/// Quantized weights, [out, in], that a dense file holds as [in, out]. None that are known of in an unknown family.
+std::set<std::string, std::less<>> turned_weights(const ModelFiles& files) {
+  std::set<std::string, std::less<>> names;
+  if (find_architecture_or_null(files.config) == nullptr) return names;
+  for (const Parameter& parameter : list_parameters(files.config, files.path.string(), files.weights.get())) {
+    const SourceTensor* stored = files.weights->find(parameter.name);
+    if (parameter.orientation == Orientation::in_out && stored && !is_dense(*stored)) names.insert(parameter.name);
+  }
+  return names;
+}
+
+}  // namespace
 
 DequantizeReport dequantize(const std::string& model, const std::string& out, const DequantizeOptions& options) {
   if (!is_float(options.dtype) || options.dtype == DType::f64) {
@@ -16,10 +33,11 @@ DequantizeReport dequantize(const std::string& model, const std::string& out, co
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   DequantizeReport report;
   report.output = out;
+  const std::set<std::string, std::less<>> turned = turned_weights(files);
   std::vector<PlannedTensor> planned;
   for (const SourceTensor& tensor : tensors) {
-    planned.push_back(
-        {.pieces = {{tensor.name, options.dtype, tensor.shape}}, .parameters = element_count(tensor.shape)});
+    const Shape shape = turned.contains(tensor.name) ? Shape{tensor.shape.at(1), tensor.shape.at(0)} : tensor.shape;
+    planned.push_back({.pieces = {{tensor.name, options.dtype, shape}}, .parameters = element_count(shape)});
     report.bytes_before += tensor.bytes;
   }
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) -> NamedTensors {
@@ -28,7 +46,9 @@ DequantizeReport dequantize(const std::string& model, const std::string& out, co
       options.progress(
           {.unit = "tensors", .done = static_cast<int64_t>(i + 1), .total = static_cast<int64_t>(tensors.size())});
     }
-    return {{tensors[i].name, decode(weight).cast(options.dtype)}};
+    const Tensor values = decode(weight);
+    const bool is_turned = turned.contains(tensors[i].name);
+    return {{tensors[i].name, (is_turned ? values.transposed() : values).cast(options.dtype)}};
   });
   Json config = files.config;
   config.erase("quantization_config");

@@ -23,6 +23,7 @@ struct Recipe {
   const Format* format = nullptr;
   EncodeOptions encode;
   std::set<std::string, std::less<>> quantized;  // tensor names
+  std::set<std::string, std::less<>> in_out;     // tensors that dense files hold as [in, out]
   std::vector<std::string> kept_linears;         // module names, the head among them
   std::optional<DType> dense_dtype;              // of all other tensors; nullopt = as they are
 };
@@ -30,12 +31,21 @@ struct Recipe {
 std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - kWeightSuffix.size()); }
 
 EncodeOptions encode_options(const QuantizeOptions& options) {
-  if (options.granularity != "channel" && options.granularity != "tensor") {
-    fail(ErrorCode::invalid_argument, "granularity: found '" + options.granularity + "', expected channel or tensor");
-  }
   return {.block = options.block,
           .double_quant = options.double_quant,
-          .granularity = options.granularity == "tensor" ? Granularity::tensor : Granularity::channel};
+          .granularity = parse_granularity(options.granularity)};
+}
+
+/// Everything that skip may say: module names, and what is before or behind their dots.
+std::set<std::string> skip_names(const std::vector<std::string>& modules) {
+  std::set<std::string> names(modules.begin(), modules.end());
+  for (const std::string& module : modules) {
+    for (size_t dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) {
+      names.insert(module.substr(0, dot));
+      names.insert(module.substr(dot + 1));
+    }
+  }
+  return names;
 }
 
 void check_skip_names(const std::vector<std::string>& skip, const std::vector<std::string>& modules) {
@@ -43,7 +53,8 @@ void check_skip_names(const std::vector<std::string>& skip, const std::vector<st
     const bool used = std::any_of(modules.begin(), modules.end(),
                                   [&](const std::string& module) { return is_skipped(module, {entry}); });
     if (used) continue;
-    const std::string nearest = nearest_name(entry, modules);
+    const std::set<std::string> names = skip_names(modules);
+    const std::string nearest = nearest_name(entry, std::vector<std::string>(names.begin(), names.end()));
     fail(ErrorCode::invalid_argument,
          "skip: '" + entry + "' matches no layer" + (nearest.empty() ? "" : ", the nearest is '" + nearest + "'"));
   }
@@ -71,11 +82,13 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   recipe.format = &find_format(options.format);
   recipe.encode = encode_options(options);
   check_encode_options(*recipe.format, recipe.encode);
+  check_compute_options({.compute_dtype = options.compute_dtype, .int8_threshold = options.int8_threshold});
   refuse_quantized_source(files);
   recipe.dense_dtype = dense_dtype_for(files, *recipe.format);
   std::vector<std::string> modules;
-  for (const Parameter& parameter : list_parameters(files.config, files.path.string())) {
+  for (const Parameter& parameter : list_parameters(files.config, files.path.string(), files.weights.get())) {
     if (parameter.role != Role::linear && parameter.role != Role::head) continue;
+    if (parameter.orientation == Orientation::in_out) recipe.in_out.insert(parameter.name);
     const std::string module = module_of(parameter.name);
     modules.push_back(module);
     const bool keep = parameter.role == Role::head || is_skipped(module, options.skip);
@@ -91,15 +104,23 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
 
 DType dtype_of(const SourceTensor& tensor) { return find_format(tensor.format).dense.value_or(DType::f32); }
 
+/// Whether rows and columns change places: between a dense file and a quantized one, for what dense files hold as
+/// [in, out].
+bool is_turned(const SourceTensor& tensor, const Recipe& recipe) {
+  return recipe.in_out.contains(tensor.name) && tensor.shape.size() == 2 &&
+         is_dense(tensor) == recipe.quantized.contains(tensor.name);
+}
+
 PlannedTensor plan(const SourceTensor& tensor, const Recipe& recipe) {
+  const Shape shape = is_turned(tensor, recipe) ? Shape{tensor.shape[1], tensor.shape[0]} : tensor.shape;
   PlannedTensor planned;
   planned.parameters = element_count(tensor.shape);
   if (!recipe.quantized.contains(tensor.name)) {
-    planned.pieces.push_back({tensor.name, recipe.dense_dtype.value_or(dtype_of(tensor)), tensor.shape});
+    planned.pieces.push_back({tensor.name, recipe.dense_dtype.value_or(dtype_of(tensor)), shape});
     return planned;
   }
-  const auto shape = std::get<QuantizedTensor>(layout(tensor.shape, dtype_of(tensor), *recipe.format, recipe.encode));
-  for (const auto& [name, piece] : stored_pieces(tensor.name, shape)) {
+  const auto parts = std::get<QuantizedTensor>(layout(shape, dtype_of(tensor), *recipe.format, recipe.encode));
+  for (const auto& [name, piece] : stored_pieces(tensor.name, parts)) {
     planned.pieces.push_back({name, piece.dtype, piece.shape});
   }
   return planned;
@@ -134,7 +155,8 @@ class Converter {
   NamedTensors keep(const SourceTensor& tensor, const PlannedTensor& planned, const Weight& weight) {
     const auto* dense = std::get_if<Tensor>(&weight);
     if (dense && !is_float(dense->dtype)) return {{tensor.name, *dense}};
-    const Tensor values = dense ? *dense : decode(weight);
+    Tensor values = dense ? *dense : decode(weight);
+    if (is_turned(tensor, recipe_)) values = values.transposed();
     const Tensor stored = values.cast(planned.pieces[0].dtype);
     report_.kept.push_back(
         report_of(tensor, std::string(dtype_name(stored.dtype)), error_stats(values, stored), stored.bytes()));
@@ -142,7 +164,8 @@ class Converter {
   }
 
   NamedTensors quantize(const SourceTensor& tensor, const PlannedTensor& planned, const Weight& weight) {
-    const Tensor values = widen(weight);
+    Tensor values = widen(weight);
+    if (is_turned(tensor, recipe_)) values = values.transposed();
     EncodeOptions options = recipe_.encode;
     options.source_dtype = dtype_of(tensor);
     const Weight encoded = encode(values, *recipe_.format, options);

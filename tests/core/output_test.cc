@@ -65,6 +65,19 @@ TEST(OutputFolder, IsLockedWhileItIsWritten) {
   EXPECT_TRUE(fs::exists(out.file("a")));
 }
 
+// A second process must not take what the first is about to rename for the remains of a crash.
+TEST(OutputFolder, IsLockedUntilItHasItsName) {
+  const test::TempFolder folder;
+  for (const Overwrite overwrite : {Overwrite::no, Overwrite::yes}) {
+    OutputFolder out(folder / "model", overwrite);
+    EXPECT_FALSE(fs::exists(out.file(".lock"))) << "a lock in the folder that is renamed";
+    EXPECT_TRUE(fs::exists(folder / ".model.nibble-lock"));
+    out.commit();
+    EXPECT_FALSE(fs::exists(folder / ".model.nibble-lock"));
+  }
+  EXPECT_NO_THROW(OutputFolder(folder / "model", Overwrite::yes));
+}
+
 TEST(OutputFolder, StartsEmptyAfterACrash) {
   const test::TempFolder folder;
   folder.write(".model.nibble-tmp/half-written", "x");

@@ -26,6 +26,8 @@ constexpr Case kCases[] = {
     {"llama-fp4", Bound::exact},
     {"llama-tied-nf4", Bound::exact},
     {"llama-int8", Bound::exact},
+    {"gpt2-nf4-dq", Bound::exact},
+    {"gpt2-int8", Bound::exact},
     {"llama-tied-int8", Bound::formats_own_error},
     {"llama-int8-bf16", Bound::formats_own_error},
     {"llama-nf4-dq-bf16", Bound::formats_own_error},

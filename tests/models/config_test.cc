@@ -106,6 +106,53 @@ TEST(Rope, YarnScalesAttentionAndKeepsFastComponents) {
   EXPECT_NEAR(angle(yarn, 4, 15), angle(rope_of(""), 1, 15), 1e-6);  // slowest: divided by the factor
 }
 
+/// Four long and four short factors, trained on 16 positions, made for 64.
+std::string longrope(const std::string& type, const std::string& extra = "") {
+  return R"("head_dim": 8, "original_max_position_embeddings": 16, "rope_scaling": {"type": ")" + type +
+         R"(", "short_factor": [1, 2, 4, 8], "long_factor": [2, 4, 8, 16])" + extra + "}";
+}
+
+TEST(Rope, LongropeChoosesItsFactorsByWhatTheSequenceCanReach) {
+  for (const char* name : {"longrope", "su"}) {
+    const RopeConfig c = rope_of(longrope(name));
+    EXPECT_EQ(c.original_context, 16);
+    EXPECT_EQ(c.factor, 4.0);
+    const auto angle_at = [&](int64_t capacity, int64_t i) {
+      const RopeTable table = rope_table(c, 1, 1, capacity);
+      return std::atan2(table.sin.f32()[i], table.cos.f32()[i]);
+    };
+    for (int64_t i = 0; i < 4; ++i) {
+      const double plain = std::pow(10000.0, -static_cast<double>(i) / 4.0);
+      EXPECT_NEAR(angle_at(16, i), plain / std::pow(2.0, i), 1e-6) << i;
+      EXPECT_NEAR(angle_at(17, i), plain / std::pow(2.0, i + 1), 1e-6) << i;
+    }
+    EXPECT_NEAR(rope_table(c, 0, 1).cos.f32()[0], std::sqrt(1.0 + std::log(4.0) / std::log(16.0)), 1e-6);
+  }
+  EXPECT_EQ(rope_of(longrope("longrope", R"(, "attention_factor": 1.5)")).attention_factor, 1.5);
+  test::expect_error(ErrorCode::format, "short_factor: found 4 entries, expected 16",
+                     [] { rope_of(R"("rope_scaling": {"type": "su", "short_factor": [1, 1, 1, 1]})"); });
+  test::expect_error(ErrorCode::format, "short_factor: is missing",
+                     [] { rope_of(R"("rope_scaling": {"type": "longrope"})"); });
+  test::expect_error(ErrorCode::format, "long_factor: has an entry that is not above 0", [] {
+    rope_of(R"("head_dim": 2, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [0]})");
+  });
+}
+
+TEST(Rope, APartOfEachHeadCanBeRotated) {
+  const RopeConfig half = rope_of(R"("partial_rotary_factor": 0.5)");
+  EXPECT_EQ(half.head_dim, 16);
+  Tensor x = Tensor::from(std::vector<float>(64, 1.0f), {1, 64});  // two heads of 32
+  apply_rope(x, 32, rope_table(half, 3, 1));
+  EXPECT_NEAR(x.f32()[0], std::cos(3.0) - std::sin(3.0), 1e-6);
+  EXPECT_NEAR(x.f32()[8], std::cos(3.0) + std::sin(3.0), 1e-6);
+  for (int64_t i = 16; i < 32; ++i) EXPECT_EQ(x.f32()[i], 1.0f);
+  EXPECT_NEAR(x.f32()[32], x.f32()[0], 0);
+  test::expect_error(ErrorCode::format, "partial_rotary_factor: found 1.5",
+                     [] { rope_of(R"("rope_parameters": {"partial_rotary_factor": 1.5})"); });
+  test::expect_error(ErrorCode::format, "which rotates 3 of 32 elements",
+                     [] { rope_of(R"("partial_rotary_factor": 0.1)"); });
+}
+
 TEST(SlidingWindow, IsReadAsEachFamilyMeansIt) {
   const auto window = [](const std::string& extra, int64_t layer) {
     const Json json = Json::parse(with(extra), "config.json");

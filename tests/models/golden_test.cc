@@ -90,7 +90,8 @@ TEST_P(FamilyGolden, ContextAndIdsAreChecked) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden,
-                         ::testing::Values("llama", "llama-tied", "mistral", "qwen2", "qwen3", "smollm3"),
+                         ::testing::Values("llama", "llama-tied", "mistral", "qwen2", "qwen3", "smollm3", "gemma2",
+                                           "gemma3", "phi3", "olmo2", "gpt2"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -8,6 +8,9 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 BASE = dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=1, max_position_embeddings=64)
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 16,
+            "short_factor": [1.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 2.0],
+            "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 9.0]}
 CASES = {  # name: (parameters, length of the sequence)
     "plain": ({"rope_type": "default", "rope_theta": 10000.0}, 1),
     "linear": ({"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}, 1),
@@ -22,6 +25,10 @@ CASES = {  # name: (parameters, length of the sequence)
                      "original_max_position_embeddings": 4096}, 1),
     "yarn untruncated": ({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "truncate": False,
                           "attention_factor": 1.25, "original_max_position_embeddings": 4096}, 1),
+    "longrope short": ({**LONGROPE, "factor": 4.0}, 16),
+    "longrope long": ({**LONGROPE, "factor": 4.0}, 17),
+    "longrope half": ({**LONGROPE, "partial_rotary_factor": 0.5, "attention_factor": 1.5,
+                       "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}, 20),
 }
 
 

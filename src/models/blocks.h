@@ -1,0 +1,88 @@
+#pragma once
+// What decoder families are built from: the pass over the layers, norms, attention, the gated MLP.
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/decoder.h"
+#include "models/loader.h"
+#include "models/model.h"
+#include "ops/elementwise.h"
+
+namespace nibble {
+
+struct Norm {
+  Tensor weight, bias;  // without a bias: RMSNorm, with one: LayerNorm
+  float eps = 0;
+};
+Norm load_rms_norm(Loader& loader, const std::string& module, int64_t count, float eps);
+Norm load_layer_norm(Loader& loader, const std::string& module, int64_t count, float eps);
+Tensor normalize(const Tensor& x, const Norm& norm);
+
+/// What a layer needs to know of the call it runs in.
+struct LayerCall {
+  int64_t layer;
+  std::span<const RopeTable> ropes;  // beside the model's RopeConfigs
+  KvCache& cache;
+  const ComputeOptions& compute;
+};
+
+/// A decoder: embeddings, layers, a norm, and the head. A family says what a layer is.
+class Decoder : public Model {
+ public:
+  Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const override;
+  Tensor logits(const Tensor& hidden) const override;
+
+ protected:
+  Decoder(ModelInfo info, std::vector<RopeConfig> ropes, const Loader& loader)
+      : Model(std::move(info)), compute_(loader.compute()), ropes_(std::move(ropes)) {}
+
+  void load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape);
+  /// "lm_head", or the embeddings again when they are tied.
+  void load_head(Loader& loader, const DecoderShape& shape);
+
+  /// ids at positions first .. first + count - 1. @returns [count, hidden]
+  virtual Tensor embed(std::span<const int32_t> ids, int64_t first) const;
+  /// h: [tokens, hidden]
+  virtual Tensor run_layer(const Tensor& h, const LayerCall& call) const = 0;
+
+  Weight embedding_;
+  Norm norm_;
+  Linear head_;
+
+ private:
+  ComputeOptions compute_;
+  std::vector<RopeConfig> ropes_;
+};
+
+/// Rotates q and k where there is a rope, puts k and v into the cache, and attends.
+/// q: [tokens, heads * head_dim], k, v: [tokens, kv_heads * head_dim]
+Tensor attend(Tensor q, Tensor k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
+              const LayerCall& call);
+
+inline constexpr int64_t kNoRope = -1;
+
+/// Attention whose projections are matrices of their own.
+struct SelfAttention {
+  Linear q, k, v, o;
+  Norm q_norm, k_norm;  // before the rotation: over each head, or the full width; no weight = none
+  int64_t rope = 0;     // index of the model's ropes, or kNoRope
+  AttentionOptions options;
+};
+struct AttentionBiases {
+  bool qkv = false, o = false;
+};
+SelfAttention load_self_attention(Loader& loader, const std::string& module, const DecoderShape& shape,
+                                  AttentionBiases biases);
+Tensor self_attention(const Tensor& x, const SelfAttention& layer, const LayerCall& call);
+
+/// down(activation(gate(x)) * up(x))
+struct GatedMlp {
+  Linear gate, up, down;
+  Activation activation = Activation::silu;
+};
+GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const DecoderShape& shape, Activation activation,
+                        Loader::Bias bias = Loader::Bias::no);
+Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const ComputeOptions& compute);
+
+}  // namespace nibble

@@ -1,0 +1,14 @@
+#pragma once
+#include <memory>
+#include <string>
+
+#include "core/json.h"
+#include "models/loader.h"
+#include "models/model.h"
+
+namespace nibble {
+
+/// phi3.
+std::unique_ptr<Model> build_phi3(const Json& config, const std::string& where, Loader& loader);
+
+}  // namespace nibble

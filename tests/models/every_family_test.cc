@@ -1,0 +1,243 @@
+// Every family in every format: a small random model is written as a folder, quantized to another folder, and read
+// again. No reference results are needed.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <set>
+
+#include "io/gguf_names.h"
+#include "io/safetensors.h"
+#include "models/harness.h"
+#include "nibble/quantize.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+constexpr std::string_view kDecoderShape =
+    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "rope_theta": 100.0)";
+constexpr std::string_view kEncoderShape =
+    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "max_position_embeddings": 32, "pad_token_id": 1, "num_labels": 3)";
+
+struct Case {
+  std::string model_type;
+  std::string more;  // members of config.json besides the shape
+  std::string_view shape = kDecoderShape;
+  std::string gguf = {};  // its architecture in GGUF files, when that has another name; "-" = has none
+};
+
+// The windows are shorter than the text, so that a family that forgets its own is found by decoding step by step.
+const std::vector<Case>& decoders() {
+  static const std::vector<Case> rows = {
+      {"llama", R"("attention_bias": true, "mlp_bias": true)"},
+      {"mistral", R"("sliding_window": 4)", kDecoderShape, "llama"},
+      {"qwen2", R"("tie_word_embeddings": true)"},
+      {"qwen3", R"("use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1)"},
+      {"smollm3", R"("no_rope_layers": [1, 0])"},
+      {"gemma2", R"("sliding_window": 4, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0)"},
+      {"gemma3_text", R"("sliding_window": 4, "sliding_window_pattern": 2)", kDecoderShape, "gemma3"},
+      {"gemma3", "", kDecoderShape, "-"},
+      {"phi3", R"("partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "rope_scaling": {
+         "type": "longrope", "short_factor": [1, 1, 1.5, 2], "long_factor": [1, 2, 3, 4]})"},
+      {"olmo2", ""},
+      {"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)", ""},
+  };
+  return rows;
+}
+
+const std::vector<Case>& encoders() {
+  static const std::vector<Case> rows = {
+      {"bert", R"("architectures": ["BertForSequenceClassification"])", kEncoderShape},
+      {"roberta", R"("architectures": ["RobertaForSequenceClassification"])", kEncoderShape},
+      {"distilbert", R"("architectures": ["DistilBertForSequenceClassification"], "vocab_size": 40, "dim": 64,
+         "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 32, "num_labels": 3)",
+       ""},
+  };
+  return rows;
+}
+
+std::string config_text(const Case& c) {
+  const std::string comma = c.shape.empty() || c.more.empty() ? "" : ", ";
+  if (c.model_type == "gemma3") {
+    return R"({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "sliding_window": 4, )" +
+           std::string(c.shape) + "}}";
+  }
+  return R"({"model_type": ")" + c.model_type + R"(", )" + std::string(c.shape) + comma + c.more + "}";
+}
+
+/// Multiples of 1/128 below 2 in size: exact in fp32, fp16 and bf16 alike.
+Tensor random_tensor(const Shape& shape, std::mt19937& random) {
+  Tensor t(DType::f32, shape);
+  std::uniform_int_distribution<int> steps(-40, 40);
+  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = static_cast<float>(steps(random)) / 128.0f;
+  return t;
+}
+
+Shape stored_shape(const Parameter& p) {
+  return p.orientation == Orientation::in_out ? Shape{p.shape[1], p.shape[0]} : p.shape;
+}
+
+/// The folder of a model with random weights.
+std::string make_model(const TempFolder& folder, const Case& c) {
+  const std::string path = (folder / "original").string();
+  folder.write("original/config.json", config_text(c));
+  const std::vector<Parameter> parameters = list_parameters(Json::parse(config_text(c), c.model_type), c.model_type);
+  std::vector<TensorDeclaration> declared;
+  for (const Parameter& p : parameters) declared.push_back({p.name, DType::f32, stored_shape(p)});
+  SafetensorsWriter writer(path + "/model.safetensors", declared);
+  std::mt19937 random(20);
+  for (const Parameter& p : parameters) writer.write(p.name, random_tensor(stored_shape(p), random));
+  writer.finish();
+  return path;
+}
+
+const std::vector<int32_t> kIds = {5, 17, 9, 3, 24, 31, 12, 20, 33, 7, 11, 2};
+
+std::vector<float> logits_of(const Model& model) {
+  const Tensor hidden = model.hidden({.ids = kIds}, nullptr, nullptr);
+  return floats(model.logits(model.info().is_encoder ? hidden.slice_rows(0, 1) : hidden));
+}
+
+class EveryFamily : public ::testing::TestWithParam<Case> {
+ protected:
+  std::string quantize_to(const std::string& name, const std::string& format) {
+    quantize(model_, (folder_ / name).string(), {.format = format});
+    return (folder_ / name).string();
+  }
+
+  TempFolder folder_;
+  std::string model_ = make_model(folder_, GetParam());
+};
+
+TEST_P(EveryFamily, QuantizedFoldersEqualQuantizingWhileLoading) {
+  const std::vector<float> original = logits_of(*load(model_));
+  for (const float x : original) ASSERT_TRUE(std::isfinite(x));
+  for (const std::string& format : writable_format_names()) {
+    SCOPED_TRACE(format);
+    const std::string stored = quantize_to(format, format);
+    LoadOptions options;
+    options.format = &find_format(format);
+    const std::vector<float> expected = options.format->dense ? original : logits_of(*load(model_, options));
+    EXPECT_EQ(logits_of(*load(stored)), expected);
+    EXPECT_EQ(expected == original, options.format->dense.has_value());
+  }
+}
+
+// The folder that a quantized one stands for has the tensors of the original, each in its own orientation.
+TEST_P(EveryFamily, DequantizedFoldersPredictTheSame) {
+  const std::string quantized = quantize_to("nf4", "nf4"), dense = (folder_ / "dense").string();
+  dequantize(quantized, dense);
+  const SafetensorsFile before(std::filesystem::path(model_) / "model.safetensors");
+  const SafetensorsFile after(std::filesystem::path(dense) / "model.safetensors");
+  ASSERT_EQ(after.entries().size(), before.entries().size());
+  for (const SafetensorsEntry& entry : before.entries()) {
+    ASSERT_NE(after.find(entry.name), nullptr) << entry.name;
+    EXPECT_EQ(after.find(entry.name)->shape, entry.shape) << entry.name;
+  }
+  // Decoded weights in both, summed in another order.
+  EXPECT_LE(difference(logits_of(*load(dense)), logits_of(*load(quantized))).relative(), 1e-5);
+}
+
+class EveryDecoder : public EveryFamily {};
+
+TEST_P(EveryDecoder, DecodingStepByStepEqualsPrefill) {
+  const auto model = load(model_);
+  KvCache cache = model->new_cache(static_cast<int64_t>(kIds.size()));
+  std::vector<float> in_steps;
+  for (size_t i = 0; i < kIds.size(); ++i) {
+    const std::vector<float> row = floats(model->forward({.ids = std::span(kIds).subspan(i, 1)}, &cache, nullptr));
+    in_steps.insert(in_steps.end(), row.begin(), row.end());
+  }
+  EXPECT_LE(difference(in_steps, logits_of(*model)).relative(), 2e-5);
+}
+
+TEST_P(EveryDecoder, EveryTensorHasAGgufName) {
+  const Case& c = GetParam();
+  if (c.gguf == "-") return;  // with a vision tower
+  const GgufArchitecture& architecture = find_gguf_architecture(c.gguf.empty() ? c.model_type : c.gguf, "test");
+  EXPECT_EQ(architecture.model_type, c.model_type == "mistral" ? "llama" : c.model_type);
+  for (const Parameter& p : list_parameters(Json::parse(config_text(c), c.model_type), c.model_type)) {
+    const std::optional<std::string> gguf = gguf_tensor_name(architecture, p.name);
+    ASSERT_TRUE(gguf.has_value()) << p.name;
+    EXPECT_EQ(hf_tensor_name(architecture, *gguf), p.name);
+  }
+}
+
+std::string name_of(const ::testing::TestParamInfo<Case>& info) { return info.param.model_type; }
+
+INSTANTIATE_TEST_SUITE_P(Decoders, EveryFamily, ::testing::ValuesIn(decoders()), name_of);
+INSTANTIATE_TEST_SUITE_P(Encoders, EveryFamily, ::testing::ValuesIn(encoders()), name_of);
+INSTANTIATE_TEST_SUITE_P(Decoders, EveryDecoder, ::testing::ValuesIn(decoders()), name_of);
+
+TEST(FamilyTable, HasARowInThisTestForEveryFamily) {
+  std::set<std::string_view> here;
+  for (const auto* rows : {&decoders(), &encoders()}) {
+    for (const Case& c : *rows) here.insert(c.model_type);
+  }
+  for (const Architecture& row : all_architectures()) EXPECT_TRUE(here.contains(row.model_type)) << row.model_type;
+}
+
+// Files from before transformers 5 spell the two ropes and the layers with a window otherwise.
+TEST(Gemma3, ReadsBothSpellingsOfItsRopes) {
+  const auto logits = [](const std::string& more) {
+    const TempFolder folder;
+    return logits_of(*load(make_model(folder, {.model_type = "gemma3_text", .more = more})));
+  };
+  const std::string old = R"("sliding_window": 4, "sliding_window_pattern": 2,
+    "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_local_base_freq": )";
+  const std::vector<float> modern = logits(R"("sliding_window": 4, "layer_types": ["sliding_attention",
+    "full_attention"], "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+    "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}})");
+  EXPECT_EQ(logits(old + "50.0"), modern);
+  EXPECT_NE(logits(old + "100.0"), modern);
+}
+
+TEST(Gemma3, RefusesWhatItDoesNotDo) {
+  const auto refuse = [](const std::string& text, ErrorCode code, const std::string& fragment) {
+    const Json config = Json::parse(text, "config.json");
+    expect_error(code, fragment, [&] { list_parameters(config, "config.json"); });
+  };
+  refuse(R"({"model_type": "gemma3_text", "use_bidirectional_attention": true})", ErrorCode::unsupported,
+         "use_bidirectional_attention: is true");
+  refuse(R"({"model_type": "gemma3"})", ErrorCode::format, "text_config: is missing");
+  refuse(R"({"model_type": "gemma3", "text_config": {"model_type": "bert"}})", ErrorCode::format,
+         "found 'bert', expected gemma2 or gemma3_text");
+  refuse(R"({"model_type": "gemma3", "text_config": {"rope_parameters": {"sliding_attention": {"type": "spiral"}}}})",
+         ErrorCode::unsupported, "rope_parameters.sliding_attention: rope type 'spiral'");
+}
+
+const Case& gpt2() { return decoders().back(); }
+
+// Files of a GPT-2 without its head, as OpenAI's own, have no prefix; the quantized folder keeps their names.
+TEST(Gpt2, WorksWithoutThePrefix) {
+  const TempFolder folder;
+  const std::string with = make_model(folder, gpt2()), without = (folder / "without").string();
+  folder.write("without/config.json", config_text(gpt2()));
+  const SafetensorsFile in(std::filesystem::path(with) / "model.safetensors");
+  const auto bare = [](const std::string& name) { return name.substr(std::string("transformer.").size()); };
+  std::vector<TensorDeclaration> declared;
+  for (const SafetensorsEntry& e : in.entries()) declared.push_back({bare(e.name), DType::f32, e.shape});
+  SafetensorsWriter out(without + "/model.safetensors", declared);
+  for (const SafetensorsEntry& e : in.entries()) out.write(bare(e.name), in.load(e.name));
+  out.finish();
+  EXPECT_EQ(logits_of(*load(without)), logits_of(*load(with)));
+  quantize(without, (folder / "nf4").string(), {.format = "nf4"});
+  LoadOptions options;
+  options.format = &find_format("nf4");
+  EXPECT_EQ(logits_of(*load((folder / "nf4").string())), logits_of(*load(with, options)));
+}
+
+TEST(Gpt2, TheModelsPositionsAreAllThereAre) {
+  const TempFolder folder;
+  const auto model = load(make_model(folder, gpt2()));
+  const std::vector<int32_t> ids(33, 1);
+  expect_error(ErrorCode::invalid_argument, "context: 33 positions, the model has 32",
+               [&] { model->forward({.ids = ids}, nullptr, nullptr); });
+}
+
+}  // namespace
+}  // namespace nibble
