@@ -20,11 +20,11 @@ demo: all ## quantize a real model of 135 M parameters, show what it costs (down
 	@tools/setup.sh demo
 	@tools/demo.sh
 
-test: ## build everything and run the tests
+test: ## build everything and run the tests (without those labelled slow)
 	@tools/setup.sh build test
 	@cmake --preset release
 	@cmake --build build/release
-	@python3 tools/run_tests.py build/release
+	@python3 tools/run_tests.py build/release -LE slow
 
 check: ## what a change must pass: format, layers, ISA symbols, size budget, tests, sanitizers
 	@tools/setup.sh build test check

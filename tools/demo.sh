@@ -52,8 +52,8 @@ choose_model() {
   fi
   if has_sha256 "$cache/$model_file" "$model_sha256"; then
     name=smollm2-135m
-    model=$out/$name-bf16
-    run dequantize "$cache/$model_file" -o "$model" --dtype bf16 --overwrite
+    model=$out/$name-fp16
+    run dequantize "$cache/$model_file" -o "$model" --dtype fp16 --overwrite
     source_note="The original was unpacked from a file that is itself 4-bit (Q4_1), so the losses are relative to \
 that, not to the model as it was trained."
   else

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-ROWS = [("original", "original (bf16)"), ("nf4", "nf4 + double quant"), ("int8", "int8")]
+ROWS = [("original", "original (fp16)"), ("nf4", "nf4 + double quant"), ("int8", "int8")]
 HEADER = ["format", "size", "bits/weight", "perplexity", "KL (nats)", "top-1 agrees", "tokens/s"]
 
 
