@@ -14,10 +14,10 @@ namespace nibble {
 struct BitsAndBytesConfig {
   bool load_in_8bit = false;
   bool load_in_4bit = false;
-  float llm_int8_threshold = 6.0f;                 ///< activations at or above it stay in 16 bit; 0 = none do
+  float llm_int8_threshold = 6.0f;                      ///< activations at or above it stay in 16 bit; 0 = none do
   std::vector<std::string> llm_int8_skip_modules = {};  ///< kept as they are, besides the output head
-  bool llm_int8_enable_fp32_cpu_offload = false;   ///< accepted; nibble's int8 runs on the CPU as it is
-  bool llm_int8_has_fp16_weight = false;           ///< must be false: nibble keeps int8 weights
+  bool llm_int8_enable_fp32_cpu_offload = false;        ///< accepted; nibble's int8 runs on the CPU as it is
+  bool llm_int8_has_fp16_weight = false;                ///< must be false: nibble keeps int8 weights
   DType bnb_4bit_compute_dtype = DType::f32;
   std::string bnb_4bit_quant_type = "fp4";  ///< "nf4", "fp4", or nibble's own "int4"
   bool bnb_4bit_use_double_quant = false;   ///< meaningless with load_in_8bit, and refused there

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "nibble/classify.h"
 #include "nibble/model.h"
 #include "nibble/progress.h"
 
@@ -20,6 +21,7 @@ struct EvaluateGates {
   std::optional<double> max_kl = {};                   ///< of kl_mean, nats
   std::optional<double> max_perplexity_increase = {};  ///< relative: 0.02 = 2 %
   std::optional<double> min_top1 = {};                 ///< of top1_agreement, 0 to 1
+  std::optional<double> max_accuracy_drop = {};        ///< of labels, absolute: 0.01 = one text in a hundred
 };
 
 struct EvaluateReport {
@@ -49,5 +51,23 @@ std::vector<std::vector<int32_t>> evaluation_chunks(const std::vector<int32_t>& 
 /// @throws Error{invalid_argument} when there is nothing to score or the vocabularies differ.
 EvaluateReport evaluate(const CausalLM& model, const CausalLM* reference,
                         const std::vector<std::vector<int32_t>>& chunks, const EvaluateOptions& options = {});
+
+struct LabelReport {
+  int64_t texts = 0;
+  double accuracy = 0, f1 = 0;
+  bool has_reference = false;
+  double reference_accuracy = 0, reference_f1 = 0;
+  int64_t flips = 0;                        ///< texts that get another label than from the reference
+  uint64_t bytes = 0, reference_bytes = 0;  ///< of the weights in memory
+  double tokens_per_second = 0;             ///< ids through the model, the reference not counted
+
+  /// One line per gate that is not met; empty = all are.
+  std::vector<std::string> failed_gates(const EvaluateGates& gates) const;
+};
+
+/// How well a classifier labels texts whose labels are known; with a reference also what was lost against it.
+/// @throws Error{invalid_argument} when there are no labels or the models have different ones.
+LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClassifier* reference,
+                            const LabelledTexts& data, const ClassifyOptions& options = {});
 
 }  // namespace nibble

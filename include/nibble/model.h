@@ -24,6 +24,10 @@ struct LoadModelOptions {
   bool double_quant = false;  ///< of 4-bit formats
   std::vector<std::string> skip = {};
   std::optional<DType> compute_dtype = {};  ///< of 4-bit formats; default: as the model's configuration says, else fp32
+  std::string granularity = "channel";      ///< int8-dynamic: one weight scale per output row, or per "tensor"
+  std::string activations = "token";        ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
+  bool reduce_range = false;                ///< int8-dynamic: 127 activation steps instead of 255
+  bool quantize_head = false;               ///< with a format: the output head or classifier too
   ProgressFn progress = {};
 };
 

@@ -1,7 +1,9 @@
 #pragma once
 // Everything: quantize, run and evaluate transformer models on CPUs.
 #include "nibble/bitsandbytes_config.h"
+#include "nibble/classify.h"
 #include "nibble/dtype.h"
+#include "nibble/embed.h"
 #include "nibble/error.h"
 #include "nibble/evaluate.h"
 #include "nibble/formats.h"
@@ -10,5 +12,6 @@
 #include "nibble/model.h"
 #include "nibble/progress.h"
 #include "nibble/quantize.h"
+#include "nibble/quantize_dynamic.h"
 #include "nibble/system.h"
 #include "nibble/version.h"

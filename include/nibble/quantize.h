@@ -15,7 +15,7 @@ struct QuantizeOptions {
   std::string granularity = "channel";  ///< int8-dynamic: one scale per output row ("channel") or "tensor"
   DType compute_dtype = DType::f32;     ///< recorded for the reader; 4-bit formats
   float int8_threshold = 6.0f;          ///< recorded for the reader; int8
-  std::vector<std::string> skip = {};        ///< modules to keep, by full name, dotted prefix or suffix
+  std::vector<std::string> skip = {};   ///< modules to keep, by full name, dotted prefix or suffix
   uint64_t max_shard_size = 5'000'000'000;
   bool overwrite = false;
   ProgressFn progress = {};
@@ -41,9 +41,9 @@ struct QuantizeReport {
   int64_t parameters = 0;
   uint64_t bytes_before = 0, bytes_after = 0;  ///< of all weights, as stored
   double linear_bits_per_weight = 0;           ///< of the quantized layers, scales included
-  std::vector<TensorReport> tensors = {};           ///< the quantized ones
-  std::vector<std::string> skipped = {};            ///< Linear layers that were kept
-  std::vector<TensorReport> kept = {};              ///< every other tensor
+  std::vector<TensorReport> tensors = {};      ///< the quantized ones
+  std::vector<std::string> skipped = {};       ///< Linear layers that were kept
+  std::vector<TensorReport> kept = {};         ///< every other tensor
 };
 
 /// Writes a quantized copy of a model as a folder in the bitsandbytes layout (nibble's own fields where bitsandbytes

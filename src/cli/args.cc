@@ -90,6 +90,11 @@ void Args::list(const std::string& names, std::vector<std::string>& values, cons
   add(impl_->app, impl_->names, names, values, help)->type_name(type);
 }
 
+void Args::repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
+                    const std::string& help) {
+  add(impl_->app, impl_->names, names, values, help)->type_name(type)->allow_extra_args(false);
+}
+
 void Args::flag(const std::string& names, bool& value, const std::string& help) {
   impl_->names.push_back(names);
   impl_->app.add_flag(names, value, help);

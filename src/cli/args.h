@@ -30,6 +30,9 @@ class Args {
   /// Takes one or more values, and may be given several times.
   void list(const std::string& names, std::vector<std::string>& values, const std::string& type,
             const std::string& help);
+  /// Takes one value each time it is given.
+  void repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
+                const std::string& help);
   void flag(const std::string& names, bool& value, const std::string& help);
 
   /// @returns false when --help was asked for and printed.

@@ -95,6 +95,7 @@ int cmd_chat(const Arguments& arguments) {
       if (!conversation.command(line)) break;
       continue;
     }
+    clear_interrupt();  // of a Ctrl-C while there was no answer to stop
     conversation.messages().push_back({"user", line});
     answer(model, conversation, options);
   }

@@ -18,6 +18,8 @@ int cmd_generate(const Arguments& arguments);
 int cmd_chat(const Arguments& arguments);
 int cmd_logits(const Arguments& arguments);
 int cmd_tokenize(const Arguments& arguments);
+int cmd_classify(const Arguments& arguments);
+int cmd_embed(const Arguments& arguments);
 int cmd_evaluate(const Arguments& arguments);
 
 }  // namespace nibble::cli

@@ -13,6 +13,7 @@
 #include "cli/print.h"
 #include "core/buffer.h"
 #include "core/error.h"
+#include "core/progress.h"
 #include "nibble/system.h"
 #include "nibble/version.h"
 
@@ -36,7 +37,9 @@ const std::vector<Command>& commands() {
       {"chat", "a conversation in the terminal", cmd_chat},
       {"logits", "what a model predicts at each position", cmd_logits},
       {"tokenize", "text to token ids, or back", cmd_tokenize},
-      {"evaluate", "perplexity, and what was lost against the original", cmd_evaluate},
+      {"classify", "labels for texts", cmd_classify},
+      {"embed", "vectors for sentences", cmd_embed},
+      {"evaluate", "perplexity or accuracy, and what was lost against the original", cmd_evaluate},
   };
   return table;
 }
@@ -115,11 +118,9 @@ int run(const Arguments& all) {
   }
 }
 
-// The first signal asks the work to stop cleanly; a second one does not wait for it.
+// The first signal asks the work to stop cleanly; a second one, before it has, does not wait for it.
 void on_signal(int) {
-  static volatile std::sig_atomic_t count = 0;
-  count = count + 1;
-  if (count > 1) _exit(130);
+  if (interrupt_requested()) _exit(130);
   request_interrupt();
 }
 
@@ -151,6 +152,9 @@ void install_handlers() {
 int main(int argc, char** argv) {
   nibble::cli::install_handlers();
   const int status = nibble::cli::run(nibble::cli::Arguments(argv + 1, argv + argc));
-  if (std::fflush(stdout) != 0 && status == 0) return 1;
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) {
+    nibble::cli::note("nibble: error: standard output cannot be written");
+    return 1;
+  }
   return status;
 }

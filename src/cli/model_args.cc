@@ -14,18 +14,26 @@ void ModelArgs::declare(Args& args) {
   args.option("--block", block, "with a 4-bit --format: weights per scale; 0 = 64");
   args.option("--compute-dtype", compute_dtype, "DTYPE",
               "4-bit formats: fp32, bf16 or fp16; default as the model says");
+  args.option("--granularity", granularity, "channel|tensor", "int8-dynamic: weight scales per row, or one in all");
+  args.option("--activations", activations, "token|tensor", "int8-dynamic: activation ranges per token, or per call");
+  args.flag("--reduce-range", reduce_range, "int8-dynamic: 127 activation steps instead of 255, as torch on x86");
+  args.flag("--quantize-head", quantize_head, "with --format: the output head or classifier too");
   args.list("--skip", skip, "NAME...", "with --format: layers to keep");
 }
 
 LoadModelOptions ModelArgs::load_options(const Common& common) const {
-  if (format.empty() && (double_quant || block != 0 || !skip.empty())) {
-    fail(ErrorCode::invalid_argument, "--double-quant, --block and --skip need --format");
+  if (format.empty() && (double_quant || block != 0 || !skip.empty() || quantize_head)) {
+    fail(ErrorCode::invalid_argument, "--double-quant, --block, --skip and --quantize-head need --format");
   }
   LoadModelOptions options;
   options.format = format;
   options.block = block;
   options.double_quant = double_quant;
   options.skip = skip;
+  options.granularity = granularity;
+  options.activations = activations;
+  options.reduce_range = reduce_range;
+  options.quantize_head = quantize_head;
   if (compute_dtype) options.compute_dtype = parse_dtype(*compute_dtype);
   options.progress = progress_bar(common);
   return options;
@@ -62,7 +70,7 @@ void SamplingArgs::declare(Args& args) {
   args.option("--top-p", options.top_p, "keep the likeliest that together reach P");
   args.option("--min-p", options.min_p, "keep those at least P times as likely as the likeliest");
   args.option("--repeat-penalty", options.repeat_penalty, "above 1: what was said becomes less likely");
-  args.list("--stop", options.stop, "TEXT", "stop before this text; may be repeated");
+  args.repeated("--stop", options.stop, "TEXT", "stop before this text; may be repeated");
   args.option("--seed", seed, "of the random choices");
   args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16 or bf16");
 }

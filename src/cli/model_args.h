@@ -16,7 +16,8 @@ struct ModelArgs {
   std::optional<std::string> compute_dtype;
   std::vector<std::string> skip;
   int64_t block = 0;
-  bool double_quant = false;
+  std::string granularity = "channel", activations = "token";
+  bool double_quant = false, reduce_range = false, quantize_head = false;
 
   /// MODEL and --format with what belongs to it.
   void declare(Args& args);

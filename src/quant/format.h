@@ -18,6 +18,9 @@ struct Format;
 
 enum class Granularity { channel, tensor };
 
+/// @throws Error{invalid_argument} unless "channel" or "tensor".
+Granularity parse_granularity(const std::string& name);
+
 struct EncodeOptions {
   int64_t block = 0;                               // weights per scale; 0 = the format's own
   bool double_quant = false;                       // quantize the scales too (8 bit, blocks of 256)
@@ -81,6 +84,8 @@ struct Format {
   void (*pack)(QuantizedTensor& w) = nullptr;
   /// Null: decode a tile of rows, then the dense product.
   void (*matmul)(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) = nullptr;
+  /// Whether the result for a token depends on the other tokens of the call. Null: never.
+  bool (*mixes_tokens)(const ComputeOptions& options) = nullptr;
 };
 
 /// All formats in the order in which they are listed to users.
@@ -113,5 +118,8 @@ Weight layout(const Shape& shape, DType source_dtype, const Format& format, cons
 
 /// @throws Error{invalid_argument} as encode() would.
 void check_encode_options(const Format& format, const EncodeOptions& options);
+
+/// @throws Error{invalid_argument} for a compute_dtype other than f32, f16 and bf16, and for a negative threshold.
+void check_compute_options(const ComputeOptions& options);
 
 }  // namespace nibble

@@ -54,6 +54,12 @@ const Format* find_format_or_null(std::string_view name) {
   return nullptr;
 }
 
+Granularity parse_granularity(const std::string& name) {
+  if (name == "channel") return Granularity::channel;
+  if (name == "tensor") return Granularity::tensor;
+  fail(ErrorCode::invalid_argument, "granularity: found '" + name + "', expected channel or tensor");
+}
+
 const Format& find_format(std::string_view name) {
   if (const Format* format = find_format_or_null(name)) return *format;
   const std::vector<std::string> known = writable_format_names();
@@ -129,6 +135,18 @@ void check_encode_options(const Format& format, const EncodeOptions& options) {
   if (options.double_quant && format.bits_per_weight_double_quant == 0) {
     fail(ErrorCode::invalid_argument,
          "double_quant has no meaning for format '" + name + "': only the 4-bit formats have scales to quantize");
+  }
+}
+
+void check_compute_options(const ComputeOptions& options) {
+  const DType dtype = options.compute_dtype;
+  if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
+    fail(ErrorCode::invalid_argument,
+         "compute_dtype: found " + std::string(dtype_name(dtype)) + ", expected fp32, fp16 or bf16");
+  }
+  if (!(options.int8_threshold >= 0)) {
+    fail(ErrorCode::invalid_argument,
+         "int8_threshold: found " + std::to_string(options.int8_threshold) + ", expected a number >= 0");
   }
 }
 

@@ -42,7 +42,7 @@ double kl_divergence(const float* reference, double reference_sum, const float* 
     if (std::isinf(log_p)) continue;  // p = 0 contributes nothing
     kl += std::exp(log_p) * (log_p - (model[i] - model_sum));
   }
-  return std::max(kl, 0.0);
+  return std::isnan(kl) ? INFINITY : std::max(kl, 0.0);  // a model that predicts NaN could not be further off
 }
 
 Position score(const float* model, const float* reference, int64_t vocab, int32_t target) {

@@ -106,9 +106,16 @@ int64_t context_for(const LoadedModel& model, const GenerateOptions& options, in
 
 std::span<float> row(Tensor& logits) { return {logits.f32(), static_cast<size_t>(logits.cols())}; }
 
+void check_kv_dtype(DType dtype) {
+  if (dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16) return;
+  fail(ErrorCode::invalid_argument,
+       "kv_dtype: found " + std::string(dtype_name(dtype)) + ", expected fp32, fp16 or bf16");
+}
+
 Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const GenerateOptions& options) {
   if (prompt.empty()) fail(ErrorCode::invalid_argument, "the prompt is empty: at least one token is needed");
   const Model& model = *loaded.model;
+  check_kv_dtype(options.kv_dtype);
   Sampler sampler(options);
   const std::vector<int32_t> end_ids = options.ignore_eos ? std::vector<int32_t>() : loaded.end_ids();
   const int64_t context = context_for(loaded, options, static_cast<int64_t>(prompt.size()));
@@ -153,7 +160,11 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
 }  // namespace
 
 CausalLM AutoModelForCausalLM::from_pretrained(const std::string& path, const LoadModelOptions& options) {
-  return CausalLM(load_model(path, options));
+  std::shared_ptr<LoadedModel> model = load_model(path, options);
+  if (model->model->info().is_encoder) {
+    fail(ErrorCode::unsupported, path + ": is an encoder and predicts no text; use classify or embed");
+  }
+  return CausalLM(std::move(model));
 }
 
 Generation CausalLM::generate(std::string_view prompt, const GenerateOptions& options) const {

@@ -1,5 +1,7 @@
 #include "tasks/loaded_model.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/file.h"
 #include "io/model_files.h"
@@ -50,7 +52,10 @@ struct OnLoad {
 };
 
 OnLoad on_load_format(const LoadModelOptions& options) {
-  OnLoad on_load = {options.format, {.block = options.block, .double_quant = options.double_quant}};
+  OnLoad on_load = {options.format,
+                    {.block = options.block,
+                     .double_quant = options.double_quant,
+                     .granularity = parse_granularity(options.granularity)}};
   if (!options.quantization_config) return on_load;
   const BitsAndBytesConfig& config = *options.quantization_config;
   config.validate();
@@ -84,6 +89,7 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
   }
   load.encode = on_load.encode;
   load.skip_modules = options.skip;
+  load.quantize_head = options.quantize_head;
   load.compute.compute_dtype = stored.compute_dtype;
   load.compute.int8_threshold = stored.threshold;
   if (const auto& config = options.quantization_config) {
@@ -92,12 +98,29 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
     load.compute.int8_threshold = config->llm_int8_threshold;
   }
   if (options.compute_dtype) load.compute.compute_dtype = *options.compute_dtype;
+  if (options.activations != "token" && options.activations != "tensor") {
+    fail(ErrorCode::invalid_argument, "activations: found '" + options.activations + "', expected token or tensor");
+  }
+  load.compute.per_token = options.activations == "token";
+  load.compute.reduce_range = options.reduce_range;
+  check_compute_options(load.compute);
   if (options.progress) {
     load.progress = [fn = options.progress](int64_t done, int64_t total) {
       fn({.unit = "tensors", .done = done, .total = total});
     };
   }
   return load;
+}
+
+/// Whether any layer's result for a token depends on what else is in the batch.
+bool mixes_tokens(const WeightSource& weights, const LoadOptions& load) {
+  const auto mixes = [&](const Format* format) {
+    return format && format->mixes_tokens && format->mixes_tokens(load.compute);
+  };
+  if (load.format) return mixes(load.format);
+  const auto& tensors = weights.tensors();
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const SourceTensor& tensor) { return mixes(find_format_or_null(tensor.format)); });
 }
 
 void append_ids(const Json* value, std::vector<int32_t>& ids) {
@@ -133,9 +156,12 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->path = path;
   loaded->config = files.config;
   loaded->generation_config = files.generation_config;
-  Loader loader(*files.weights, loader_options(files, options));
+  const LoadOptions load = loader_options(files, options);
+  loaded->mixes_tokens = mixes_tokens(*files.weights, load);
+  Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   loaded->weight_bytes = loader.bytes();
+  loaded->options = options;
   TextParts text = load_text_parts(files);
   loaded->tokenizer = std::move(text.tokenizer);
   loaded->tokenizer_config = std::move(text.config);

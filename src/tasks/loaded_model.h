@@ -20,6 +20,8 @@ struct LoadedModel {
   std::optional<std::string> chat_template;
   std::unique_ptr<Model> model;
   uint64_t weight_bytes = 0;
+  bool mixes_tokens = false;  // results depend on what shares a batch: sequences have to run one by one
+  LoadModelOptions options;   // that it was loaded with
 
   /// @throws Error{invalid_argument} saying that ids can be given instead, when the model has no tokenizer.
   const Tokenizer& require_tokenizer() const;

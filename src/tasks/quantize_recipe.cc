@@ -44,7 +44,8 @@ QuantizeOptions quantize_options_from_file(const std::string& path, const Quanti
   QuantizeOptions options = base;
   std::vector<std::string> known;
   for (const Key& key : keys()) known.push_back(key.name);
-  for (const auto& [name, value] : Json::parse_file(path).as_object(path)) {
+  const Json recipe = Json::parse_file(path);
+  for (const auto& [name, value] : recipe.as_object(path)) {
     const Key* found = nullptr;
     for (const Key& key : keys()) found = key.name == name ? &key : found;
     if (found == nullptr) {

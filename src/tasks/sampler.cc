@@ -56,6 +56,11 @@ void Sampler::keep_likeliest(std::span<const float> logits) {
 }
 
 int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
+  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+    fail(ErrorCode::format,
+         "the model predicts NaN: its weights hold values that are not finite, or a computation overflowed "
+         "('nibble quantize' lists such weights)");
+  }
   penalize(logits, seen);
   if (options_.temperature == 0.0f) {
     return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());

@@ -15,6 +15,7 @@ class Sampler {
   explicit Sampler(const GenerateOptions& options);
 
   /// The next id. `seen`: prompt and generated ids, for the repeat penalty. Changes the logits.
+  /// @throws Error{format} when a logit is NaN.
   int32_t next(std::span<float> logits, std::span<const int32_t> seen);
 
  private:

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
+#include <fstream>
 
 #include "core/buffer.h"
 #include "core/error.h"
@@ -56,7 +58,12 @@ SystemInfo system_info(MeasureBandwidth measure) {
 
 void set_threads(int threads) { set_thread_count(threads); }
 
+// getrusage also counts what the parent process had before this program was loaded; the kernel's VmHWM does not.
 uint64_t peak_rss_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::strtoull(line.c_str() + 6, nullptr, 10) * 1024;
+  }
   rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;

@@ -137,9 +137,25 @@ struct Tokenizer::Impl {
     return ids;
   }
 
+  /// Shortens the texts so that all fits into max_length, special tokens included, as "longest_first" does: equal
+  /// lengths where both have to give, the odd id to the second one, or to the first when that was the longer.
+  static void cut(const std::vector<TemplateItem>& items, const TokenizeOptions& options,
+                  std::span<const int32_t>& first, std::span<const int32_t>& second) {
+    if (options.max_length <= 0) return;
+    size_t special = 0;
+    for (const TemplateItem& item : items) special += options.add_special_tokens ? item.ids.size() : 0;
+    const size_t room = std::max(static_cast<size_t>(options.max_length), special) - special;
+    if (first.size() + second.size() <= room) return;
+    std::span<const int32_t>& shorter = first.size() > second.size() ? second : first;
+    std::span<const int32_t>& longer = &shorter == &first ? second : first;
+    shorter = shorter.first(std::min(shorter.size(), room / 2));
+    longer = longer.first(room - shorter.size());
+  }
+
   PairEncoding apply(const std::vector<TemplateItem>& items, std::span<const int32_t> first,
                      std::span<const int32_t> second, const TokenizeOptions& options) const {
     PairEncoding out;
+    cut(items, options, first, second);
     for (const TemplateItem& item : items) {
       using Kind = TemplateItem::Kind;
       if (item.kind == Kind::special && !options.add_special_tokens) continue;

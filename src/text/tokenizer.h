@@ -18,6 +18,7 @@ namespace nibble {
 
 struct TokenizeOptions {
   bool add_special_tokens = true;  // as the post-processor says: [CLS] ... [SEP], <s> ...
+  int64_t max_length = 0;          // the texts are cut at their ends to make it, the longer of a pair first; 0 = none
 };
 
 struct DecodeOptions {

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ import torch
 import transformers
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer,
+                          BitsAndBytesConfig)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED = Path(os.environ.get("NIBBLE_SHARED") or ROOT.parent / "shared")
@@ -33,7 +35,7 @@ TOLERANCE = 2e-4
 # An activation on the edge between two steps of int8 rounds either way; one that does moves the logits by about 4e-3.
 TOLERANCE_INT8 = 1e-2
 
-IDS = [5, 17, 99, 3, 64, 101, 12, 80, 33, 7, 120, 55]
+IDS = [5, 17, 99, 3, 64, 101, 12, 80, 33, 7, 119, 55]
 TEXTS = ["Hello, world!", "  two  spaces\n\n\tand a tab ", "It's 1234567 o'clock; we'll see.", "naïve café — “quoted”",
          "日本語のテキスト", "emoji 👩‍👩‍👧 and ñ", "<|im_start|>user\nHi<|im_end|>\n", "", "x" * 70, "e\u0301 \u00e9 ﬁ Å"]
 FORMATS = {
@@ -43,6 +45,8 @@ FORMATS = {
     "fp4": (["--format", "fp4"], dict(bnb_4bit_quant_type="fp4")),
     "int8": (["--format", "int8"], None),
 }
+FAMILIES = ["mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3", "phi3", "olmo2", "gpt2"]
+ENCODERS = ["bert", "distilbert", "roberta"]
 
 
 class Skip(Exception):
@@ -63,6 +67,11 @@ class Nibble:
         self("logits", model, "--ids", ",".join(map(str, ids)), "--npy", file)
         return np.load(file)
 
+    def label_logits(self, model, ids):
+        file = self.folder / "logits.npy"
+        self("classify", model, "--ids", ",".join(map(str, ids)), "--npy", file)
+        return np.load(file)[0]
+
     def quantize(self, model, out, *options):
         self("quantize", model, "-o", self.folder / out, "--overwrite", *options)
         return self.folder / out
@@ -77,10 +86,10 @@ def need(path):
     return path
 
 
-def transformers_logits(folder, ids, **options):
+def transformers_logits(folder, ids, auto=AutoModelForCausalLM, **options):
     """Everything in float32: a checkpoint that is quantized already keeps its stored dtype otherwise, and on processors
     with AVX512-BF16 bitsandbytes multiplies 4-bit weights in bfloat16."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    model = auto.from_pretrained(folder, dtype=torch.float32, **options).eval()
     for parameter in model.parameters():
         if parameter.is_floating_point() and not isinstance(parameter, bitsandbytes.nn.Params4bit):
             parameter.data = parameter.data.float()
@@ -115,6 +124,22 @@ def case_quantized_folder(nibble, source, name):
         raise Skip("stored bits agree; logits not compared: on this processor (AVX-512) bitsandbytes decodes rows "
                    "wrongly that are no multiple of the block")
     expect_close(nibble.logits(folder, IDS), theirs, tolerance(name == "int8"), f"{source.name} {name}")
+
+
+def case_quantized_classifier(nibble, source, name):
+    """The same for a classifier, whose head stays as it is: adapters are trained together with it."""
+    options, bnb = FORMATS[name]
+    if name != "int8": options = options + ["--compute-dtype", "fp32"]
+    folder = nibble.quantize(need(source), "quantized", *options)
+    auto, skip = AutoModelForSequenceClassification, dict(llm_int8_skip_modules=["classifier"])
+    theirs, model = transformers_logits(folder, IDS, auto)
+    config = BitsAndBytesConfig(load_in_8bit=True, **skip) if bnb is None else BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32, **bnb, **skip)
+    _, reference = transformers_logits(source, IDS, auto, quantization_config=config)
+    compare_stored(model.state_dict(), reference.state_dict())
+    if not decodes_rightly(model):
+        raise Skip("stored bits agree; logits not compared: bitsandbytes decodes wrongly on this processor")
+    expect_close(nibble.label_logits(folder, IDS), theirs, tolerance(name == "int8"), f"{source.name} {name}")
 
 
 def decodes_rightly(model):
@@ -176,6 +201,21 @@ def case_dequantized_folder(nibble, source):
     expect_close(nibble.logits(folder, IDS), theirs, TOLERANCE, f"{source.name} dequantized")
 
 
+def case_longrope(nibble, source):
+    """Sequences within and beyond the context that the model was trained on, half of each head rotated."""
+    folder = nibble.folder / "longrope"
+    shutil.copytree(need(source), folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["original_max_position_embeddings"] = 8
+    config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+                                 "original_max_position_embeddings": 8, "short_factor": [1.0, 1.2, 1.5, 2.0],
+                                 "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    (folder / "config.json").write_text(json.dumps(config))
+    for count in [8, len(IDS)]:
+        theirs, _ = transformers_logits(folder, IDS[:count])
+        expect_close(nibble.logits(folder, IDS[:count]), theirs, TOLERANCE, f"{count} positions")
+
+
 def case_tokenizer_from_gguf(nibble, file):
     """The tokenizer.json that is written for a GGUF model gives the same ids everywhere."""
     folder = nibble.quantize(need(file), "from-gguf", "--format", "nf4")
@@ -199,7 +239,18 @@ def cases():
         for name in FORMATS:
             yield f"Quantized.{source.name}/{name}", case_quantized_folder, (source, name)
         yield f"Dequantized.{source.name}", case_dequantized_folder, (source,)
-    bnb = sorted((SHARED / "goldens/bnb").glob("llama*")) or [SHARED / "goldens/bnb"]
+    for family in FAMILIES:
+        source = SHARED / "goldens/models" / family
+        for name in ["nf4", "int8"]:
+            yield f"Quantized.{family}/{name}", case_quantized_folder, (source, name)
+        yield f"Dequantized.{family}", case_dequantized_folder, (source,)
+    for family in ENCODERS:
+        for name in ["nf4", "nf4-double-quant", "int8"]:
+            yield f"Classifier.{family}/{name}", case_quantized_classifier, (SHARED / "goldens/models" / family, name)
+    yield "Quantized.gpt2/nf4-double-quant", case_quantized_folder, (SHARED / "goldens/models/gpt2", "nf4-double-quant")
+    yield "Longrope.phi3", case_longrope, (SHARED / "goldens/models/phi3",)
+    bnb = [folder for family in ["llama", "gpt2"] for folder in sorted((SHARED / "goldens/bnb").glob(f"{family}*"))]
+    bnb = bnb or [SHARED / "goldens/bnb"]
     for folder in bnb:
         yield f"ReadsBitsandbytes.{folder.name}", case_bitsandbytes_folder, (folder,)
     yield "Tokenizer.smollm2-gguf", case_tokenizer_from_gguf, (

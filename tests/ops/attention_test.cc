@@ -26,9 +26,15 @@ struct Range {
   int64_t begin, end;
 };
 
+/// A key head and its width.
+struct Head {
+  int64_t index, dim;
+};
+
 /// One head's result for one query: softmax(score * scale) over the keys of the range, times their values.
-std::vector<double> exact(const float* q, const Tensor& k, const Tensor& v, int64_t kv_head, int64_t head_dim,
-                          const AttentionOptions& options, Range range) {
+std::vector<double> exact(const float* q, const Tensor& k, const Tensor& v, Head head, const AttentionOptions& options,
+                          Range range) {
+  const auto [kv_head, head_dim] = head;
   std::vector<double> weights, out(static_cast<size_t>(head_dim));
   double sum = 0;
   for (int64_t j = range.begin; j < range.end; ++j) {
@@ -71,7 +77,7 @@ void expect_causal(const Shapes& s, const AttentionOptions& options, DType dtype
     const Range range = {options.window ? std::max<int64_t>(0, t - options.window + 1) : 0, t + 1};
     for (int64_t h = 0; h < s.heads; ++h) {
       const int64_t at = (t * s.heads + h) * s.head_dim;
-      const auto expected = exact(q.f32() + at, k, v, h / (s.heads / s.kv_heads), s.head_dim, options, range);
+      const auto expected = exact(q.f32() + at, k, v, {h / (s.heads / s.kv_heads), s.head_dim}, options, range);
       for (int64_t d = 0; d < s.head_dim; ++d) {
         ASSERT_NEAR(got[static_cast<size_t>(at + d)], expected[static_cast<size_t>(d)], tolerance)
             << "token " << t << " head " << h;
@@ -113,7 +119,7 @@ TEST(Attention, SequencesSeeOnlyThemselves) {
     for (int64_t t = begin; t < begin + length; ++t) {
       for (int64_t h = 0; h < s.heads; ++h) {
         const int64_t at = (t * s.heads + h) * s.head_dim;
-        const auto expected = exact(q.f32() + at, k, v, h, s.head_dim, options, {begin, begin + length});
+        const auto expected = exact(q.f32() + at, k, v, {h, s.head_dim}, options, {begin, begin + length});
         for (int64_t d = 0; d < s.head_dim; ++d) {
           ASSERT_NEAR(out.f32()[at + d], expected[static_cast<size_t>(d)], 1e-5) << t << " " << h;
         }

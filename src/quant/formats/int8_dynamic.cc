@@ -63,15 +63,21 @@ QuantizedTensor encode_int8_dynamic(std::span<const float> values, const Shape& 
   return w;
 }
 
-float row_scale(const QuantizedTensor& w, int64_t row) {
-  const Tensor& scale = w.part("scale");
-  return scale.f32()[scale.count() == 1 ? 0 : row];
-}
+/// The scale of row r at data[r * stride].
+struct RowScales {
+  const float* data;
+  int64_t stride;
+
+  explicit RowScales(const QuantizedTensor& w)
+      : data(w.part("scale").f32()), stride(w.part("scale").count() == 1 ? 0 : 1) {}
+  float operator[](int64_t row) const { return data[row * stride]; }
+};
 
 void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
   const auto* codes = w.part("data").data<int8_t>();
+  const RowScales scales(w);
   for (int64_t r = begin; r < end; ++r) {
-    const float scale = row_scale(w, r);
+    const float scale = scales[r];
     for (int64_t c = 0; c < w.cols(); ++c) *out++ = static_cast<float>(codes[r * w.cols() + c]) * scale;
   }
 }
@@ -145,6 +151,7 @@ void matmul_int8_dynamic(const QuantizedTensor& w, const MatmulArgs& args, const
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
   const Activations a = quantize_activations(args, cols, options);
   const auto* row_sums = w.part("row_sums").data<int32_t>();
+  const RowScales scales(w);
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r += kRowGrain) {
       const int64_t stop = std::min(end, r + kRowGrain);
@@ -163,7 +170,7 @@ void matmul_int8_dynamic(const QuantizedTensor& w, const MatmulArgs& args, const
         for (int64_t i = r; i < stop; ++i) {
           const int64_t exact = sums[static_cast<size_t>(t * (stop - r) + i - r)] +
                                 static_cast<int64_t>(128 - range.zero_point) * row_sums[i];
-          const float product = static_cast<float>(exact) * (range.scale * row_scale(w, i));
+          const float product = static_cast<float>(exact) * (range.scale * scales[i]);
           args.y[t * rows + i] = product + (args.bias ? args.bias[i] : 0.0f);
         }
       }
@@ -181,7 +188,8 @@ Format int8_dynamic_format() {
           .encode = encode_int8_dynamic,
           .decode_rows = decode_rows,
           .pack = pack,
-          .matmul = matmul_int8_dynamic};
+          .matmul = matmul_int8_dynamic,
+          .mixes_tokens = [](const ComputeOptions& options) { return !options.per_token; }};
 }
 
 }  // namespace nibble

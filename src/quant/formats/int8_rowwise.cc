@@ -156,7 +156,8 @@ Format int8_format() {
           .layout = layout,
           .encode = encode_int8,
           .decode_rows = decode_rows,
-          .matmul = matmul_int8};
+          .matmul = matmul_int8,
+          .mixes_tokens = [](const ComputeOptions& options) { return options.int8_threshold > 0; }};
 }
 
 }  // namespace nibble

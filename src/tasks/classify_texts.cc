@@ -1,0 +1,197 @@
+// Files of texts, one per row, with labels or without: TSV, CSV, JSONL.
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <optional>
+#include <span>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/json.h"
+#include "core/limits.h"
+#include "nibble/classify.h"
+
+namespace nibble {
+namespace {
+
+constexpr const char* kTextNames[] = {"text", "sentence", "sentence1"};
+constexpr const char* kPairNames[] = {"sentence2"};
+constexpr const char* kLabelNames[] = {"label", "labels", "intent"};
+
+struct Row {
+  int64_t line;  // from 1, where it begins
+  std::vector<std::string> fields;
+};
+
+std::string at_line(const std::string& path, int64_t line) { return path + ": line " + std::to_string(line); }
+
+std::vector<std::string_view> split_lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    lines.push_back(line);
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+std::vector<Row> read_tsv(std::string_view text) {
+  std::vector<Row> rows;
+  int64_t number = 0;
+  for (std::string_view line : split_lines(text)) {
+    Row row = {++number, {}};
+    if (line.empty()) continue;
+    for (size_t begin = 0; begin <= line.size();) {
+      const size_t end = std::min(line.find('\t', begin), line.size());
+      row.fields.emplace_back(line.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+/// RFC 4180: a field in quotes may hold commas, line ends and doubled quotes.
+class CsvReader {
+ public:
+  CsvReader(std::string_view text, const std::string& path) : text_(text), path_(path) {}
+
+  std::vector<Row> rows() {
+    std::vector<Row> rows;
+    while (at_ < text_.size()) {
+      Row row = {line_, {}};
+      do row.fields.push_back(field());
+      while (take(','));
+      take('\r');
+      if (at_ < text_.size() && !take('\n')) {
+        fail(ErrorCode::format, at_line(path_, line_) + ": text after a quoted field");
+      }
+      ++line_;
+      if (row.fields.size() > 1 || !row.fields[0].empty()) rows.push_back(std::move(row));
+    }
+    return rows;
+  }
+
+ private:
+  bool take(char c) {
+    if (at_ == text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+
+  std::string field() {
+    if (take('"')) return quoted();
+    const size_t end = std::min(text_.find_first_of(",\r\n", at_), text_.size());
+    std::string out(text_.substr(at_, end - at_));
+    at_ = end;
+    return out;
+  }
+
+  std::string quoted() {
+    const int64_t began = line_;
+    std::string out;
+    while (at_ < text_.size()) {
+      const char c = text_[at_++];
+      if (c == '"' && !take('"')) return out;
+      line_ += c == '\n';
+      out += c;
+    }
+    fail(ErrorCode::format, at_line(path_, began) + ": a quoted field does not end");
+  }
+
+  std::string_view text_;
+  const std::string& path_;
+  size_t at_ = 0;
+  int64_t line_ = 1;
+};
+
+std::string field_text(const Json& value, const std::string& where) {
+  if (value.is_integer()) return std::to_string(value.as_int(where));
+  return value.as_string(where);
+}
+
+/// The members of the first object are the columns; the rows must have those that are used.
+std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
+  std::vector<Row> rows;
+  int64_t number = 0;
+  for (const std::string_view line : split_lines(text)) {
+    const std::string where = at_line(path, ++number);
+    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
+    const Json object = Json::parse(line, where);
+    if (rows.empty()) {
+      rows.push_back({number, {}});
+      for (const auto& [key, value] : object.as_object(where)) {
+        if (value.is_string() || value.is_integer()) rows[0].fields.push_back(key);
+      }
+    }
+    Row row = {number, {}};
+    for (const std::string& key : rows[0].fields) {
+      const Json* value = object.find(key);
+      if (value == nullptr) fail(ErrorCode::format, where + ": has no \"" + printable(key, 100) + "\"");
+      row.fields.push_back(field_text(*value, where + ": " + key));
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<Row> read_rows(const std::string& path) {
+  const std::string bytes = read_text_file(path, limits::kMaxJsonBytes);
+  std::string_view text = bytes;
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+  const std::string extension = std::filesystem::path(path).extension().string();
+  if (extension == ".csv") return CsvReader(text, path).rows();
+  if (extension == ".jsonl") return read_jsonl(text, path);
+  return read_tsv(text);
+}
+
+/// The column asked for by name or number; without a wish the first of the usual names, or none.
+std::optional<size_t> find_column(const std::vector<std::string>& head, const std::string& wanted,
+                                  std::span<const char* const> usual, const std::string& path) {
+  const auto named = [&](const std::string& name) -> std::optional<size_t> {
+    const auto found = std::find(head.begin(), head.end(), name);
+    return found == head.end() ? std::nullopt : std::optional(static_cast<size_t>(found - head.begin()));
+  };
+  if (wanted.empty()) {
+    for (const char* name : usual) {
+      if (const auto column = named(name)) return column;
+    }
+    return std::nullopt;
+  }
+  if (const auto column = named(wanted)) return column;
+  size_t index = 0;
+  const auto [end, error] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), index);
+  if (error == std::errc() && end == wanted.data() + wanted.size() && index < head.size()) return index;
+  std::string known;
+  for (const std::string& name : head) known += (known.empty() ? "" : ", ") + printable(name, 60);
+  fail(ErrorCode::invalid_argument, path + ": has no column '" + wanted + "' (columns: " + printable(known, 400) + ")");
+}
+
+const std::string& field(const Row& row, size_t column, const std::string& path) {
+  if (column < row.fields.size()) return row.fields[column];
+  fail(ErrorCode::format, at_line(path, row.line) + ": has " + std::to_string(row.fields.size()) + " fields, column " +
+                              std::to_string(column) + " is missing");
+}
+
+}  // namespace
+
+LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns& columns) {
+  const std::vector<Row> rows = read_rows(path);
+  if (rows.size() < 2) fail(ErrorCode::format, path + ": has no rows of texts below the column names");
+  const std::vector<std::string>& head = rows[0].fields;
+  if (head.empty()) fail(ErrorCode::format, path + ": has no columns");
+  const size_t text = find_column(head, columns.text, kTextNames, path).value_or(0);
+  const std::optional<size_t> pair = find_column(head, columns.pair, kPairNames, path);
+  const std::optional<size_t> label = find_column(head, columns.label, kLabelNames, path);
+  LabelledTexts data;
+  for (auto row = rows.begin() + 1; row != rows.end(); ++row) {
+    data.inputs.push_back({.text = field(*row, text, path)});
+    if (pair) data.inputs.back().pair = field(*row, *pair, path);
+    if (label) data.labels.push_back(field(*row, *label, path));
+  }
+  return data;
+}
+
+}  // namespace nibble

@@ -1,0 +1,74 @@
+// Files of labelled texts: three kinds, columns by name and number, and what is wrong with a file by its line.
+#include <gtest/gtest.h>
+
+#include "nibble/classify.h"
+#include "support/files.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+std::vector<std::string> texts_of(const LabelledTexts& data) {
+  std::vector<std::string> texts;
+  for (const TextInput& input : data.inputs) texts.push_back(input.pair ? input.text + "|" + *input.pair : input.text);
+  return texts;
+}
+
+LabelledTexts read(const std::string& name, const std::string& content, const LabelledColumns& columns = {}) {
+  const TempFolder folder;
+  return read_labelled_texts(folder.write(name, content).string(), columns);
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(LabelledTexts, ReadsTabSeparatedLines) {
+  const LabelledTexts data = read("d.tsv", "\xef\xbb\xbftext\tlabel\r\n\"so\" good \t1\r\n\r\nbad\t0");
+  EXPECT_EQ(texts_of(data), (Strings{"\"so\" good ", "bad"}));
+  EXPECT_EQ(data.labels, (Strings{"1", "0"}));
+}
+
+TEST(LabelledTexts, ReadsQuotedCsv) {
+  const LabelledTexts data =
+      read("d.csv", "id,sentence,label\n1,\"a, \"\"b\"\"\nand c\",pos\r\n2,plain,neg\n\n3,\"\",\"neg\"\n");
+  EXPECT_EQ(texts_of(data), (Strings{"a, \"b\"\nand c", "plain", ""}));
+  EXPECT_EQ(data.labels, (Strings{"pos", "neg", "neg"}));
+}
+
+TEST(LabelledTexts, ReadsJsonLines) {
+  const LabelledTexts data = read("d.jsonl",
+                                  "{\"idx\": 0.5, \"sentence1\": \"a\\tb\", \"sentence2\": \"c\", \"label\": 2}\n"
+                                  "{\"label\": \"x\", \"sentence2\": \"e\", \"sentence1\": \"d\"}\n");
+  EXPECT_EQ(texts_of(data), (Strings{"a\tb|c", "d|e"}));
+  EXPECT_EQ(data.labels, (Strings{"2", "x"}));
+}
+
+TEST(LabelledTexts, FindsColumnsByNameAndNumber) {
+  const std::string file = "a\tb\tc\n1\t2\t3\n";
+  EXPECT_EQ(texts_of(read("d.tsv", file)), Strings{"1"});
+  EXPECT_TRUE(read("d.tsv", file).labels.empty());
+  const LabelledTexts chosen = read("d.tsv", file, {.text = "c", .pair = "0", .label = "1"});
+  EXPECT_EQ(texts_of(chosen), Strings{"3|1"});
+  EXPECT_EQ(chosen.labels, Strings{"2"});
+  expect_error(ErrorCode::invalid_argument, "has no column 'd' (columns: a, b, c)",
+               [&] { read("d.tsv", file, {.label = "d"}); });
+  expect_error(ErrorCode::invalid_argument, "has no column '3'", [&] { read("d.tsv", file, {.text = "3"}); });
+}
+
+TEST(LabelledTexts, NameTheLineThatIsWrong) {
+  const auto broken = [](const std::string& name, const std::string& content, const std::string& fragment) {
+    expect_error(ErrorCode::format, fragment, [&] { read(name, content); });
+  };
+  broken("d.tsv", "", "has no rows of texts");
+  broken("d.tsv", "text\tlabel\n", "has no rows of texts");
+  broken("d.tsv", "text\tlabel\nfine\t1\nalone\n", "d.tsv: line 3: has 1 fields, column 1 is missing");
+  broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv: line 4: a quoted field does not end");
+  broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv: line 2: text after a quoted field");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": 1.5}\n", "d.jsonl: line 2: text: found");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl: line 2: has no \"text\"");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl: line 2");
+  broken("d.jsonl", "{\"n\": 1.5}\n", "has no columns");
+}
+
+}  // namespace
+}  // namespace nibble
