@@ -143,7 +143,7 @@ int main(int argc, char** argv) {
   using namespace nibble;
   benchmark::AddCustomContext("DRAM read, 1 thread", std::to_string(bench::dram_read_gbs()) + " GB/s");
   for (const Kernels& table : supported_kernels()) {
-    const double peak = bench::fma_peak_gflops(table.isa);
+    const double peak = bench::dot_peak_gops(table.isa, 32);
     if (peak > 0) benchmark::AddCustomContext("FMA peak, " + std::string(table.isa), std::to_string(peak) + " GFLOP/s");
     bench::register_table(table, peak);
   }

@@ -64,24 +64,75 @@ __attribute__((target("avx512f"))) void fma_rounds_avx512() {
     }
   }
 }
+
+__attribute__((target("avx2"))) void i8_rounds_avx2() {
+  __m256i sums[kChains] = {};
+  const __m256i x = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(sum, x), ones));
+      asm volatile("" : "+x"(sum));
+    }
+  }
+}
+
+__attribute__((target("avx2"))) void i16_rounds_avx2() {
+  __m256i sums[kChains] = {};
+  const __m256i x = _mm256_set1_epi16(3);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(sum, x));
+      asm volatile("" : "+x"(sum));
+    }
+  }
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void i8_rounds_avx512() {
+  __m512i sums[kChains] = {};
+  const __m512i x = _mm512_set1_epi8(3);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m512i& sum : sums) {
+      sum = _mm512_dpbusd_epi32(sum, x, x);
+      asm volatile("" : "+v"(sum));
+    }
+  }
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void i16_rounds_avx512() {
+  __m512i sums[kChains] = {};
+  const __m512i x = _mm512_set1_epi16(3);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m512i& sum : sums) {
+      sum = _mm512_dpwssd_epi32(sum, x, x);
+      asm volatile("" : "+v"(sum));
+    }
+  }
+}
 #endif
 
 }  // namespace
 
-double fma_peak_gflops([[maybe_unused]] std::string_view isa) {
+double dot_peak_gops([[maybe_unused]] std::string_view isa, [[maybe_unused]] int bits) {
 #if defined(__x86_64__)
   struct Row {
     std::string_view isa;
-    int64_t lanes;
+    int bits;
+    int64_t products;
     void (*rounds)();
   };
-  constexpr Row kRows[] = {{"avx2", 8, fma_rounds_avx2}, {"avx512", 16, fma_rounds_avx512}};
+  constexpr Row kRows[] = {{"avx2", 32, 8, fma_rounds_avx2},  {"avx512", 32, 16, fma_rounds_avx512},
+                           {"avx2", 8, 32, i8_rounds_avx2},   {"avx512", 8, 64, i8_rounds_avx512},
+                           {"avx2", 16, 16, i16_rounds_avx2}, {"avx512", 16, 32, i16_rounds_avx512}};
   const auto& tables = supported_kernels();
   for (const Row& row : kRows) {
     const bool available =
         std::any_of(tables.begin(), tables.end(), [&](const Kernels& k) { return k.isa == row.isa; });
-    if (row.isa == isa && available) {
-      return static_cast<double>(kRounds * kChains * row.lanes * 2) / best_seconds(row.rounds) / 1e9;
+    if (row.isa == isa && row.bits == bits && available) {
+      return static_cast<double>(kRounds * kChains * row.products * 2) / best_seconds(row.rounds) / 1e9;
     }
   }
 #endif

@@ -4,9 +4,9 @@
 
 namespace nibble::bench {
 
-/// Independent fused multiply-adds in registers, 10^9 operations per second (a multiply-add is two). 0 for an
-/// instruction set that has none ("scalar") or that this processor lacks.
-double fma_peak_gflops(std::string_view isa);
+/// Independent sums of products of f32 (fused multiply-adds), i16 or i8 in registers, 10^9 operations per second (a
+/// product and its sum are two). 0 for an instruction set that has none ("scalar") or that this processor lacks.
+double dot_peak_gops(std::string_view isa, int bits);
 
 /// Reading 512 MiB of huge-page memory in four streams, 10^9 bytes per second.
 double dram_read_gbs();

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/packed4.h"
+
 namespace nibble {
 
 /// y[t * ldy + r] = sum over k of x[t * ldx + k] * w[r * ldw + k], for t < tokens, r < rows.
@@ -32,6 +34,30 @@ struct MatmulI8 {
   int64_t ldx, ldw, ldy;
 };
 
+/// The product of matmul_f32 over weights of 16 bits (f16 or bf16, by the function's name), widened as they are read.
+/// Any number of tokens is right; up to 4 are fast, limited by reading w once from memory.
+struct MatvecHalf {
+  const float* x;
+  const uint16_t* w;
+  float* y;
+  int64_t tokens, rows, k;
+  int64_t ldx, ldw, ldy;
+};
+
+/// The same over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) * k) of what
+/// decode_4bit describes, and the values multiplied are exactly those that it gives. Fast, for up to 4 tokens, when
+/// first and k are multiples of block.
+struct Matvec4Bit {
+  const float* x;
+  const uint8_t* packed;
+  const float* absmax;
+  const float* levels;  // 16, by code
+  float* y;
+  int64_t first, block;
+  int64_t tokens, rows, k;
+  int64_t ldx, ldy;
+};
+
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
 /// ascending order with the code of each interval.
 struct Codebook4 {
@@ -46,6 +72,20 @@ struct Kernels {
 
   void (*matmul_f32)(const MatmulF32&) noexcept = nullptr;
   void (*matmul_i8)(const MatmulI8&) noexcept = nullptr;
+  void (*matvec_f16)(const MatvecHalf&) noexcept = nullptr;
+  void (*matvec_bf16)(const MatvecHalf&) noexcept = nullptr;
+  void (*matvec_4bit)(const Matvec4Bit&) noexcept = nullptr;
+
+  // Packed 4-bit weights: see packed4.h.
+  void (*pack_4bit)(const Pack4&) noexcept = nullptr;
+  /// out: [rows, w.k], the floats that decode_4bit gives for the stored weights.
+  void (*decode_packed4)(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept = nullptr;
+  void (*activations4_i8)(const Activations4&) noexcept = nullptr;
+  void (*activations4_i16)(const Activations4&) noexcept = nullptr;
+  void (*activations4_f32)(const Activations4&) noexcept = nullptr;
+  void (*matmul_packed4_i8)(const MatmulPacked4&) noexcept = nullptr;
+  void (*matmul_packed4_i16)(const MatmulPacked4&) noexcept = nullptr;
+  void (*matmul_packed4_f32)(const MatmulPacked4&) noexcept = nullptr;
 
   // Conversions, round to nearest even, as core/dtype.h does them one by one.
   void (*f16_to_f32)(const uint16_t* src, float* dst, int64_t count) noexcept = nullptr;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/dtype.h"
+#include "kernels/scalar_packed4.h"
 #include "kernels/tables.h"
 
 namespace nibble {
@@ -33,6 +34,17 @@ void matmul_i8(const MatmulI8& a) noexcept {
   }
 }
 
+template <auto widen>
+void matvec_half(const MatvecHalf& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * widen(a.w[r * a.ldw + k]);
+      a.y[t * a.ldy + r] = sum;
+    }
+  }
+}
+
 template <auto convert, class From, class To>
 void convert_all(const From* src, To* dst, int64_t count) noexcept {
   for (int64_t i = 0; i < count; ++i) dst[i] = convert(src[i]);
@@ -43,6 +55,20 @@ void decode_4bit(const uint8_t* packed, const float* absmax, const float* levels
   for (int64_t i = first; i < first + count; ++i) {
     const int byte = packed[i / 2];
     out[i - first] = levels[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax[i / block];
+  }
+}
+
+void matvec_4bit(const Matvec4Bit& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      float sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) {
+        float w = 0;
+        decode_4bit(a.packed, a.absmax, a.levels, a.first + r * a.k + k, 1, a.block, &w);
+        sum += a.x[t * a.ldx + k] * w;
+      }
+      a.y[t * a.ldy + r] = sum;
+    }
   }
 }
 
@@ -120,6 +146,17 @@ constinit const Kernels kScalarKernels = {
     .supported = always,
     .matmul_f32 = matmul_f32,
     .matmul_i8 = matmul_i8,
+    .matvec_f16 = matvec_half<nibble::f16_to_f32>,
+    .matvec_bf16 = matvec_half<nibble::bf16_to_f32>,
+    .matvec_4bit = matvec_4bit,
+    .pack_4bit = scalar::pack_4bit,
+    .decode_packed4 = scalar::decode_packed4,
+    .activations4_i8 = scalar::activations4_i8,
+    .activations4_i16 = scalar::activations4_i16,
+    .activations4_f32 = scalar::activations4_f32,
+    .matmul_packed4_i8 = scalar::matmul_packed4_i8,
+    .matmul_packed4_i16 = scalar::matmul_packed4_i16,
+    .matmul_packed4_f32 = scalar::matmul_packed4_f32,
     .f16_to_f32 = convert_all<nibble::f16_to_f32>,
     .bf16_to_f32 = convert_all<nibble::bf16_to_f32>,
     .f32_to_f16 = convert_all<nibble::f32_to_f16>,

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/tables.h"
 
@@ -164,6 +165,7 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
+  static constexpr bool kPrefetch = false;
   static constexpr int kTokens = 3;  // 12 accumulators, 3 vectors of x and one of w: all 16 registers
 
   static Term term(const float*, int64_t) noexcept { return {}; }
@@ -182,6 +184,19 @@ struct MatmulF32Steps {
   static NIBBLE_INLINE void sum4(Acc a, Acc b, Acc c, Acc d, float* y) noexcept { _mm_storeu_ps(y, sums(a, b, c, d)); }
 };
 
+// As MatmulF32Steps; the widening instructions may make NaNs quiet, which no sum can show.
+template <__m256 (*widen)(__m128i)>
+struct MatvecHalfSteps : MatmulF32Steps {
+  using Args = MatvecHalf;
+  using In = uint16_t;
+  static constexpr bool kPrefetch = true;
+  template <class Lanes>
+  static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
+    return widen(load(p, lanes));
+  }
+};
+NIBBLE_INLINE F widen_f16_number(__m128i halves) noexcept { return _mm256_cvtph_ps(halves); }
+
 // Bytes are widened to 16 bits and multiplied in pairs: |a * b + c * d| <= 2^15 fits 32 bits, so all sums are exact.
 struct MatmulI8Steps {
   using Args = MatmulI8;
@@ -192,6 +207,7 @@ struct MatmulI8Steps {
     size_t count;
   };
   static constexpr int64_t kStep = 16;
+  static constexpr bool kPrefetch = false;
   static constexpr int kTokens = 2;
 
   static Term term(const int8_t*, int64_t) noexcept { return {}; }
@@ -232,19 +248,33 @@ NIBBLE_INLINE Levels load_levels(const float* levels, float scale) noexcept {
   return {_mm256_loadu_ps(levels) * all(scale), _mm256_loadu_ps(levels + 8) * all(scale)};
 }
 
+constexpr int kRows4 = 2;  // with 4 tokens 8 accumulators; 16 would not stay in registers
+using Codes = const uint8_t*;
+
+NIBBLE_INLINE Codes load_codes(const uint8_t* packed) noexcept { return packed; }
+
 // Eight codes are four bytes; each lane shifts its own down to bit 0. The lookups use the low three bits only, and the
 // fourth chooses between them.
-NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float* out) noexcept {
+template <int Part>
+NIBBLE_INLINE F lookup(Codes packed, const Levels& levels) noexcept {
   const __m256i shifts = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    int32_t eight;
-    std::memcpy(&eight, packed + 4 * j, 4);
-    const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
-    const F low = _mm256_permutevar8x32_ps(levels.low, codes);
-    const F high = _mm256_permutevar8x32_ps(levels.high, codes);
-    _mm256_storeu_ps(out + 8 * j, _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28))));
-  }
+  int32_t eight;
+  std::memcpy(&eight, packed + 4 * Part, 4);
+  const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
+  const F low = _mm256_permutevar8x32_ps(levels.low, codes);
+  const F high = _mm256_permutevar8x32_ps(levels.high, codes);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+}
+template <int Part>
+NIBBLE_INLINE F load_group(const float* x) noexcept {
+  return _mm256_loadu_ps(x + 8 * Part);
+}
+
+NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float* out) noexcept {
+  _mm256_storeu_ps(out, lookup<0>(packed, levels));
+  _mm256_storeu_ps(out + 8, lookup<1>(packed, levels));
+  _mm256_storeu_ps(out + 16, lookup<2>(packed, levels));
+  _mm256_storeu_ps(out + 24, lookup<3>(packed, levels));
 }
 
 struct SearchTree {
@@ -294,9 +324,15 @@ NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, ui
   _mm_storeu_si128(reinterpret_cast<__m128i*>(packed), ordered);
 }
 
+#include "kernels/activations4-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
 #include "kernels/x86/matmul-inl.h"
+#include "kernels/x86/matvec4-inl.h"
+#include "kernels/x86/packed4_avx2-inl.h"
+#include "kernels/x86/packed4_tiles-inl.h"
+// The following uses all of the above.
+#include "kernels/x86/activations4_avx2-inl.h"
 
 // The thresholds as a heap: node 1 is the middle one, the children of node n are 2n (values not above) and 2n + 1.
 // Four steps from node 1 end at 16 + interval.
@@ -333,6 +369,14 @@ constinit const Kernels kAvx2Kernels = {
     .supported = supported,
     .matmul_f32 = matmul<MatmulF32Steps>,
     .matmul_i8 = matmul<MatmulI8Steps>,
+    .matvec_f16 = matmul<MatvecHalfSteps<widen_f16_number>>,
+    .matvec_bf16 = matmul<MatvecHalfSteps<widen_bf16>>,
+    .matvec_4bit = matvec_4bit,
+    .activations4_i8 = activations4_i8,
+    .activations4_i16 = activations4_i16,
+    .matmul_packed4_i8 = matmul_packed4<PackedI8>,
+    .matmul_packed4_i16 = matmul_packed4<PackedI16>,
+    .matmul_packed4_f32 = matmul_packed4<PackedF32>,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,
     .f32_to_f16 = f32_to_f16,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "kernels/tables.h"
 
@@ -139,6 +140,7 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
+  static constexpr bool kPrefetch = false;
   static constexpr int kTokens = 6;  // 24 accumulators, 6 vectors of x and one of w, of 32 registers
 
   static Term term(const float*, int64_t) noexcept { return {}; }
@@ -157,6 +159,20 @@ struct MatmulF32Steps {
   static NIBBLE_INLINE void sum4(Acc a, Acc b, Acc c, Acc d, float* y) noexcept { _mm_storeu_ps(y, sums(a, b, c, d)); }
 };
 
+// As MatmulF32Steps; the widening instructions may make NaNs quiet, which no sum can show.
+template <__m512 (*widen)(__m256i)>
+struct MatvecHalfSteps : MatmulF32Steps {
+  using Args = MatvecHalf;
+  using In = uint16_t;
+  static constexpr bool kPrefetch = true;
+  static constexpr int kTokens = 4;
+  template <class Lanes>
+  static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
+    return widen(load(p, lanes));
+  }
+};
+NIBBLE_INLINE F widen_f16_number(__m256i halves) noexcept { return _mm512_cvtph_ps(halves); }
+
 // VNNI multiplies unsigned by signed bytes. w + 128 is unsigned, and sum x (w + 128) - 128 sum x is the product; what
 // overflows on the way wraps around and back, so the result is exact.
 struct MatmulI8Steps {
@@ -168,6 +184,7 @@ struct MatmulI8Steps {
     __mmask64 mask;
   };
   static constexpr int64_t kStep = 64;
+  static constexpr bool kPrefetch = false;
   static constexpr int kTokens = 5;
 
   static Term term(const int8_t* x, int64_t count) noexcept {
@@ -223,9 +240,30 @@ NIBBLE_INLINE void decode_32(const uint8_t* packed, Levels levels, float* out) n
   _mm512_storeu_ps(out + 16, _mm512_permutexvar_ps(_mm512_srlv_epi32(second, shifts), levels));
 }
 
+// Lane l holds byte l: the code of value 2l above that of value 2l + 1.
+constexpr int kRows4 = 4;  // with 4 tokens 16 accumulators
+using Codes = __m512i;
+
+NIBBLE_INLINE Codes load_codes(const uint8_t* packed) noexcept {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed)));
+}
+template <int Part>
+NIBBLE_INLINE F lookup(Codes codes, Levels levels) noexcept {  // looks at the low four bits
+  return _mm512_permutexvar_ps(Part == 0 ? _mm512_srli_epi32(codes, 4) : codes, levels);
+}
+template <int Part>
+NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even values, part 1: the odd ones
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i order = Part == 0 ? even : _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return _mm512_permutex2var_ps(_mm512_loadu_ps(x), order, _mm512_loadu_ps(x + 16));
+}
+
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
 #include "kernels/x86/matmul-inl.h"
+#include "kernels/x86/matvec4-inl.h"
+#include "kernels/x86/packed4_avx512-inl.h"
+#include "kernels/x86/packed4_tiles-inl.h"
 
 }  // namespace
 
@@ -234,6 +272,12 @@ constinit const Kernels kAvx512Kernels = {
     .supported = supported,
     .matmul_f32 = matmul<MatmulF32Steps>,
     .matmul_i8 = matmul<MatmulI8Steps>,
+    .matvec_f16 = matmul<MatvecHalfSteps<widen_f16_number>>,
+    .matvec_bf16 = matmul<MatvecHalfSteps<widen_bf16>>,
+    .matvec_4bit = matvec_4bit,
+    .matmul_packed4_i8 = matmul_packed4<PackedI8>,
+    .matmul_packed4_i16 = matmul_packed4<PackedI16>,
+    .matmul_packed4_f32 = matmul_packed4<PackedF32>,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,
     .f32_to_f16 = f32_to_f16,

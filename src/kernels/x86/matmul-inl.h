@@ -5,15 +5,15 @@
 // M::kStep. A tile is 4 rows by up to M::kTokens tokens; every smaller tile does the same to each accumulator, so an
 // output depends neither on its place in a tile nor on how many rows and tokens there are.
 //
-// M has: Args, In, Out, Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
+// M has: Args, In (weights), Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
 // start(term); load_w and load_x (Whole or part); mac(w, x, acc); part(count), the mask of the last step;
 // sum(acc); sum4(acc, acc, acc, acc) -> four Out, each added up in the order of sum.
 
 constexpr int kTileRows = 4;
 constexpr int64_t kRowBlockBytes = 256 << 10;  // rows that stay in the second-level cache while all tokens pass by
 
-template <class M, int R, int T, class Lanes>
-NIBBLE_INLINE void step(const typename M::In* w, int64_t ldw, const typename M::In* x, int64_t ldx, Lanes lanes,
+template <class M, int R, int T, class X, class Lanes>
+NIBBLE_INLINE void step(const typename M::In* w, int64_t ldw, const X* x, int64_t ldx, Lanes lanes,
                         typename M::Acc (&acc)[R][T]) noexcept {
   decltype(M::load_x(x, lanes)) xs[T];
 #pragma GCC unroll 8
@@ -21,6 +21,7 @@ NIBBLE_INLINE void step(const typename M::In* w, int64_t ldw, const typename M::
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const auto ws = M::load_w(w + r * ldw, lanes);
+    if constexpr (M::kPrefetch) _mm_prefetch(w + (r + R) * ldw, _MM_HINT_T1);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) acc[r][t] = M::mac(ws, xs[t], acc[r][t]);
   }

@@ -1,0 +1,210 @@
+// Products of a few tokens with weights in memory, as in generation: 10^9 bytes of weights per second, and the share of
+// what a plain read of the same memory reaches. Kernels and the read take turns in short samples. One thread is
+// measured in processor time and several by the clock, where the best sample, unlike the median, is one that nothing
+// disturbed.
+//   bench_decode [part of a name, such as "packed i8" or "matvec_f16 avx2"]
+#include <fmt/core.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/parallel.h"
+#include "kernels/kernels.h"
+
+namespace nibble::bench {
+namespace {
+
+constexpr size_t kMemory = size_t{384} << 20;  // far beyond any cache; the matrices are places in it
+constexpr int kRounds = 41;
+constexpr size_t kBytesPerSample = size_t{12} << 20;
+
+struct Shape {
+  int64_t rows, k;
+};
+
+// Rows [begin, end) of a product whose weights begin at w.
+using Product = std::function<void(const std::byte* w, int64_t begin, int64_t end)>;
+
+struct Candidate {
+  std::string name;
+  size_t bytes;
+  int64_t rows;
+  Product product;
+  std::vector<double> gbs = {};
+};
+
+std::shared_ptr<Buffer> weights() {
+  auto memory = Buffer::allocate(kMemory);
+  std::mt19937 random(1);
+  auto* words = reinterpret_cast<uint32_t*>(memory->data());
+  // Whatever they are read as (4-bit codes, f16, bf16 or f32), no NaN and no infinity: the exponent's top bit is 0.
+  for (size_t i = 0; i < kMemory / 4; ++i) words[i] = static_cast<uint32_t>(random()) & 0xbbffbbffu;
+  return memory;
+}
+
+double seconds_now(int threads) {
+  timespec now{};
+  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Reads the next of the matrices that fit the memory each time, so that none is in a cache.
+double sample_gbs(const Candidate& c, const Buffer& memory, size_t& position) {
+  const size_t calls = std::max<size_t>(1, kBytesPerSample / c.bytes);
+  const double start = seconds_now(thread_count());
+  for (size_t i = 0; i < calls; ++i) {
+    if (position + c.bytes > memory.size()) position = 0;
+    const std::byte* w = memory.data() + position;
+    parallel_for(c.rows, 16, [&](int64_t begin, int64_t end) { c.product(w, begin, end); });
+    position += (c.bytes + 63) / 64 * 64;
+  }
+  return static_cast<double>(calls * c.bytes) / (seconds_now(thread_count()) - start) / 1e9;
+}
+
+// Four streams of 4 KiB pieces by the absmax kernel, which does nothing else.
+float read_all(const std::byte* w, size_t bytes) {
+  constexpr size_t kStreams = 4, kPiece = 1024;
+  const auto* x = reinterpret_cast<const float*>(w);
+  const size_t count = bytes / sizeof(float) / kStreams;
+  float largest = 0;
+  for (size_t i = 0; i < count; i += kPiece) {
+    const auto piece = static_cast<int64_t>(std::min(kPiece, count - i));
+    for (size_t s = 0; s < kStreams; ++s) largest = std::max(largest, kernels().absmax(x + s * count + i, piece));
+  }
+  return largest;
+}
+
+// What the products share. x: [8, k], y: [8, rows].
+struct Operands {
+  Shape shape;
+  std::vector<float> x, y, levels;
+  Levels4 rounded = make_levels4(levels.data());
+};
+
+Candidate half_product(const Kernels& table, const char* name, void (*kernel)(const MatvecHalf&) noexcept, Operands& o,
+                       int64_t tokens) {
+  const Shape s = o.shape;
+  return {fmt::format("{} {} x{}", name, table.isa, tokens), static_cast<size_t>(2 * s.rows * s.k), s.rows,
+          [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+            kernel({o.x.data(), reinterpret_cast<const uint16_t*>(w) + begin * s.k, o.y.data() + begin, tokens,
+                    end - begin, s.k, s.k, s.k, s.rows});
+          }};
+}
+
+// Codes, then absmax, one behind the other: 4.5 bits per weight.
+Candidate stored_product(const Kernels& table, Operands& o, int64_t tokens) {
+  const Shape s = o.shape;
+  return {fmt::format("matvec_4bit {} x{}", table.isa, tokens), static_cast<size_t>(s.rows * s.k / 16 * 9), s.rows,
+          [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+            const auto* packed = reinterpret_cast<const uint8_t*>(w);
+            const auto* absmax = reinterpret_cast<const float*>(packed + s.rows * s.k / 2);
+            table.matvec_4bit({o.x.data(), packed, absmax, o.levels.data(), o.y.data() + begin, begin * s.k, 64, tokens,
+                               end - begin, s.k, s.k, s.rows});
+          }};
+}
+
+// The same through a decoded tile of 16 rows, which is what there is for a format without a product of its own.
+Candidate decoded_product(const Kernels& table, Operands& o, int64_t tokens) {
+  const Shape s = o.shape;
+  return {fmt::format("decode_4bit + matmul_f32 {} x{}", table.isa, tokens), static_cast<size_t>(s.rows * s.k / 16 * 9),
+          s.rows, [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+            static thread_local std::vector<float> tile;
+            tile.resize(static_cast<size_t>(16 * s.k));
+            const auto* packed = reinterpret_cast<const uint8_t*>(w);
+            const auto* absmax = reinterpret_cast<const float*>(packed + s.rows * s.k / 2);
+            for (int64_t r = begin; r < end; r += 16) {
+              const int64_t rows = std::min<int64_t>(16, end - r);
+              table.decode_4bit(packed, absmax, o.levels.data(), r * s.k, rows * s.k, 64, tile.data());
+              table.matmul_f32({o.x.data(), tile.data(), o.y.data() + r, tokens, rows, s.k, s.k, s.k, s.rows});
+            }
+          }};
+}
+
+struct Precision {
+  const char* name;
+  int64_t block_words;
+  void (*Kernels::*activations)(const Activations4&) noexcept;
+  void (*Kernels::*multiply)(const MatmulPacked4&) noexcept;
+};
+constexpr Precision kPrecisions[] = {
+    {"i8", kWordsI8, &Kernels::activations4_i8, &Kernels::matmul_packed4_i8},
+    {"i16", kWordsI16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16},
+    {"f32", kWordsF32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32},
+};
+
+// 4.25 bits per weight; the activations are prepared outside the time.
+Candidate packed_product(const Kernels& table, const Precision& p, Operands& o, int64_t tokens) {
+  const Shape s = o.shape;
+  auto panels = std::make_shared<std::vector<uint32_t>>(panel_words(tokens, s.k, p.block_words));
+  (table.*p.activations)({o.x.data(), panels->data(), tokens, s.k, s.k});
+  return {fmt::format("packed {} {} x{}", p.name, table.isa, tokens),
+          static_cast<size_t>(packed4_bytes(s.rows, s.k, 2)), s.rows,
+          [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+            const Packed4 all{reinterpret_cast<const uint8_t*>(w), &o.rounded, s.rows, s.k, 2};
+            (table.*p.multiply)({packed4_rows(all, begin, end), panels->data(), o.y.data() + begin, tokens, s.rows});
+          }};
+}
+
+std::vector<Candidate> candidates(Operands& o) {
+  const Shape s = o.shape;
+  const auto read_bytes = static_cast<size_t>(2 * s.rows * s.k);
+  std::vector<Candidate> all = {{"read", read_bytes, 64, [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+                                   const size_t part = read_bytes / 64;
+                                   o.y[static_cast<size_t>(begin)] = read_all(w + part * static_cast<size_t>(begin),
+                                                                              part * static_cast<size_t>(end - begin));
+                                 }}};
+  for (const Kernels& table : supported_kernels()) {
+    if (table.isa == "scalar") continue;
+    for (const int64_t tokens : {1, 4}) {
+      all.push_back(half_product(table, "matvec_f16", table.matvec_f16, o, tokens));
+      all.push_back(half_product(table, "matvec_bf16", table.matvec_bf16, o, tokens));
+      all.push_back(stored_product(table, o, tokens));
+      all.push_back(decoded_product(table, o, tokens));
+    }
+    for (const Precision& p : kPrecisions) {
+      for (const int64_t tokens : {1, 2, 4, 8}) all.push_back(packed_product(table, p, o, tokens));
+    }
+  }
+  return all;
+}
+
+void measure(Shape shape, const Buffer& memory, const std::string& filter) {
+  Operands o{shape, std::vector<float>(static_cast<size_t>(8 * shape.k), 0.5f),
+             std::vector<float>(static_cast<size_t>(8 * shape.rows)), std::vector<float>(16, 0.25f)};
+  for (const int threads : {1, 2}) {
+    set_thread_count(threads);
+    std::vector<Candidate> all = candidates(o);
+    std::erase_if(all,
+                  [&](const Candidate& c) { return c.name != "read" && c.name.find(filter) == std::string::npos; });
+    size_t position = 0;
+    for (int round = 0; round < kRounds; ++round) {
+      for (Candidate& c : all) c.gbs.push_back(sample_gbs(c, memory, position));
+    }
+    for (Candidate& c : all) std::sort(c.gbs.begin(), c.gbs.end());
+    for (const Candidate& c : all) {
+      const double best = c.gbs.back(), median = c.gbs[kRounds / 2];
+      fmt::print("{:>5} x {:<5} {} thread{}  {:<36} {:6.1f} GB/s best {:6.1f} median  {:5.2f} {:5.2f} of the read\n",
+                 shape.rows, shape.k, threads, threads == 1 ? " " : "s", c.name, best, median,
+                 best / all.front().gbs.back(), median / all.front().gbs[kRounds / 2]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble::bench
+
+int main(int argc, char** argv) {
+  using namespace nibble::bench;
+  const auto memory = weights();
+  for (const Shape shape :
+       {Shape{576, 576}, Shape{1536, 576}, Shape{576, 1536}, Shape{4096, 4096}, Shape{11008, 4096}}) {
+    measure(shape, *memory, argc > 1 ? argv[1] : "");
+  }
+}

@@ -1,0 +1,95 @@
+// Activations of packed 4-bit weights on AVX2. Included after activations4-inl.h and float-inl.h inside the target
+// region and anonymous namespace. No include guard and no includes: not a header of its own.
+
+constexpr int kVectors = 8;  // of a block
+
+struct InputBlock {
+  F x[kVectors];
+  float largest;
+};
+
+NIBBLE_INLINE InputBlock load_block(const float* x) noexcept {
+  InputBlock block;
+  Magnitudes largest = magnitudes(all(0));
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    block.x[i] = _mm256_loadu_ps(x + i * kLanes);
+    largest = larger(largest, magnitudes(block.x[i]));
+  }
+  block.largest = max_of(largest);
+  return block;
+}
+
+NIBBLE_INLINE float largest_mean_of_neighbours(const InputBlock& block) noexcept {
+  F largest = all(0);
+#pragma GCC unroll 4
+  for (int i = 0; i < kVectors; i += 2) {
+    const F first = _mm256_castsi256_ps(magnitudes(block.x[i])) * all(0.5f);
+    const F second = _mm256_castsi256_ps(magnitudes(block.x[i + 1])) * all(0.5f);
+    largest = larger(largest, _mm256_hadd_ps(first, second));
+  }
+  return max_of(largest);
+}
+
+NIBBLE_INLINE __m256i steps(F x, float multiplier) noexcept { return _mm256_cvtps_epi32(x * all(multiplier)); }
+
+// 32 values as bytes, in order.
+NIBBLE_INLINE __m256i to_bytes(const F* x, float multiplier) noexcept {
+  const __m256i first = _mm256_packs_epi32(steps(x[0], multiplier), steps(x[1], multiplier));
+  const __m256i second = _mm256_packs_epi32(steps(x[2], multiplier), steps(x[3], multiplier));
+  return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+NIBBLE_INLINE int32_t sum_of_bytes(__m256i a, __m256i b) noexcept {
+  const __m256i ones = _mm256_set1_epi8(1);
+  const __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(ones, a), _mm256_maddubs_epi16(ones, b));
+  const __m256i sums = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+
+NIBBLE_INLINE uint32_t bits_of(float x) noexcept {
+  uint32_t result;
+  std::memcpy(&result, &x, sizeof result);
+  return result;
+}
+
+// What follows from a block that is not finite: values of 0 and a scale of NaN.
+NIBBLE_INLINE void put_nan_block(Column out, int64_t words, int64_t block_words) noexcept {
+  for (int64_t d = 0; d < block_words; ++d) put(out, d, 0);
+  put(out, words, bits_of(std::numeric_limits<float>::quiet_NaN()));
+}
+
+void quantize_block_i8(const float* x, Column out) noexcept {
+  const InputBlock block = load_block(x);
+  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, 16, kWordsI8);
+  const float multiplier = multiplier_i8(block.largest, largest_mean_of_neighbours(block));
+  const __m256i first = to_bytes(block.x, multiplier), second = to_bytes(block.x + 4, multiplier);
+  alignas(32) uint32_t words[16];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(words), first);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(words + 8), second);
+  for (int64_t d = 0; d < 16; ++d) put(out, d, words[d]);
+  put(out, 16, bits_of(1.0f / multiplier));
+  put(out, 17, static_cast<uint32_t>(-kLevelBias * sum_of_bytes(first, second)));
+}
+
+void quantize_block_i16(const float* x, Column out) noexcept {
+  const InputBlock block = load_block(x);
+  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, 32, kWordsI16);
+  const float multiplier = multiplier_i16(block.largest);
+  alignas(16) uint32_t words[32];
+  for (int i = 0; i < kVectors; ++i) {
+    // In each half, values 2 and 3 above values 0 and 1.
+    const __m256i values = steps(block.x[i], multiplier);
+    const __m256i above = _mm256_slli_epi32(_mm256_shuffle_epi32(values, 0xee), 16);
+    const __m256i pairs = _mm256_or_si256(_mm256_and_si256(values, _mm256_set1_epi32(0xffff)), above);
+    const __m256i packed = _mm256_permute4x64_epi64(pairs, 0x08);
+    _mm_store_si128(reinterpret_cast<__m128i*>(words + 4 * i), _mm256_castsi256_si128(packed));
+  }
+  for (int64_t d = 0; d < 32; ++d) put(out, d, words[d]);
+  put(out, 32, bits_of(1.0f / multiplier));
+}
+
+void activations4_i8(const Activations4& a) noexcept { for_blocks(a, kWordsI8, quantize_block_i8); }
+void activations4_i16(const Activations4& a) noexcept { for_blocks(a, kWordsI16, quantize_block_i16); }

@@ -1,0 +1,135 @@
+// Products over packed 4-bit weights (packed4.h), for whatever arithmetic M an instruction set has. Included inside its
+// target region and anonymous namespace. No include guard and no includes: not a header of its own.
+//
+// A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the blocks are kept in memory, in the
+// first-level cache: one load and one store per 1024 products.
+//
+// The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; scaled_add(value, scales, sums) in
+// place; load_scales(record, bytes). M has: kWords, the words of a block of activations; kSteps, the words of a
+// line; kExact (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) ->
+// Rows; start(after, n), from what follows the words; dot(weights, x, acc), x being one word; value(acc, after, n) ->
+// Rows of floats.
+
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kLines = 8;
+constexpr int64_t kCodeBytes = kLineBytes * kLines;
+constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
+constexpr int64_t kPanelBytes = 384 << 10;  // panels that stay in the second-level cache while all rows pass by
+
+// Where a tile's weights come from: the codes of a record.
+template <class M>
+struct FromCodes {
+  const uint8_t* codes;
+  const typename M::Table* table;
+
+  NIBBLE_INLINE void prefetch(int64_t line) const noexcept {
+    _mm_prefetch(codes + kPrefetchBytes + line * kLineBytes, _MM_HINT_T0);
+  }
+  template <int Step>
+  NIBBLE_INLINE Rows weights(int64_t line) const noexcept {
+    return M::template weights<Step>(codes + line * kLineBytes, *table);
+  }
+};
+
+// Or, for more than kColumns tokens, what was looked up once.
+template <class M>
+struct FromTile {
+  const Rows* rows;
+
+  NIBBLE_INLINE void prefetch(int64_t) const noexcept {}
+  template <int Step>
+  NIBBLE_INLINE Rows weights(int64_t line) const noexcept {
+    return rows[line * M::kSteps + Step];
+  }
+};
+
+template <class M, int N, int Sums, class Source, int... Step>
+NIBBLE_INLINE void multiply_line(const Source& source, int64_t line, const uint32_t* x, int64_t width,
+                                 typename M::Acc (&acc)[Sums][N], std::integer_sequence<int, Step...>) noexcept {
+  const auto step = [&](Rows weights, const uint32_t* words, auto& sums) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) sums[n] = M::dot(weights, words + n, sums[n]);
+  };
+  (step(source.template weights<Step>(line), x + Step * width, acc[Step % Sums]), ...);
+}
+
+// N columns of a block of W tokens; sums: [N][16]. Few columns get two accumulators each, or every product would wait
+// for the one before; floats do not, because the order of their sums must not depend on the number of tokens.
+template <class M, int N, int W, class Source>
+NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, Rows scales, float* sums) noexcept {
+  constexpr int kSums = M::kExact && 2 * N <= kColumns ? 2 : 1;
+  const uint32_t* after = x + kLines * M::kSteps * W;
+  typename M::Acc acc[kSums][N];
+#pragma GCC unroll 16
+  for (int n = 0; n < N; ++n) {
+    acc[0][n] = M::start(after + n, W);
+    if constexpr (kSums == 2) acc[1][n] = M::zero();
+  }
+#pragma GCC unroll 1
+  for (int64_t line = 0; line < kLines; ++line) {
+    source.prefetch(line);
+    multiply_line<M, N, kSums>(source, line, x + line * M::kSteps * W, W, acc,
+                               std::make_integer_sequence<int, M::kSteps>{});
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < N; ++n) {
+    if constexpr (kSums == 2) acc[0][n] = M::add(acc[0][n], acc[1][n]);
+    scaled_add(M::value(acc[0][n], after + n, W), scales, sums + n * kPackRows);
+  }
+}
+
+template <class M, int... Step>
+NIBBLE_INLINE void look_up(const FromCodes<M>& codes, Rows* tile, std::integer_sequence<int, Step...>) noexcept {
+  for (int64_t line = 0; line < kLines; ++line) {
+    ((tile[line * M::kSteps + Step] = codes.template weights<Step>(line)), ...);
+  }
+}
+
+template <class M, int W>
+void multiply_panel(const MatmulPacked4& a, const uint8_t* record, const uint32_t* x, float* sums) noexcept {
+  const typename M::Table table = M::table(*a.w.levels);
+  const int64_t record_bytes = packed4_record_bytes(a.w.scale_bytes);
+  for (int64_t b = 0; b < a.w.k / kPackInputs; ++b, record += record_bytes, x += M::kWords * W) {
+    const FromCodes<M> codes{record, &table};
+    const Rows scales = load_scales(record + kCodeBytes, a.w.scale_bytes);
+    if constexpr (W <= kColumns) {
+      multiply_block<M, W, W>(codes, x, scales, sums);
+    } else {
+      Rows tile[kLines * M::kSteps];
+      look_up<M>(codes, tile, std::make_integer_sequence<int, M::kSteps>{});
+      for (int64_t n = 0; n < W; n += kColumns) {
+        multiply_block<M, kColumns, W>(FromTile<M>{tile}, x + n, scales, sums + n * kPackRows);
+      }
+    }
+  }
+}
+
+template <class M>
+void multiply_rows(const MatmulPacked4& a, int64_t row, int64_t token) noexcept {
+  using Multiply = void (*)(const MatmulPacked4&, const uint8_t*, const uint32_t*, float*) noexcept;
+  constexpr Multiply kByWidth[] = {multiply_panel<M, 1>, multiply_panel<M, 2>, multiply_panel<M, 4>,
+                                   multiply_panel<M, 8>, multiply_panel<M, 16>};
+  alignas(64) float sums[kPanelTokens * kPackRows] = {};
+  const int64_t width = panel_width(a.tokens - token);
+  const uint8_t* record = a.w.records + packed4_bytes(row, a.w.k, a.w.scale_bytes);
+  const uint32_t* x = a.panels + panel_words(token, a.w.k, M::kWords);
+  kByWidth[__builtin_ctzll(static_cast<unsigned long long>(width))](a, record, x, sums);
+  const float unit = M::unit(*a.w.levels);
+  const int64_t rows = a.w.rows - row < kPackRows ? a.w.rows - row : kPackRows;
+  for (int64_t n = 0; n < kPanelTokens && token + n < a.tokens; ++n) {
+    float* y = a.y + (token + n) * a.ldy + row;
+    for (int64_t r = 0; r < rows; ++r) y[r] = sums[n * kPackRows + r] * unit;
+  }
+}
+
+template <class M>
+void matmul_packed4(const MatmulPacked4& a) noexcept {
+  const int64_t panel_bytes = 4 * panel_words(kPanelTokens, a.w.k, M::kWords) + 1;
+  const int64_t pass = (kPanelBytes / panel_bytes + 1) * kPanelTokens;
+  for (int64_t first = 0; first < a.tokens; first += pass) {
+    const int64_t last = first + pass < a.tokens ? first + pass : a.tokens;
+    for (int64_t row = 0; row < a.w.rows; row += kPackRows) {
+      for (int64_t token = first; token < last; token += kPanelTokens) multiply_rows<M>(a, row, token);
+    }
+  }
+}
