@@ -56,7 +56,9 @@ class Bar {
 
 }  // namespace
 
-void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print(std::string_view text) {
+  if (!text.empty()) std::fwrite(text.data(), 1, text.size(), stdout);  // an empty view may hold no address
+}
 
 void print_line(std::string_view text) {
   print(text);

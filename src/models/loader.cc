@@ -33,6 +33,7 @@ std::string layer_of(std::string_view name) {
 
 bool is_skipped(std::string_view module, const std::vector<std::string>& skip) {
   for (const std::string& entry : skip) {
+    if (entry.empty()) continue;  // would be the end of every name
     if (module.ends_with(entry)) return true;
     if (module.starts_with(entry) && module[entry.size()] == '.') return true;
   }

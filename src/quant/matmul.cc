@@ -12,7 +12,6 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kRowGrain = 16;
 constexpr int64_t kTileValues = 64 * 1024;  // 256 KiB of decoded weights: a share of the second-level cache
 constexpr int64_t kRoundPiece = 4096;
 
@@ -64,10 +63,7 @@ void multiply_rows(const W& w, const MatmulArgs& args, DType round_to, int64_t b
                           .ldw = cols,
                           .ldy = rows});
   }
-  if (args.bias == nullptr) return;
-  for (int64_t t = 0; t < args.tokens; ++t) {
-    for (int64_t r = begin; r < end; ++r) args.y[t * rows + r] += args.bias[r];
-  }
+  add_bias(args, rows, begin, end);
 }
 
 template <class W>
@@ -90,6 +86,24 @@ void multiply(const W& w, const MatmulArgs& args, DType round_to) {
   if (round_to == DType::f16) require_finite(args.y, args.tokens * rows, args);
 }
 
+/// Weights of 16 bits, widened as they are read.
+void multiply_half(const Tensor& w, const MatmulArgs& args) {
+  const int64_t rows = w.rows(), cols = w.cols();
+  const auto product = w.dtype == DType::f16 ? kernels().matvec_f16 : kernels().matvec_bf16;
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    product({.x = args.x,
+             .w = w.data<uint16_t>() + begin * cols,
+             .y = args.y + begin,
+             .tokens = args.tokens,
+             .rows = end - begin,
+             .k = cols,
+             .ldx = cols,
+             .ldw = cols,
+             .ldy = rows});
+    add_bias(args, rows, begin, end);
+  });
+}
+
 }  // namespace
 
 void round_values(DType dtype, float* values, int64_t count) {
@@ -104,7 +118,18 @@ void round_values(DType dtype, float* values, int64_t count) {
 }
 
 void matmul_by_decode(const QuantizedTensor& w, const MatmulArgs& args, DType round_to) { multiply(w, args, round_to); }
-void matmul_by_decode(const Tensor& w, const MatmulArgs& args) { multiply(w, args, DType::f32); }
+void add_bias(const MatmulArgs& args, int64_t rows, int64_t begin, int64_t end) {
+  if (args.bias == nullptr) return;
+  for (int64_t t = 0; t < args.tokens; ++t) {
+    for (int64_t r = begin; r < end; ++r) args.y[t * rows + r] += args.bias[r];
+  }
+}
+
+void matmul_by_decode(const Tensor& w, const MatmulArgs& args) {
+  const bool half = w.dtype == DType::f16 || w.dtype == DType::bf16;
+  if (half && args.tokens <= kFewTokens) return multiply_half(w, args);
+  multiply(w, args, DType::f32);
+}
 
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options) {
   if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);

@@ -14,6 +14,13 @@ void matmul_by_decode(const Tensor& w, const MatmulArgs& args);
 /// Runs the format's own product, or matmul_by_decode where it has none.
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options);
 
+/// Up to this many tokens a product is limited by reading the weights, and the fused kernels are the faster ones.
+inline constexpr int64_t kFewTokens = 4;
+inline constexpr int64_t kRowGrain = 16;
+
+/// Adds args.bias, if there is one, to results [begin, end) of every token. rows: of the whole matrix.
+void add_bias(const MatmulArgs& args, int64_t rows, int64_t begin, int64_t end);
+
 /// count values rounded to a 16-bit dtype and back, in place; f32 changes nothing.
 void round_values(DType dtype, float* values, int64_t count);
 

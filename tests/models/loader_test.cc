@@ -81,6 +81,7 @@ TEST(SkipNames, AreSuffixesAndDottedPrefixes) {
   EXPECT_TRUE(is_skipped("model.layers.1.mlp.up_proj", {"model.layers.1"}));
   EXPECT_FALSE(is_skipped("model.layers.10.mlp.up_proj", {"model.layers.1"}));
   EXPECT_FALSE(is_skipped("model.layers.1.mlp.up_proj", {"mlp"}));
+  EXPECT_FALSE(is_skipped("model.layers.1.mlp.up_proj", {""}));
   EXPECT_TRUE(is_skipped("lm_head", {"lm_head"}));
 }
 

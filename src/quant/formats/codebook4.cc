@@ -234,7 +234,30 @@ void pack(QuantizedTensor& w) {
   w.parts["scales"] = Tensor::from(std::span(decoded, static_cast<size_t>(blocks)));
 }
 
+/// Few tokens: the codes are decoded in registers, between reading them and multiplying.
+void multiply_few(const QuantizedTensor& w, const MatmulArgs& args) {
+  const int64_t rows = w.rows(), cols = w.cols(), blocks_per_row = cols / w.block;
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    std::vector<float> room;
+    kernels().matvec_4bit({.x = args.x,
+                           .packed = w.part("data").data<uint8_t>() + begin * cols / 2,
+                           .absmax = scales_of(w, begin * blocks_per_row, (end - begin) * blocks_per_row, room),
+                           .levels = w.part("quant_map").f32(),
+                           .y = args.y + begin,
+                           .first = 0,
+                           .block = w.block,
+                           .tokens = args.tokens,
+                           .rows = end - begin,
+                           .k = cols,
+                           .ldx = cols,
+                           .ldy = rows});
+    add_bias(args, rows, begin, end);
+  });
+}
+
 void matmul_4bit(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
+  const bool whole_blocks = w.cols() % w.block == 0;
+  if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) return multiply_few(w, args);
   matmul_by_decode(w, args, options.compute_dtype);
 }
 

@@ -11,6 +11,7 @@
 #include "core/parallel.h"
 #include "kernels/kernels.h"
 #include "quant/formats/formats.h"
+#include "quant/matmul.h"
 
 namespace nibble {
 namespace {
@@ -18,7 +19,6 @@ namespace {
 constexpr float kScaleFloor = 1.1920928955078125e-07f;  // torch's eps for weight scales
 constexpr double kActivationScaleFloor = 6.1e-5;        // ATen's SMALL_SCALE_THRESHOLD
 constexpr float kRoundMagic = 12582912.0f;              // 1.5 * 2^23: adding it rounds to nearest even
-constexpr int64_t kRowGrain = 16;
 constexpr int64_t kMaxCols = 131'072;
 
 int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
