@@ -54,21 +54,14 @@ void print_help() {
 
 int exit_status(ErrorCode code) {
   switch (code) {
-    case ErrorCode::invalid_argument:
-      return 2;
+    case ErrorCode::invalid_argument: return 2;
     case ErrorCode::io:
-    case ErrorCode::format:
-      return 3;
-    case ErrorCode::unsupported:
-      return 4;
-    case ErrorCode::resources:
-      return 5;
-    case ErrorCode::exists:
-      return 6;
-    case ErrorCode::interrupted:
-      return 130;
-    case ErrorCode::internal:
-      return 1;
+    case ErrorCode::format: return 3;
+    case ErrorCode::unsupported: return 4;
+    case ErrorCode::resources: return 5;
+    case ErrorCode::exists: return 6;
+    case ErrorCode::interrupted: return 130;
+    case ErrorCode::internal: return 1;
   }
   return 1;
 }

@@ -38,14 +38,10 @@ std::vector<Part> parts_of(std::string_view text, const Matcher& matcher) {
 // Whether `part` grows the word that the part before it ended.
 bool joins(const Part& before, const Part& part, Behavior behavior) {
   switch (behavior) {
-    case Behavior::merged_with_previous:
-      return part.is_match && !before.is_match;
-    case Behavior::merged_with_next:
-      return before.is_match && !part.is_match;
-    case Behavior::contiguous:
-      return part.is_match == before.is_match;
-    default:
-      return false;
+    case Behavior::merged_with_previous: return part.is_match && !before.is_match;
+    case Behavior::merged_with_next: return before.is_match && !part.is_match;
+    case Behavior::contiguous: return part.is_match == before.is_match;
+    default: return false;
   }
 }
 

@@ -78,21 +78,11 @@ inline std::string mutated(std::string bytes, std::mt19937& random) {
   for (size_t i = 0; i < changes && !bytes.empty(); ++i) {
     const size_t at = below(bytes.size());
     switch (random() % 5) {
-      case 0:
-        bytes[at] = static_cast<char>(random());
-        break;
-      case 1:
-        bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8));
-        break;
-      case 2:
-        bytes.resize(at);
-        break;
-      case 3:
-        bytes.insert(at, bytes.substr(below(bytes.size()), 1 + below(16)));
-        break;
-      default:
-        bytes.replace(at, std::min<size_t>(8, bytes.size() - at), bytes_of(uint64_t{1} << random() % 64));
-        break;
+      case 0: bytes[at] = static_cast<char>(random()); break;
+      case 1: bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8)); break;
+      case 2: bytes.resize(at); break;
+      case 3: bytes.insert(at, bytes.substr(below(bytes.size()), 1 + below(16))); break;
+      default: bytes.replace(at, std::min<size_t>(8, bytes.size() - at), bytes_of(uint64_t{1} << random() % 64)); break;
     }
   }
   return bytes;

@@ -24,7 +24,7 @@ namespace {
 
 constexpr float kInverse127 = 0.007874015718698502f;  // f32 of 1/127
 constexpr double kInverse127Squared = 6.200124e-05;   // bitsandbytes/backends/default/ops.py, int8_mm_dequant
-constexpr int64_t kMaxCols = 131'072;  // beyond it a 32-bit sum could overflow
+constexpr int64_t kMaxCols = 131'072;                 // beyond it a 32-bit sum could overflow
 
 QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
   QuantizedTensor w;
