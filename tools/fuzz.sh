@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${FUZZ_SECONDS:-30}
 cmake --preset fuzz > /dev/null
-cmake --build build/fuzz
+cmake --build build/fuzz --target fuzz_all
 mkdir -p build/fuzz/crashes
 
 targets=("$@")
