@@ -14,8 +14,10 @@ void matmul_by_decode(const Tensor& w, const MatmulArgs& args);
 /// Runs the format's own product, or matmul_by_decode where it has none.
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options);
 
-/// Up to this many tokens a product is limited by reading the weights, and the fused kernels are the faster ones.
-inline constexpr int64_t kFewTokens = 4;
+/// A product of so few tokens is limited by reading the weights, and the fused kernels are the faster ones. They sum in
+/// another order than the tiled product; at 1 that shows only between decoding and prefill, and a sequence has the same
+/// bits alone and in a batch.
+inline constexpr int64_t kFewTokens = 1;
 inline constexpr int64_t kRowGrain = 16;
 
 /// Adds args.bias, if there is one, to results [begin, end) of every token. rows: of the whole matrix.
