@@ -99,8 +99,8 @@ BitsAndBytesConfig BitsAndBytesConfig::from_json(std::string_view json) {
   for (const Field& field : fields()) known.push_back(field.name);
   for (const auto& [key, value] : parsed.as_object(where)) {
     if (std::find(std::begin(kMirrors), std::end(kMirrors), key) != std::end(kMirrors)) continue;
-    const auto found = std::find_if(fields().begin(), fields().end(),
-                                    [&name = key](const Field& f) { return f.name == name; });
+    const auto found =
+        std::find_if(fields().begin(), fields().end(), [&name = key](const Field& f) { return f.name == name; });
     if (found == fields().end()) {
       const std::string nearest = nearest_name(key, known);
       require(false, "unknown key '" + key + "'" + (nearest.empty() ? "" : ", the nearest is '" + nearest + "'"));
