@@ -42,6 +42,7 @@ class SequenceClassifier {
   /// By id.
   const std::vector<std::string>& labels() const;
   uint64_t weight_bytes() const;
+  const DeviceMap& device_map() const;
 
   LoadedModel& internal() const { return *model_; }
 

@@ -28,6 +28,7 @@ class SentenceTransformer {
                                         const EmbedOptions& options = {}) const;
 
   uint64_t weight_bytes() const;
+  const DeviceMap& device_map() const;
 
  private:
   SentenceTransformer(std::shared_ptr<LoadedModel> model, std::shared_ptr<const SentenceSettings> settings)

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,11 +26,28 @@ struct LoadModelOptions {
   std::vector<std::string> skip = {};
   std::optional<DType> compute_dtype = {};  ///< of 4-bit formats; default: as the model's configuration says, else fp32
   std::string granularity = "channel";      ///< int8-dynamic: one weight scale per output row, or per "tensor"
-  std::string activations = "token";        ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
+  /// 4-bit formats: what weights are multiplied with. "int16" or "int8": integers with one scale per 64 activations, and
+  /// no compute dtype; "fp32": activations as the compute dtype has them; "auto": int16, unless a 16-bit compute dtype is
+  /// asked for here. docs/performance.md has what each costs.
+  std::string activations = "auto";
+  std::string activation_range = "token";  ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
   bool reduce_range = false;                ///< int8-dynamic: 127 activation steps instead of 255
   bool quantize_head = false;               ///< with a format: the output head or classifier too
+  /// Where weights may be. "auto": layer by layer in memory ("cpu") as far as max_memory reaches, the others mapped from
+  /// their file ("disk"), which is slow but needs no memory; "cpu" or "disk": all of them there.
+  std::string device_map = "auto";
+  /// With "auto": bytes by device. What "cpu" may take is 90 % of the available memory unless it is given.
+  std::map<std::string, uint64_t> max_memory = {};
   ProgressFn progress = {};
 };
+
+/// Where a layer's weights are. A layer is everything under "...layers.N", or a tensor outside of them.
+struct LayerPlacement {
+  std::string layer = {};
+  std::string device = {};  ///< "cpu" = memory, "disk" = mapped from the file
+  uint64_t bytes = 0;
+};
+using DeviceMap = std::vector<LayerPlacement>;
 
 /// A causal language model in memory, with its tokenizer. Copies share the weights. One thread at a time.
 class CausalLM {
@@ -56,6 +74,8 @@ class CausalLM {
   int64_t context_length() const;
   /// Bytes of the weights as they are kept in memory.
   uint64_t weight_bytes() const;
+  /// Where they are, in the order of loading.
+  const DeviceMap& device_map() const;
 
   LoadedModel& internal() const { return *model_; }
 

@@ -10,7 +10,7 @@ namespace nibble {
 
 struct DynamicOptions {
   std::string granularity = "channel";  ///< one weight scale per output row, or per "tensor" (torch's default)
-  std::string activations = "token";    ///< one range per token, or per "tensor" (all of a call, as torch)
+  std::string activation_range = "token";  ///< one range per token, or per "tensor" (all of a call, as torch)
   bool reduce_range = false;            ///< 127 activation steps, as torch on x86, instead of 255
 };
 

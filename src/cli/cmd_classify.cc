@@ -126,7 +126,7 @@ int cmd_classify(const Arguments& arguments) {
   inputs.check();
   const JsonReport json;
   const SequenceClassifier model =
-      AutoModelForSequenceClassification::from_pretrained(model_args.model, model_args.load_options(common));
+      model_args.load<AutoModelForSequenceClassification>(common);
   const Result result = run(model, inputs, common);
   if (!npy.empty()) write_logits(npy, result);
   if (common.json) {

@@ -72,7 +72,7 @@ int cmd_embed(const Arguments& arguments) {
   if (file) texts = lines_of(*file);
   const JsonReport json;
   const SentenceTransformer model =
-      SentenceTransformer::from_pretrained(model_args.model, model_args.load_options(common));
+      model_args.load<SentenceTransformer>(common);
   const std::vector<std::vector<float>> vectors = model.embed(texts, {.progress = progress_bar(common)});
   if (!npy.empty()) {
     std::vector<float> values;

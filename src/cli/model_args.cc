@@ -1,5 +1,7 @@
 #include "cli/model_args.h"
 
+#include <fmt/format.h>
+
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -15,11 +17,28 @@ void ModelArgs::declare(Args& args) {
   args.option("--compute-dtype", compute_dtype, "DTYPE",
               "4-bit formats: fp32, bf16 or fp16; default as the model says");
   args.option("--granularity", granularity, "channel|tensor", "int8-dynamic: weight scales per row, or one in all");
-  args.option("--activations", activations, "token|tensor", "int8-dynamic: activation ranges per token, or per call");
+  args.option("--activations", activations, "int8|int16|fp32", "4-bit formats: what weights are multiplied with");
+  args.option("--activation-range", activation_range, "token|tensor",
+              "int8-dynamic: activation ranges per token, or per call");
   args.flag("--reduce-range", reduce_range, "int8-dynamic: 127 activation steps instead of 255, as torch on x86");
   args.flag("--quantize-head", quantize_head, "with --format: the output head or classifier too");
   args.list("--skip", skip, "NAME...", "with --format: layers to keep");
+  args.option("--device-map", device_map, "auto|cpu|disk",
+              "layers in memory as far as they fit, the others mapped from the file; or all in one place");
+  args.option("--max-memory", max_memory, "cpu=SIZE", "with auto: memory for weights; default 90 % of what is available");
 }
+
+namespace {
+
+uint64_t parse_max_memory(const std::string& text) {
+  constexpr std::string_view kDevice = "cpu=";
+  if (!text.starts_with(kDevice)) {
+    fail(ErrorCode::invalid_argument, "--max-memory: found '" + text + "', expected cpu=SIZE such as cpu=6GB");
+  }
+  return parse_size(text.substr(kDevice.size()), "--max-memory");
+}
+
+}  // namespace
 
 LoadModelOptions ModelArgs::load_options(const Common& common) const {
   if (format.empty() && (double_quant || block != 0 || !skip.empty() || quantize_head)) {
@@ -32,15 +51,31 @@ LoadModelOptions ModelArgs::load_options(const Common& common) const {
   options.skip = skip;
   options.granularity = granularity;
   options.activations = activations;
+  options.activation_range = activation_range;
   options.reduce_range = reduce_range;
   options.quantize_head = quantize_head;
+  if (device_map) options.device_map = *device_map;
+  if (max_memory) options.max_memory["cpu"] = parse_max_memory(*max_memory);
   if (compute_dtype) options.compute_dtype = parse_dtype(*compute_dtype);
   options.progress = progress_bar(common);
   return options;
 }
 
-CausalLM ModelArgs::load(const Common& common) const {
-  return AutoModelForCausalLM::from_pretrained(model, load_options(common));
+void ModelArgs::note_placement(const DeviceMap& map, const Common& common) const {
+  uint64_t in_memory = 0, mapped = 0;
+  for (const LayerPlacement& placed : map) (placed.device == "cpu" ? in_memory : mapped) += placed.bytes;
+  if (common.quiet || (mapped == 0 && !device_map && !max_memory)) return;
+  // Neighbours on the same device share a line: "cpu   model.embed_tokens to model.layers.11   412.0 MiB".
+  for (size_t begin = 0, end = 0; begin < map.size(); begin = end) {
+    uint64_t bytes = 0;
+    for (; end < map.size() && map[end].device == map[begin].device; ++end) bytes += map[end].bytes;
+    const std::string to = end - begin > 1 ? " to " + map[end - 1].layer : "";
+    note(fmt::format("{:5} {}{} ({})", map[begin].device, map[begin].layer, to, human_bytes(bytes)));
+  }
+  if (mapped > 0) {
+    note(fmt::format("{} of {} of weights stay in their file and are read from there for every pass: this is slow",
+                     human_bytes(mapped), human_bytes(in_memory + mapped)));
+  }
 }
 
 void PromptArgs::declare(Args& args) {

@@ -16,13 +16,24 @@ struct ModelArgs {
   std::optional<std::string> compute_dtype;
   std::vector<std::string> skip;
   int64_t block = 0;
-  std::string granularity = "channel", activations = "token";
+  std::string granularity = "channel", activations = "auto", activation_range = "token";
   bool double_quant = false, reduce_range = false, quantize_head = false;
+  std::optional<std::string> device_map, max_memory;
 
   /// MODEL and --format with what belongs to it.
   void declare(Args& args);
   LoadModelOptions load_options(const Common& common) const;
-  CausalLM load(const Common& common) const;
+  /// Loads the model and says where its layers are, when that was asked for or some are not in memory.
+  /// @tparam Auto  what has from_pretrained()
+  template <class Auto = AutoModelForCausalLM>
+  auto load(const Common& common) const {
+    auto loaded = Auto::from_pretrained(model, load_options(common));
+    note_placement(loaded.device_map(), common);
+    return loaded;
+  }
+
+ private:
+  void note_placement(const DeviceMap& map, const Common& common) const;
 };
 
 struct PromptArgs {

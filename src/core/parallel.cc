@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
-#include <fstream>
 #include <iterator>
 #include <mutex>
 #include <string>
@@ -20,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/cpu_quota.h"
+#include "core/cgroups.h"
 #include "core/error.h"
 
 namespace nibble {
@@ -224,9 +223,7 @@ std::atomic<int>& chosen_thread_count() {
 }  // namespace
 
 int available_threads() {
-  std::ifstream file("/proc/self/cgroup");
-  const std::string membership{std::istreambuf_iterator<char>(file), {}};
-  const double quota = cpu_quota(membership, "/sys/fs/cgroup").value_or(kMaxThreads);
+  const double quota = cpu_quota(cgroup_membership(), kCgroupMount).value_or(kMaxThreads);
   return std::clamp(affinity_threads(), 1, static_cast<int>(std::ceil(std::min(quota, double{kMaxThreads}))));
 }
 

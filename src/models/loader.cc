@@ -4,16 +4,12 @@
 
 #include "core/error.h"
 #include "core/progress.h"
+#include "models/skip.h"
 
 namespace nibble {
 namespace {
 
 constexpr size_t kListedMismatches = 10;
-constexpr std::string_view kWeight = ".weight";
-
-std::string_view module_of(std::string_view name) {
-  return name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name;
-}
 
 /// "model.layers.3" of "model.layers.3.mlp.up_proj.weight": the name up to its first number; without one, the name.
 std::string layer_of(std::string_view name) {
@@ -30,15 +26,6 @@ std::string layer_of(std::string_view name) {
 }
 
 }  // namespace
-
-bool is_skipped(std::string_view module, const std::vector<std::string>& skip) {
-  for (const std::string& entry : skip) {
-    if (entry.empty()) continue;  // would be the end of every name
-    if (module.ends_with(entry)) return true;
-    if (module.starts_with(entry) && module[entry.size()] == '.') return true;
-  }
-  return false;
-}
 
 Loader::Loader(const WeightSource& source, LoadOptions options)
     : source_(&source), names_(&source), options_(std::move(options)) {}
@@ -66,9 +53,8 @@ Weight Loader::fetch(const Parameter& parameter) {
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);
-  if (auto* quantized = std::get_if<QuantizedTensor>(&weight); quantized && quantized->format->pack) {
-    quantized->format->pack(*quantized);
-  }
+  auto* quantized = std::get_if<QuantizedTensor>(&weight);
+  if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options_.compute, residency);
   bytes_ += weight_bytes(weight);
   if (options_.progress) {
     options_.progress(static_cast<int64_t>(parameters_.size()), static_cast<int64_t>(source_->tensors().size()));
@@ -96,7 +82,8 @@ Residency Loader::place(const std::string& name) {
   for (const Placement& placed : placements_) used += placed.residency == Residency::memory ? placed.bytes : 0;
   if (options_.memory_limit && used > *options_.memory_limit) placement.residency = Residency::mapped;
   if (placement.residency == Residency::mapped && options_.format != nullptr) {
-    fail(ErrorCode::resources, layer + ": does not fit into max_memory (" + std::to_string(*options_.memory_limit) +
+    fail(ErrorCode::resources, layer + ": does not fit into the memory for weights (" +
+                                   std::to_string(*options_.memory_limit) +
                                    " bytes) and cannot be quantized in its file; use 'nibble quantize' first");
   }
   placements_.push_back(placement);

@@ -25,10 +25,6 @@ struct Parameter {
   Orientation orientation = Orientation::out_in;
 };
 
-/// Which modules a skip list means, as transformers 5 matches them: an entry is a regular expression's plain prefix of
-/// the module path up to a dot, or a plain suffix of it.
-bool is_skipped(std::string_view module, const std::vector<std::string>& skip);
-
 struct LoadOptions {
   const Format* format = nullptr;  // quantize dense Linear layers while loading; null: as stored
   EncodeOptions encode = {};

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/tensor.h"
 
 namespace nibble {
@@ -49,9 +50,14 @@ struct QuantizedTensor {
 
 using Weight = std::variant<Tensor, QuantizedTensor>;
 
+/// What 4-bit weights are multiplied with: the activations as they are (rounded to the compute dtype), or integers with
+/// one scale per token and 64 inputs, see kernels/packed4.h.
+enum class Activations { f32, i16, i8 };
+
 /// How a product is computed; not stored with the weight but chosen by the model's configuration.
 struct ComputeOptions {
   DType compute_dtype = DType::f32;  // 4-bit formats: activations and decoded weights are rounded to it
+  Activations activations = Activations::f32;  // 4-bit formats: integers take the place of the compute dtype
   float int8_threshold = 6.0f;       // int8: activations at or above it are taken out of the integer product
   bool reduce_range = false;         // int8-dynamic: 127 activation steps as torch's fbgemm, instead of 255
   bool per_token = true;             // int8-dynamic: one activation scale per token, or torch's one per call
@@ -64,6 +70,12 @@ struct MatmulArgs {
   int64_t tokens;
   const float* bias = nullptr;  // [rows], added before any rounding of the result
   std::string_view name = {};   // of the layer, for messages
+};
+
+/// One of the products that share x and tokens.
+struct Product {
+  const QuantizedTensor* w;
+  MatmulArgs args;
 };
 
 struct Format {
@@ -80,10 +92,12 @@ struct Format {
   QuantizedTensor (*encode)(std::span<const float> values, const Shape& shape, const EncodeOptions& options) = nullptr;
   /// Rows [begin, end) as f32, into (end - begin) * cols values. The reference for every faster path.
   void (*decode_rows)(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) = nullptr;
-  /// Adds derived parts for computing, once, when a model has loaded the weight. Null: computes on the stored parts.
-  void (*pack)(QuantizedTensor& w) = nullptr;
-  /// Null: decode a tile of rows, then the dense product.
-  void (*matmul)(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) = nullptr;
+  /// Makes the parts that computing is fastest on, once, when a model has loaded the weight; they may take the place of
+  /// stored ones, except where those are mapped from their file. Products are the same, bit for bit. Null: computes on
+  /// the stored parts.
+  void (*pack)(QuantizedTensor& w, const ComputeOptions& options, Residency residency) = nullptr;
+  /// Products with one input. Null: decode a tile of rows, then the dense product.
+  void (*matmul)(std::span<const Product> products, const ComputeOptions& options) = nullptr;
   /// Whether the result for a token depends on the other tokens of the call. Null: never.
   bool (*mixes_tokens)(const ComputeOptions& options) = nullptr;
 };

@@ -134,8 +134,39 @@ void matmul_by_decode(const Tensor& w, const MatmulArgs& args) {
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options) {
   if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);
   const auto& quantized = std::get<QuantizedTensor>(w);
-  if (quantized.format->matmul) return quantized.format->matmul(quantized, args, options);
+  const Product product = {&quantized, args};
+  if (quantized.format->matmul) return quantized.format->matmul({&product, 1}, options);
   matmul_by_decode(quantized, args);
+}
+
+void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& options) {
+  std::vector<Product> same;
+  for (const WeightProduct& p : products) {
+    const auto* w = std::get_if<QuantizedTensor>(p.w);
+    if (w && w->format->matmul && (same.empty() || same[0].w->format == w->format)) same.push_back({w, p.args});
+  }
+  if (same.size() == products.size()) return same[0].w->format->matmul(same, options);
+  for (const WeightProduct& p : products) matmul(*p.w, p.args, options);
+}
+
+void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
+                    const ScaleRows& scale) {
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> sums(static_cast<size_t>(tokens * std::min(kRowGrain, end - begin)));
+    for (int64_t r = begin; r < end; r += kRowGrain) {
+      const int64_t stop = std::min(end, r + kRowGrain);
+      kernels().matmul_i8({.x = x,
+                           .w = w + r * cols,
+                           .y = sums.data(),
+                           .tokens = tokens,
+                           .rows = stop - r,
+                           .k = cols,
+                           .ldx = cols,
+                           .ldw = cols,
+                           .ldy = stop - r});
+      scale(r, stop, sums.data());
+    }
+  });
 }
 
 }  // namespace nibble

@@ -1,6 +1,8 @@
 #pragma once
 // The portable product of any format: decode a tile of rows into f32, then the dense kernel. Also what the dense
 // tensors use.
+#include <functional>
+
 #include "quant/format.h"
 
 namespace nibble {
@@ -13,6 +15,19 @@ void matmul_by_decode(const Tensor& w, const MatmulArgs& args);
 
 /// Runs the format's own product, or matmul_by_decode where it has none.
 void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& options);
+
+/// Several of them that share x and tokens; weights of one format share the work on x too. The same bits as one by one.
+struct WeightProduct {
+  const Weight* w;
+  MatmulArgs args;
+};
+void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& options);
+
+/// y[t, r] from the exact integer sums of codes. x: [tokens, cols], w: [rows, cols].
+/// @param scale  scale(begin, end, sums): what to do with rows [begin, end); sums: [tokens, end - begin].
+using ScaleRows = std::function<void(int64_t begin, int64_t end, const int32_t* sums)>;
+void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
+                    const ScaleRows& scale);
 
 /// A product of so few tokens is limited by reading the weights, and the fused kernels are the faster ones. They sum in
 /// another order than the tiled product; at 1 that shows only between decoding and prefill, and a sequence has the same

@@ -104,5 +104,6 @@ std::vector<Prediction> SequenceClassifier::classify(const std::vector<EncodedTe
 
 const std::vector<std::string>& SequenceClassifier::labels() const { return model_->model->info().labels; }
 uint64_t SequenceClassifier::weight_bytes() const { return model_->weight_bytes; }
+const DeviceMap& SequenceClassifier::device_map() const { return model_->device_map; }
 
 }  // namespace nibble

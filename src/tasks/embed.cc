@@ -175,5 +175,6 @@ std::vector<Vector> SentenceTransformer::embed(const std::vector<std::string>& s
 }
 
 uint64_t SentenceTransformer::weight_bytes() const { return model_->weight_bytes; }
+const DeviceMap& SentenceTransformer::device_map() const { return model_->device_map; }
 
 }  // namespace nibble

@@ -213,5 +213,6 @@ std::string CausalLM::decode(std::span<const int32_t> ids) const { return model_
 int64_t CausalLM::vocab_size() const { return model_->model->info().vocab_size; }
 int64_t CausalLM::context_length() const { return model_->model->info().context_length; }
 uint64_t CausalLM::weight_bytes() const { return model_->weight_bytes; }
+const DeviceMap& CausalLM::device_map() const { return model_->device_map; }
 
 }  // namespace nibble

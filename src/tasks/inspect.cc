@@ -27,17 +27,28 @@ std::string quantization_of(const ModelFiles& files) {
   return config.double_quant && largest != "none" ? largest + " + double quantization" : largest;
 }
 
+/// Zero where config.json does not say.
 int64_t number(const Json& config, std::string_view key) {
   const Json* value = config.find_value(key);
   return value && value->is_integer() ? value->as_int(std::string(key)) : 0;
 }
 
-bool can_run(const ModelFiles& files) {
+/// The shape of the model, in the family's own reading of config.json; of one that nibble cannot run, what the usual
+/// keys say.
+void describe_shape(const ModelFiles& files, ModelDescription& d) {
   try {
-    list_parameters(files.config, files.path.string());
-    return true;
+    Loader describing(files.weights.get());
+    const ModelInfo info = build_model(files.config, files.path.string(), describing)->info();
+    d.supported = true;
+    d.vocab_size = info.vocab_size;
+    d.context_length = info.context_length;
+    d.layers = info.layers;
+    d.hidden_size = describing.parameters().front().shape.back();  // the embeddings come first
   } catch (const Error&) {
-    return false;
+    d.vocab_size = number(files.config, "vocab_size");
+    d.context_length = number(files.config, "max_position_embeddings");
+    d.layers = number(files.config, "num_hidden_layers");
+    d.hidden_size = number(files.config, "hidden_size");
   }
 }
 
@@ -61,11 +72,7 @@ ModelDescription inspect(const std::string& model) {
     d.tensors.push_back({tensor.name, tensor.format, tensor.shape, tensor.bytes});
   }
   d.quantization = quantization_of(files);
-  d.vocab_size = number(config, "vocab_size");
-  d.context_length = number(config, "max_position_embeddings");
-  d.layers = number(config, "num_hidden_layers");
-  d.hidden_size = number(config, "hidden_size");
-  d.supported = can_run(files);
+  describe_shape(files, d);
   return d;
 }
 

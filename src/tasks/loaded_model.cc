@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "core/cgroups.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "io/model_files.h"
 #include "io/quantization_config.h"
 #include "models/registry.h"
+#include "models/skip.h"
 #include "text/chat_template.h"
 #include "text/gguf_vocab.h"
 
@@ -78,6 +80,50 @@ void refuse_requantizing(const ModelFiles& files, const QuantizationConfig& stor
                                    format + "; use the original model");
 }
 
+constexpr double kShareOfMemory = 0.9;  // the rest is for activations and the cache; accelerate's share too
+
+/// Bytes of weights that may be in memory; nullopt = all.
+std::optional<uint64_t> memory_limit(const LoadModelOptions& options) {
+  const std::string& map = options.device_map;
+  if (map != "auto" && map != "cpu" && map != "disk") {
+    fail(ErrorCode::invalid_argument, "device_map: found '" + map + "', expected auto, cpu or disk");
+  }
+  for (const auto& [device, bytes] : options.max_memory) {
+    if (device != "cpu") fail(ErrorCode::invalid_argument, "max_memory: found device '" + device + "', expected cpu");
+    if (map != "auto") fail(ErrorCode::invalid_argument, "max_memory: needs device_map auto, not " + map);
+  }
+  if (map == "cpu") return std::nullopt;
+  if (map == "disk") return 0;
+  const auto given = options.max_memory.find("cpu");
+  if (given != options.max_memory.end()) return given->second;
+  return static_cast<uint64_t>(kShareOfMemory * static_cast<double>(available_memory()));
+}
+
+DeviceMap device_map_of(const Loader& loader) {
+  DeviceMap map;
+  for (const Placement& placed : loader.placements()) {
+    map.push_back({placed.layer, placed.residency == Residency::memory ? "cpu" : "disk", placed.bytes});
+  }
+  return map;
+}
+
+/// What 4-bit weights are multiplied with. A compute dtype of 16 bits that is asked for here is for comparing with
+/// libraries that round to it; one that the files record is what they would compute in, and integers are more exact.
+Activations activations_of(const LoadModelOptions& options) {
+  DType asked = options.compute_dtype.value_or(DType::f32);
+  if (options.quantization_config) asked = options.quantization_config->bnb_4bit_compute_dtype;
+  const std::string& name = options.activations;
+  if (name == "fp32") return Activations::f32;
+  if (name == "auto") return asked == DType::f32 ? Activations::i16 : Activations::f32;
+  if (name != "int16" && name != "int8") {
+    fail(ErrorCode::invalid_argument, "activations: found '" + name + "', expected auto, int8, int16 or fp32");
+  }
+  if (asked != DType::f32) {
+    fail(ErrorCode::invalid_argument, "activations: " + name + " takes the place of a compute dtype; give one of them");
+  }
+  return name == "int8" ? Activations::i8 : Activations::i16;
+}
+
 LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& options) {
   const QuantizationConfig stored = parse_quantization_config(files.config, files.path.string());
   const OnLoad on_load = on_load_format(options);
@@ -98,12 +144,18 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
     load.compute.int8_threshold = config->llm_int8_threshold;
   }
   if (options.compute_dtype) load.compute.compute_dtype = *options.compute_dtype;
-  if (options.activations != "token" && options.activations != "tensor") {
-    fail(ErrorCode::invalid_argument, "activations: found '" + options.activations + "', expected token or tensor");
+  load.compute.activations = activations_of(options);
+  if (options.activation_range != "token" && options.activation_range != "tensor") {
+    fail(ErrorCode::invalid_argument,
+         "activation_range: found '" + options.activation_range + "', expected token or tensor");
   }
-  load.compute.per_token = options.activations == "token";
+  load.compute.per_token = options.activation_range == "token";
   load.compute.reduce_range = options.reduce_range;
   check_compute_options(load.compute);
+  load.memory_limit = memory_limit(options);
+  if (!options.skip.empty()) {
+    check_skip_names(options.skip, list_parameters(files.config, files.path.string(), files.weights.get()));
+  }
   if (options.progress) {
     load.progress = [fn = options.progress](int64_t done, int64_t total) {
       fn({.unit = "tensors", .done = done, .total = total});
@@ -161,6 +213,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   loaded->weight_bytes = loader.bytes();
+  loaded->device_map = device_map_of(loader);
   loaded->options = options;
   TextParts text = load_text_parts(files);
   loaded->tokenizer = std::move(text.tokenizer);

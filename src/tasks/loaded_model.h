@@ -20,6 +20,7 @@ struct LoadedModel {
   std::optional<std::string> chat_template;
   std::unique_ptr<Model> model;
   uint64_t weight_bytes = 0;
+  DeviceMap device_map;
   bool mixes_tokens = false;  // results depend on what shares a batch: sequences have to run one by one
   LoadModelOptions options;   // that it was loaded with
 

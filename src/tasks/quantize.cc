@@ -9,14 +9,13 @@
 #include "io/bnb_names.h"
 #include "io/model_files.h"
 #include "models/registry.h"
+#include "models/skip.h"
 #include "quant/error_stats.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
 
 namespace nibble {
 namespace {
-
-constexpr std::string_view kWeightSuffix = ".weight";
 
 /// What becomes of each tensor of the source.
 struct Recipe {
@@ -28,36 +27,10 @@ struct Recipe {
   std::optional<DType> dense_dtype;              // of all other tensors; nullopt = as they are
 };
 
-std::string module_of(const std::string& tensor) { return tensor.substr(0, tensor.size() - kWeightSuffix.size()); }
-
 EncodeOptions encode_options(const QuantizeOptions& options) {
   return {.block = options.block,
           .double_quant = options.double_quant,
           .granularity = parse_granularity(options.granularity)};
-}
-
-/// Everything that skip may say: module names, and what is before or behind their dots.
-std::set<std::string> skip_names(const std::vector<std::string>& modules) {
-  std::set<std::string> names(modules.begin(), modules.end());
-  for (const std::string& module : modules) {
-    for (size_t dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) {
-      names.insert(module.substr(0, dot));
-      names.insert(module.substr(dot + 1));
-    }
-  }
-  return names;
-}
-
-void check_skip_names(const std::vector<std::string>& skip, const std::vector<std::string>& modules) {
-  for (const std::string& entry : skip) {
-    const bool used = std::any_of(modules.begin(), modules.end(),
-                                  [&](const std::string& module) { return is_skipped(module, {entry}); });
-    if (used) continue;
-    const std::set<std::string> names = skip_names(modules);
-    const std::string nearest = nearest_name(entry, std::vector<std::string>(names.begin(), names.end()));
-    fail(ErrorCode::invalid_argument,
-         "skip: '" + entry + "' matches no layer" + (nearest.empty() ? "" : ", the nearest is '" + nearest + "'"));
-  }
 }
 
 /// GGUF mixes block formats and f32 vectors; a Hugging Face folder needs one dtype for what stays dense.
@@ -85,20 +58,19 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   check_compute_options({.compute_dtype = options.compute_dtype, .int8_threshold = options.int8_threshold});
   refuse_quantized_source(files);
   recipe.dense_dtype = dense_dtype_for(files, *recipe.format);
-  std::vector<std::string> modules;
-  for (const Parameter& parameter : list_parameters(files.config, files.path.string(), files.weights.get())) {
+  const auto parameters = list_parameters(files.config, files.path.string(), files.weights.get());
+  check_skip_names(options.skip, parameters);
+  for (const Parameter& parameter : parameters) {
     if (parameter.role != Role::linear && parameter.role != Role::head) continue;
     if (parameter.orientation == Orientation::in_out) recipe.in_out.insert(parameter.name);
-    const std::string module = module_of(parameter.name);
-    modules.push_back(module);
+    const std::string_view module = module_of(parameter.name);
     const bool keep = parameter.role == Role::head || is_skipped(module, options.skip);
     if (keep) {
-      recipe.kept_linears.push_back(module);
+      recipe.kept_linears.emplace_back(module);
     } else if (!recipe.format->dense) {
       recipe.quantized.insert(parameter.name);
     }
   }
-  check_skip_names(options.skip, modules);
   return recipe;
 }
 

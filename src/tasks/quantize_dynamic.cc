@@ -23,7 +23,7 @@ std::shared_ptr<LoadedModel> load_quantized(const LoadedModel& model, const std:
   LoadModelOptions options = model.options;
   options.format = dtype == DType::i8 ? "int8-dynamic" : "fp16";
   options.granularity = dynamic.granularity;
-  options.activations = dynamic.activations;
+  options.activation_range = dynamic.activation_range;
   options.reduce_range = dynamic.reduce_range;
   options.quantize_head = true;
   return load_model(model.path, options);

@@ -149,7 +149,7 @@ def quantized_classifiers_classify(t):
         assert stored == t.json("classify", model, "--format", format, *flags())["predictions"], format
     dynamic = [model, "--format", "int8-dynamic", *flags()]
     plain = t.json("classify", *dynamic)["predictions"]
-    for option in (["--activations", "tensor"], ["--reduce-range"], ["--granularity", "tensor"], ["--quantize-head"]):
+    for option in (["--activation-range", "tensor"], ["--reduce-range"], ["--granularity", "tensor"], ["--quantize-head"]):
         assert t.json("classify", *dynamic, *option)["predictions"] != plain, option
 
 
@@ -161,6 +161,13 @@ def evaluate_compares_with_a_reference(t):
     assert 0 < flips, "the two models agree: choose another seed"
     file = write_tsv(t, labels)
     alone = t.json("evaluate", other, "--file", file)
+    rows = [(line.split("\t")) for line in file.read_text().splitlines()[1:]]
+    assert len(rows) == 5 and all(len(row) == 2 for row in rows)
+    quoted = t.write("dev.csv", "sentence,label\n" + "".join('"{}",{}\n'.format(*row) for row in rows))
+    listed = t.write("dev.jsonl", "".join(json.dumps(dict(zip(("sentence", "label"), row))) + "\n" for row in rows))
+    for other_file in (quoted, listed):
+        assert t.json("evaluate", other, "--file", other_file)["accuracy"] == alone["accuracy"], other_file
+    assert alone["intervals"]["accuracy"][0] <= alone["accuracy"] <= alone["intervals"]["accuracy"][1]
     assert alone["accuracy"] == 1 - flips / 5 and alone["texts"] == 5 and alone["gate"] is None
     assert "flips" not in alone and alone["bytes"] > 0 and alone["tokens_per_second"] > 0
     gate = ["evaluate", other, "--reference", model, "--file", file, "--max-accuracy-drop"]

@@ -47,6 +47,25 @@ def generate_stops_at_stop_strings(t):
 
 
 @case
+def layers_beyond_the_memory_limit_stay_in_their_file(t):
+    usual = t.run("generate", TINY, "-p", WORDS, "-n", 8)
+    assert "disk" not in usual.stderr
+    limited = t.run("generate", TINY, "-p", WORDS, "-n", 8, "--max-memory", "cpu=200KB")
+    assert limited.stdout == usual.stdout
+    assert "cpu " in limited.stderr and "disk " in limited.stderr and "slow" in limited.stderr, limited.stderr
+    asked = t.run("generate", TINY, "-p", WORDS, "-n", 8, "--device-map", "auto")
+    assert asked.stdout == usual.stdout and asked.stderr.startswith("cpu "), asked.stderr
+    t.fails(USAGE, "generate", TINY, "-p", WORDS, "--max-memory", "gpu=1GB", says=["gpu=1GB", "cpu=6GB"])
+    t.fails(USAGE, "generate", TINY, "-p", WORDS, "--device-map", "gpu", says="auto, cpu or disk")
+    t.fails(RESOURCES, "generate", TINY, "-p", WORDS, "--format", "nf4", "--max-memory", "cpu=1KB", says="quantize")
+
+
+@case
+def a_wrong_skip_is_refused_before_loading(t):
+    t.fails(USAGE, "generate", TINY, "-p", WORDS, "--format", "nf4", "--skip", "q_prj", says=["q_prj", "q_proj"])
+
+
+@case
 def generate_samples_by_seed(t):
     hot = [TINY, "-p", WORDS, "-n", 30, "--temperature", 1]
     first = generate(t, *hot, "--seed", 1)["ids"]

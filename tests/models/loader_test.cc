@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "models/registry.h"
+#include "models/skip.h"
 #include "support/files.h"
 
 namespace nibble {
@@ -83,6 +84,15 @@ TEST(SkipNames, AreSuffixesAndDottedPrefixes) {
   EXPECT_FALSE(is_skipped("model.layers.1.mlp.up_proj", {"mlp"}));
   EXPECT_FALSE(is_skipped("model.layers.1.mlp.up_proj", {""}));
   EXPECT_TRUE(is_skipped("lm_head", {"lm_head"}));
+}
+
+TEST(SkipNames, ThatMeanNoLinearLayerAreRefused) {
+  const std::vector<Parameter> all = list_parameters(tiny_config(), "config.json");
+  check_skip_names({"q_proj", "model.layers.1", "lm_head"}, all);
+  test::expect_error(ErrorCode::invalid_argument, "skip: 'down_prj' matches no layer, the nearest is 'down_proj'",
+                     [&] { check_skip_names({"q_proj", "down_prj"}, all); });
+  test::expect_error(ErrorCode::invalid_argument, "'embed_tokens' matches no layer",
+                     [&] { check_skip_names({"embed_tokens"}, all); });
 }
 
 }  // namespace

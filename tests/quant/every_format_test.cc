@@ -48,8 +48,8 @@ Tensor gaussian(const Shape& shape, unsigned seed) {
 
 const std::vector<Shape> kShapes = {{1, 1}, {3, 5}, {7, 64}, {5, 72}, {16, 100}, {33, 129}, {64, 256}};
 
-void pack(Weight& w) {
-  if (auto* q = std::get_if<QuantizedTensor>(&w); q && q->format->pack) q->format->pack(*q);
+void pack(Weight& w, const ComputeOptions& options = {}, Residency residency = Residency::memory) {
+  if (auto* q = std::get_if<QuantizedTensor>(&w); q && q->format->pack) q->format->pack(*q, options, residency);
 }
 
 TEST(EveryFormat, StoresTheBytesItsLayoutSays) {
@@ -97,15 +97,17 @@ TEST(EveryFormat, DecodesWithinItsWorstGap) {
 
 TEST(EveryFormat, DecodesRowRangesAsItDecodesTheWhole) {
   for (const Variant& v : variants()) {
-    const Shape shape = {33, 129};
-    Weight w = encode(gaussian(shape, 3), find_format(v.format), v.options);
-    const auto* q = std::get_if<QuantizedTensor>(&w);
-    if (q == nullptr) continue;
-    const std::vector<float> all = floats(decode(w));
-    pack(w);
-    std::vector<float> part(5 * 129);
-    q->format->decode_rows(*q, 17, 22, part.data());
-    for (size_t i = 0; i < part.size(); ++i) ASSERT_EQ(part[i], all[17 * 129 + i]) << describe(v, shape) << " " << i;
+    for (const Shape& shape : {Shape{33, 129}, Shape{33, 128}}) {
+      Weight w = encode(gaussian(shape, 3), find_format(v.format), v.options);
+      const auto* q = std::get_if<QuantizedTensor>(&w);
+      if (q == nullptr) continue;
+      const std::vector<float> all = floats(decode(w));
+      pack(w);
+      const auto cols = static_cast<size_t>(shape[1]);
+      std::vector<float> part(5 * cols);
+      q->format->decode_rows(*q, 17, 22, part.data());
+      for (size_t i = 0; i < part.size(); ++i) ASSERT_EQ(part[i], all[17 * cols + i]) << describe(v, shape) << " " << i;
+    }
   }
 }
 
@@ -143,6 +145,102 @@ TEST(EveryFormat, MultipliesLikeItsDecodedMatrix) {
             exact_product(std::span(x).subspan(t * cols, cols), std::span(matrix).subspan(r * cols, cols), bias[r],
                           v.format.starts_with("int8"));
         EXPECT_LE(std::abs(y[i] - exact.value), exact.bound) << describe(v, shape);
+      }
+    }
+  }
+}
+
+/// Weights of 4-bit formats, on which integer activations are allowed.
+std::vector<Variant> four_bit_variants() {
+  std::vector<Variant> rows = variants();
+  std::erase_if(rows, [](const Variant& v) { return !find_format(v.format).block_choice; });
+  return rows;
+}
+
+constexpr Activations kActivations[] = {Activations::f32, Activations::i16, Activations::i8};
+
+std::vector<float> product(const Weight& w, const Tensor& x, const ComputeOptions& options) {
+  std::vector<float> y(static_cast<size_t>(x.rows() * weight_shape(w)[0]));
+  matmul(w, {.x = x.f32(), .y = y.data(), .tokens = x.rows()}, options);
+  return y;
+}
+
+TEST(FourBit, PackingDoesNotChangeABit) {
+  for (const Variant& v : four_bit_variants()) {
+    for (const Shape& shape : {Shape{33, 128}, Shape{16, 192}, Shape{5, 72}, Shape{1, 64}}) {
+      for (const Activations activations : kActivations) {
+        const ComputeOptions options = {.activations = activations};
+        const Weight stored = encode(gaussian(shape, 9), find_format(v.format), v.options);
+        Weight packed = stored, mapped = stored;
+        pack(packed, options);
+        pack(mapped, options, Residency::mapped);
+        EXPECT_EQ(weight_bytes(packed), weight_bytes(stored));
+        for (const int64_t tokens : {1, 3, 17}) {
+          const Tensor x = gaussian({tokens, shape[1]}, 10);
+          const std::vector<float> y = product(packed, x, options);
+          EXPECT_EQ(product(mapped, x, options), y) << describe(v, shape) << " tokens " << tokens;
+          if (!std::get<QuantizedTensor>(packed).has("records")) continue;  // fused products sum in their own order
+          const Tensor first = x.slice_rows(0, 1);
+          const std::vector<float> alone = product(packed, first, options);
+          EXPECT_TRUE(std::equal(alone.begin(), alone.end(), y.begin())) << describe(v, shape) << " tokens " << tokens;
+        }
+      }
+    }
+  }
+}
+
+// Half a step of the activations (the largest of 64 is 5792 steps, or at least 81) for every weight, and half a step of
+// the levels (the largest is 5792 steps, or at least 80) for every activation.
+TEST(FourBit, IntegerActivationsStayWithinTheirSteps) {
+  for (const Variant& v : four_bit_variants()) {
+    const Shape shape = {16, 192};
+    Weight w = encode(gaussian(shape, 11), find_format(v.format), v.options);
+    const std::vector<float> matrix = floats(decode(w));
+    const auto largest_weight = std::abs(
+        *std::max_element(matrix.begin(), matrix.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+    pack(w);
+    const Tensor x = gaussian({3, shape[1]}, 12);
+    for (const auto& [activations, x_steps, w_steps] :
+         {std::tuple(Activations::i16, 5792.0, 5792.0), std::tuple(Activations::i8, 81.0, 80.0)}) {
+      const std::vector<float> y = product(w, x, {.activations = activations});
+      for (size_t i = 0; i < y.size(); ++i) {
+        const std::span<const float> token(x.f32() + static_cast<int64_t>(i) / 16 * 192, 192);
+        double exact = 0, bound = 0, largest = 0;
+        for (const float value : token) largest = std::max(largest, std::abs(static_cast<double>(value)));
+        for (size_t c = 0; c < 192; ++c) {
+          const double weight = matrix[i % 16 * 192 + c];
+          exact += token[c] * weight;
+          bound += 0.51 / x_steps * largest * (std::abs(weight) + 0.51 / w_steps * largest_weight) +
+                   0.51 / w_steps * largest_weight * std::abs(token[c]) + 1e-6 * std::abs(token[c] * weight);
+        }
+        EXPECT_LE(std::abs(y[i] - exact), bound) << describe(v, shape);
+      }
+    }
+  }
+}
+
+TEST(EveryFormat, ProductsWithOneInputEqualThoseOneByOne) {
+  for (const Variant& v : variants()) {
+    for (const Activations activations : kActivations) {
+      const ComputeOptions options = {.activations = activations};
+      const Tensor x = gaussian({3, 128}, 13);
+      std::vector<Weight> weights;
+      for (const int64_t rows : {40, 7, 16}) {
+        weights.push_back(encode(gaussian({rows, 128}, 14), find_format(v.format), v.options));
+        pack(weights.back(), options);
+      }
+      weights.emplace_back(gaussian({5, 128}, 15));  // of another format
+      for (const size_t count : {size_t{3}, size_t{4}}) {
+        std::vector<std::vector<float>> expected, y;
+        std::vector<WeightProduct> products;
+        for (size_t i = 0; i < count; ++i) {
+          expected.push_back(product(weights[i], x, options));
+          y.emplace_back(expected.back().size());
+        }
+        for (size_t i = 0; i < count; ++i)
+          products.push_back({&weights[i], {.x = x.f32(), .y = y[i].data(), .tokens = 3}});
+        matmul_all(products, options);
+        EXPECT_EQ(y, expected) << v.format;
       }
     }
   }

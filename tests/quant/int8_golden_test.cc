@@ -84,7 +84,7 @@ TEST(Int8DynamicGolden, WeightsAreTorchsAndProductsFollowEachEngine) {
         const Tensor codes = data.load(name + ".w8"), scale = data.load(name + ".scale");
         EXPECT_EQ(std::memcmp(q.part("data").raw(), codes.raw(), codes.bytes()), 0) << name;
         EXPECT_EQ(std::memcmp(q.part("scale").raw(), scale.raw(), scale.bytes()), 0) << name;
-        q.format->pack(q);
+        q.format->pack(q, {}, Residency::memory);
         const Tensor x = data.load(input + ".x");
         const Tensor bias = data.find(input + ".b") ? data.load(input + ".b") : Tensor();
         std::vector<float> y(static_cast<size_t>(x.rows() * q.rows()));

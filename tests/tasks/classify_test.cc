@@ -70,8 +70,8 @@ TEST(Classify, ABatchGivesTheSameBitsAsEachTextAlone) {
                                        {.format = "nf4"},
                                        {.format = "int8"},
                                        {.format = "int8-dynamic"},
-                                       {.format = "int8-dynamic", .activations = "tensor"},
-                                       {.format = "int8-dynamic", .activations = "tensor", .quantize_head = true}};
+                                       {.format = "int8-dynamic", .activation_range = "tensor"},
+                                       {.format = "int8-dynamic", .activation_range = "tensor", .quantize_head = true}};
   for (const LoadModelOptions& options : kOptions) {
     const SequenceClassifier model = load(path, options);
     const std::vector<Prediction> together = model.classify(inputs_of(kTexts));
@@ -128,8 +128,8 @@ TEST(Classify, WrongInputsAndModelsAreNamed) {
                [] { load(std::string(NIBBLE_SOURCE_DIR) + "/tests/data/tiny-llama"); });
   expect_error(ErrorCode::unsupported, "is an encoder and predicts no text",
                [&] { AutoModelForCausalLM::from_pretrained(tiny(folder)); });
-  expect_error(ErrorCode::invalid_argument, "activations: found 'row', expected token or tensor",
-               [&] { load(tiny(folder), {.format = "int8-dynamic", .activations = "row"}); });
+  expect_error(ErrorCode::invalid_argument, "activation_range: found 'row', expected token or tensor",
+               [&] { load(tiny(folder), {.format = "int8-dynamic", .activation_range = "row"}); });
   const std::string small = tiny(folder);
   folder.write("tiny/vocab.txt", std::string(kTinyVocabulary) + "more\n");
   expect_error(ErrorCode::format, "the tokenizer has 17 ids, the embedding only 16 rows", [&] { load(small); });

@@ -100,7 +100,7 @@ TEST_P(TorchEngines, GiveTheSameLogits) {
   const std::vector<float> torch = stored(GetParam().name);
   const SequenceClassifier quantized = quantize_dynamic(
       load(kMiniLm), {"Linear"}, DType::i8,
-      {.granularity = GetParam().granularity, .activations = "tensor", .reduce_range = GetParam().reduce_range});
+      {.granularity = GetParam().granularity, .activation_range = "tensor", .reduce_range = GetParam().reduce_range});
   const std::vector<float> logits = logits_of(quantized.classify(encoded_dev(kMiniLm)));
   EXPECT_LE(mean_difference(logits, torch), mean_difference(stored("fbgemm"), stored("onednn")));
   EXPECT_LE(flips(logits, torch), 2);

@@ -4,7 +4,9 @@
 //          absmax f32 [blocks]         or, double-quantized, u8 [blocks] with
 //          nested_absmax f32 [ceil(blocks/256)], nested_quant_map f32 [256], nested_offset f32 [1]
 //          quant_map f32 [16]          the levels
-// packed for computing: scales f32 [blocks], the decoded absmax.
+// packed for computing, the one or the other:
+//          records, levels4           instead of all of these: see quant/packed4.h
+//          scales f32 [blocks]        the decoded absmax, where that is double-quantized
 //
 // nf4, fp4: as bitsandbytes' CPU backend, code for code. QLoRA, arXiv 2305.14314.
 // int4: levels -8/8 .. 7/8. The scale is chosen so that the value of largest magnitude becomes exactly -8/8, which
@@ -21,6 +23,7 @@
 #include "quant/double_quant.h"
 #include "quant/formats/formats.h"
 #include "quant/matmul.h"
+#include "quant/packed4.h"
 
 namespace nibble {
 namespace {
@@ -219,6 +222,7 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
   static thread_local std::vector<float> room;
   const int64_t first = begin * w.cols(), count = (end - begin) * w.cols();
   if (count == 0) return;
+  if (w.has("records")) return decode_packed4_rows(w, begin, end, out);
   const int64_t first_block = first / w.block, last_block = (first + count - 1) / w.block;
   const float* scales = scales_of(w, first_block, last_block - first_block + 1, room);
   // The kernel indexes absmax by (first + i) / block, so it is given the address block 0 would have.
@@ -226,16 +230,23 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
                         first - first_block * w.block, count, w.block, out);
 }
 
-void pack(QuantizedTensor& w) {
-  if (!w.double_quant || w.has("scales")) return;
+/// Whether the products of packed weights are what the options ask for: integers, or f32 that nothing is rounded to.
+bool packed_products(const QuantizedTensor& w, const ComputeOptions& options) {
+  return fits_packed4(w) && (options.activations != Activations::f32 || options.compute_dtype == DType::f32);
+}
+
+void pack(QuantizedTensor& w, const ComputeOptions& options, Residency residency) {
+  if (residency == Residency::mapped || w.has("records") || w.has("scales")) return;
+  if (packed_products(w, options)) return pack4(w, scales_of);
+  if (!w.double_quant) return;
   std::vector<float> room;
   const int64_t blocks = w.part("absmax").count();
   const float* decoded = scales_of(w, 0, blocks, room);
   w.parts["scales"] = Tensor::from(std::span(decoded, static_cast<size_t>(blocks)));
 }
 
-/// Few tokens: the codes are decoded in registers, between reading them and multiplying.
-void multiply_few(const QuantizedTensor& w, const MatmulArgs& args) {
+/// One token: the codes are decoded in registers, between reading them and multiplying.
+void multiply_one(const QuantizedTensor& w, const MatmulArgs& args) {
   const int64_t rows = w.rows(), cols = w.cols(), blocks_per_row = cols / w.block;
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     std::vector<float> room;
@@ -255,10 +266,18 @@ void multiply_few(const QuantizedTensor& w, const MatmulArgs& args) {
   });
 }
 
-void matmul_4bit(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
-  const bool whole_blocks = w.cols() % w.block == 0;
-  if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) return multiply_few(w, args);
-  matmul_by_decode(w, args, options.compute_dtype);
+void matmul_4bit(std::span<const Product> products, const ComputeOptions& options) {
+  if (std::all_of(products.begin(), products.end(), [&](const Product& p) { return packed_products(*p.w, options); })) {
+    return multiply_packed4(products, options.activations, scales_of);
+  }
+  for (const auto& [w, args] : products) {
+    const bool whole_blocks = w->cols() % w->block == 0 && !w->has("records");
+    if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) {
+      multiply_one(*w, args);
+    } else {
+      matmul_by_decode(*w, args, options.compute_dtype);
+    }
+  }
 }
 
 Format format_4bit(std::string_view name, std::string_view readable_by, decltype(Format::encode) encode) {

@@ -82,7 +82,7 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
   }
 }
 
-void pack(QuantizedTensor& w) {
+void pack(QuantizedTensor& w, const ComputeOptions&, Residency) {
   if (w.has("row_sums")) return;
   Tensor sums(DType::i32, {w.rows()});
   const auto* codes = w.part("data").data<int8_t>();
@@ -125,14 +125,14 @@ void quantize_affine(const float* x, int64_t count, const AffineRange& range, in
   }
 }
 
-struct Activations {
+struct AffineActivations {
   std::vector<int8_t> codes;        // [tokens, cols], less 128
   std::vector<AffineRange> ranges;  // [tokens]
 };
 
-Activations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options) {
+AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options) {
   const int levels = options.reduce_range ? 127 : 255;
-  Activations a;
+  AffineActivations a;
   a.codes.resize(static_cast<size_t>(args.tokens * cols));
   a.ranges.resize(static_cast<size_t>(args.tokens));
   const AffineRange whole = options.per_token ? AffineRange() : choose_range(args.x, args.tokens * cols, levels);
@@ -146,36 +146,29 @@ Activations quantize_activations(const MatmulArgs& args, int64_t cols, const Com
   return a;
 }
 
-void matmul_int8_dynamic(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
-  const int64_t rows = w.rows(), cols = w.cols();
-  if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
-  const Activations a = quantize_activations(args, cols, options);
+void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActivations& a) {
+  const int64_t rows = w.rows();
   const auto* row_sums = w.part("row_sums").data<int32_t>();
   const RowScales scales(w);
-  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r += kRowGrain) {
-      const int64_t stop = std::min(end, r + kRowGrain);
-      std::vector<int32_t> sums(static_cast<size_t>(args.tokens * (stop - r)));
-      kernels().matmul_i8({.x = a.codes.data(),
-                           .w = w.part("data").data<int8_t>() + r * cols,
-                           .y = sums.data(),
-                           .tokens = args.tokens,
-                           .rows = stop - r,
-                           .k = cols,
-                           .ldx = cols,
-                           .ldw = cols,
-                           .ldy = stop - r});
-      for (int64_t t = 0; t < args.tokens; ++t) {
-        const AffineRange& range = a.ranges[static_cast<size_t>(t)];
-        for (int64_t i = r; i < stop; ++i) {
-          const int64_t exact = sums[static_cast<size_t>(t * (stop - r) + i - r)] +
-                                static_cast<int64_t>(128 - range.zero_point) * row_sums[i];
-          const float product = static_cast<float>(exact) * (range.scale * scales[i]);
-          args.y[t * rows + i] = product + (args.bias ? args.bias[i] : 0.0f);
-        }
+  const auto scale_rows = [&](int64_t begin, int64_t end, const int32_t* sums) {
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      const AffineRange& range = a.ranges[static_cast<size_t>(t)];
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t exact = *sums++ + static_cast<int64_t>(128 - range.zero_point) * row_sums[r];
+        const float product = static_cast<float>(exact) * (range.scale * scales[r]);
+        args.y[t * rows + r] = product + (args.bias ? args.bias[r] : 0.0f);
       }
     }
-  });
+  };
+  multiply_codes(a.codes.data(), w.part("data").data<int8_t>(), args.tokens, rows, w.cols(), scale_rows);
+}
+
+void matmul_int8_dynamic(std::span<const Product> products, const ComputeOptions& options) {
+  const auto& [first, args] = products[0];
+  const int64_t cols = first->cols();
+  if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
+  const AffineActivations a = quantize_activations(args, cols, options);
+  for (const Product& product : products) multiply(*product.w, product.args, a);
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
 }
 
 /// The activations of one call as the integer product sees them.
-struct Activations {
+struct RowwiseActivations {
   std::vector<int8_t> codes;      // [tokens, cols], outlier columns zero
   std::vector<float> scales;      // [tokens]
   std::vector<int64_t> outliers;  // columns, ascending
@@ -89,10 +89,10 @@ std::vector<int64_t> outlier_columns(const std::vector<float>& half, int64_t col
   return columns;
 }
 
-Activations quantize_activations(const MatmulArgs& args, int64_t cols, float threshold) {
+RowwiseActivations quantize_activations(const MatmulArgs& args, int64_t cols, float threshold) {
   std::vector<float> half(args.x, args.x + args.tokens * cols);
   round_values(DType::f16, half.data(), args.tokens * cols);
-  Activations a;
+  RowwiseActivations a;
   a.codes.resize(half.size());
   a.scales.resize(static_cast<size_t>(args.tokens));
   if (threshold > 0) a.outliers = outlier_columns(half, cols, threshold);
@@ -106,7 +106,7 @@ Activations quantize_activations(const MatmulArgs& args, int64_t cols, float thr
   return a;
 }
 
-void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const Activations& a, const int32_t* sums,
+void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseActivations& a, const int32_t* sums,
                 int64_t begin, int64_t end) {
   const int64_t rows = w.rows(), cols = w.cols();
   const auto* codes = w.part("CB").data<int8_t>();
@@ -124,26 +124,16 @@ void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const Activati
   }
 }
 
-void matmul_int8(const QuantizedTensor& w, const MatmulArgs& args, const ComputeOptions& options) {
-  const int64_t cols = w.cols();
+void matmul_int8(std::span<const Product> products, const ComputeOptions& options) {
+  const auto& [first, args] = products[0];
+  const int64_t cols = first->cols();
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
-  const Activations a = quantize_activations(args, cols, options.int8_threshold);
-  parallel_for(w.rows(), kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r += kRowGrain) {
-      const int64_t stop = std::min(end, r + kRowGrain);
-      std::vector<int32_t> sums(static_cast<size_t>(args.tokens * (stop - r)));
-      kernels().matmul_i8({.x = a.codes.data(),
-                           .w = w.part("CB").data<int8_t>() + r * cols,
-                           .y = sums.data(),
-                           .tokens = args.tokens,
-                           .rows = stop - r,
-                           .k = cols,
-                           .ldx = cols,
-                           .ldw = cols,
-                           .ldy = stop - r});
-      scale_rows(w, args, a, sums.data(), r, stop);
-    }
-  });
+  const RowwiseActivations a = quantize_activations(args, cols, options.int8_threshold);
+  for (const auto& [w, out] : products) {
+    multiply_codes(
+        a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
+        [&](int64_t begin, int64_t end, const int32_t* sums) { scale_rows(*w, out, a, sums, begin, end); });
+  }
 }
 
 }  // namespace
