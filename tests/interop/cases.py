@@ -25,6 +25,8 @@ from tokenizers import Tokenizer
 from transformers import (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer,
                           BitsAndBytesConfig)
 
+from gguf_models import write_gguf
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED = Path(os.environ.get("NIBBLE_SHARED") or ROOT.parent / "shared")
 TINY = ROOT / "tests/data/tiny-llama"
@@ -216,6 +218,28 @@ def case_longrope(nibble, source):
         expect_close(nibble.logits(folder, IDS[:count]), theirs, TOLERANCE, f"{count} positions")
 
 
+# What GGUF has no keys for, so that files of these families stand for models with the usual values.
+NOT_IN_GGUF = {"mistral": {"sliding_window": None},
+               "gemma2": {"query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"]},
+               "gemma3": {"layer_types": ["sliding_attention"] * 3},
+               "smollm3": {"no_rope_layers": [1, 1, 1], "layer_types": None}}
+
+
+def case_gguf_model(nibble, source, name):
+    """A GGUF file made of a folder predicts what transformers predicts from the folder."""
+    folder = nibble.folder / f"gguf-{name}"
+    shutil.copytree(need(source), folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text()) | NOT_IN_GGUF.get(name, {})
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            tensors |= {key: stored.get_tensor(key).float().numpy() for key in stored.keys()}
+    write_gguf(folder / "model.gguf", config, tensors)
+    theirs, _ = transformers_logits(folder, IDS)
+    expect_close(nibble.logits(folder / "model.gguf", IDS), theirs, TOLERANCE, f"{name} from GGUF")
+
+
 def case_tokenizer_from_gguf(nibble, file):
     """The tokenizer.json that is written for a GGUF model gives the same ids everywhere."""
     folder = nibble.quantize(need(file), "from-gguf", "--format", "nf4")
@@ -244,6 +268,8 @@ def cases():
         for name in ["nf4", "int8"]:
             yield f"Quantized.{family}/{name}", case_quantized_folder, (source, name)
         yield f"Dequantized.{family}", case_dequantized_folder, (source,)
+    for family in ["llama", *FAMILIES]:
+        yield f"Gguf.{family}", case_gguf_model, (SHARED / "goldens/models" / family, family)
     for family in ENCODERS:
         for name in ["nf4", "nf4-double-quant", "int8"]:
             yield f"Classifier.{family}/{name}", case_quantized_classifier, (SHARED / "goldens/models" / family, name)

@@ -98,7 +98,8 @@ TEST_P(EncoderGolden, OneSequenceGivesTheSameBitsAsInABatch) {
   EXPECT_EQ(singles, logits_of(*model, batch_of(padded)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, EncoderGolden, ::testing::Values("bert", "distilbert", "roberta"));
+INSTANTIATE_TEST_SUITE_P(Families, EncoderGolden, ::testing::Values("bert", "distilbert", "roberta"),
+                         [](const auto& info) { return std::string(info.param); });
 
 // With one sequence at a time, because LLM.int8() takes outlier columns out for the whole call. Weights, codes and
 // integer sums are the same; an activation on the edge between two of 127 steps may fall on the other side, which is

@@ -2,6 +2,7 @@
 // again. No reference results are needed.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <set>
@@ -102,34 +103,38 @@ std::vector<float> logits_of(const Model& model) {
   return floats(model.logits(model.info().is_encoder ? hidden.slice_rows(0, 1) : hidden));
 }
 
+/// The same model in a format, as a folder beside it.
+std::string quantize_to(const TempFolder& folder, const std::string& model, const std::string& format) {
+  const std::string out = (folder / format).string();
+  quantize(model, out, {.format = format});
+  return out;
+}
+
+/// A family in a format.
+class EveryCell : public ::testing::TestWithParam<std::tuple<Case, std::string>> {};
+
+TEST_P(EveryCell, QuantizedFolderEqualsQuantizingWhileLoading) {
+  const auto& [family, format] = GetParam();
+  const TempFolder folder;
+  const std::string model = make_model(folder, family);
+  const std::vector<float> original = logits_of(*load(model));
+  for (const float x : original) ASSERT_TRUE(std::isfinite(x));
+  LoadOptions options;
+  options.format = &find_format(format);
+  const std::vector<float> expected = options.format->dense ? original : logits_of(*load(model, options));
+  EXPECT_EQ(logits_of(*load(quantize_to(folder, model, format))), expected);
+  EXPECT_EQ(expected == original, options.format->dense.has_value());
+}
+
 class EveryFamily : public ::testing::TestWithParam<Case> {
  protected:
-  std::string quantize_to(const std::string& name, const std::string& format) {
-    quantize(model_, (folder_ / name).string(), {.format = format});
-    return (folder_ / name).string();
-  }
-
   TempFolder folder_;
   std::string model_ = make_model(folder_, GetParam());
 };
 
-TEST_P(EveryFamily, QuantizedFoldersEqualQuantizingWhileLoading) {
-  const std::vector<float> original = logits_of(*load(model_));
-  for (const float x : original) ASSERT_TRUE(std::isfinite(x));
-  for (const std::string& format : writable_format_names()) {
-    SCOPED_TRACE(format);
-    const std::string stored = quantize_to(format, format);
-    LoadOptions options;
-    options.format = &find_format(format);
-    const std::vector<float> expected = options.format->dense ? original : logits_of(*load(model_, options));
-    EXPECT_EQ(logits_of(*load(stored)), expected);
-    EXPECT_EQ(expected == original, options.format->dense.has_value());
-  }
-}
-
 // The folder that a quantized one stands for has the tensors of the original, each in its own orientation.
 TEST_P(EveryFamily, DequantizedFoldersPredictTheSame) {
-  const std::string quantized = quantize_to("nf4", "nf4"), dense = (folder_ / "dense").string();
+  const std::string quantized = quantize_to(folder_, model_, "nf4"), dense = (folder_ / "dense").string();
   dequantize(quantized, dense);
   const SafetensorsFile before(std::filesystem::path(model_) / "model.safetensors");
   const SafetensorsFile after(std::filesystem::path(dense) / "model.safetensors");
@@ -169,6 +174,18 @@ TEST_P(EveryDecoder, EveryTensorHasAGgufName) {
 
 std::string name_of(const ::testing::TestParamInfo<Case>& info) { return info.param.model_type; }
 
+std::string cell_name(const ::testing::TestParamInfo<EveryCell::ParamType>& info) {
+  std::string format = std::get<std::string>(info.param);
+  std::replace(format.begin(), format.end(), '-', '_');
+  return std::get<Case>(info.param).model_type + "__" + format;
+}
+
+INSTANTIATE_TEST_SUITE_P(Decoders, EveryCell,
+                         ::testing::Combine(::testing::ValuesIn(decoders()), ::testing::ValuesIn(writable_format_names())),
+                         cell_name);
+INSTANTIATE_TEST_SUITE_P(Encoders, EveryCell,
+                         ::testing::Combine(::testing::ValuesIn(encoders()), ::testing::ValuesIn(writable_format_names())),
+                         cell_name);
 INSTANTIATE_TEST_SUITE_P(Decoders, EveryFamily, ::testing::ValuesIn(decoders()), name_of);
 INSTANTIATE_TEST_SUITE_P(Encoders, EveryFamily, ::testing::ValuesIn(encoders()), name_of);
 INSTANTIATE_TEST_SUITE_P(Decoders, EveryDecoder, ::testing::ValuesIn(decoders()), name_of);
