@@ -101,6 +101,15 @@ std::vector<Streaming> streaming_kernels() {
        [](auto& k, auto& a) { k.decode_4bit(bytes(a[0]), a[2].data(), book.levels, 0, kCount, 64, a[1].data()); }},
       {"encode_4bit", 4.5625,
        [](auto& k, auto& a) { k.encode_4bit(a[0].data(), kCount / 64, 64, book, bytes(a[1]), a[2].data()); }},
+      {"pack_4bit", 1.0625,
+       [](auto& k, auto& a) {
+         k.pack_4bit({bytes(a[0]), a[2].data(), bytes(a[1]), 0, 64, 16, kCount / 16, 4});
+       }},
+      {"decode_packed4", 4.5625,
+       [](auto& k, auto& a) {
+         static const Levels4 levels = make_levels4(book.levels);
+         k.decode_packed4({bytes(a[0]), &levels, 16, kCount / 16, 4}, 0, 16, a[1].data());
+       }},
       {"absmax", 4, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.absmax(a[0].data(), kCount)); }},
       {"quantize_i8", 5,
        [](auto& k, auto& a) { k.quantize_i8(a[0].data(), 30.0f, reinterpret_cast<int8_t*>(a[1].data()), kCount); }},

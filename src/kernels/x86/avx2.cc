@@ -330,6 +330,7 @@ NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, ui
 #include "kernels/x86/matmul-inl.h"
 #include "kernels/x86/matvec4-inl.h"
 #include "kernels/x86/packed4_avx2-inl.h"
+#include "kernels/x86/packed4_layout-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
 // The following uses all of the above.
 #include "kernels/x86/activations4_avx2-inl.h"
@@ -372,6 +373,8 @@ constinit const Kernels kAvx2Kernels = {
     .matvec_f16 = matmul<MatvecHalfSteps<widen_f16_number>>,
     .matvec_bf16 = matmul<MatvecHalfSteps<widen_bf16>>,
     .matvec_4bit = matvec_4bit,
+    .pack_4bit = pack_4bit,
+    .decode_packed4 = decode_packed4,
     .activations4_i8 = activations4_i8,
     .activations4_i16 = activations4_i16,
     .matmul_packed4_i8 = matmul_packed4<PackedI8>,

@@ -1,0 +1,119 @@
+// Packing 4-bit weights (packed4.h) and unpacking them, on AVX2. No include guard and no includes: not a header of its
+// own.
+
+/// In each word of v, bytes a, b, c, d of it; kNoByte = 0.
+constexpr int kNoByte = 0x80;
+NIBBLE_INLINE __m256i pick_bytes(__m256i v, int a, int b, int c, int d) noexcept {
+  const int first = a | b << 8 | c << 16 | d << 24, step = 0x04040404;
+  const __m128i order = _mm_setr_epi32(first, first + step, first + 2 * step, first + 3 * step);
+  return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(order));
+}
+
+/// Nibbles of each word, from the lowest: c1 c0 c3 c2 c5 c4 c7 c6, as stored, to c0 c4 c1 c5 c2 c6 c3 c7, as in a
+/// record.
+inline __m256i reordered(__m256i stored) noexcept {
+  constexpr int no = kNoByte;
+  const __m256i low_bits = _mm256_set1_epi8(15);
+  const __m256i odd = _mm256_and_si256(stored, low_bits);                                                 // c1 c3 c5 c7
+  const __m256i even = _mm256_and_si256(_mm256_srli_epi16(stored, 4), low_bits);                          // c0 c2 c4 c6
+  const __m256i first = _mm256_or_si256(pick_bytes(even, 0, no, 1, no), pick_bytes(odd, no, 0, no, 1));   // c0 to c3
+  const __m256i second = _mm256_or_si256(pick_bytes(even, 2, no, 3, no), pick_bytes(odd, no, 2, no, 3));  // c4 to c7
+  return _mm256_or_si256(first, _mm256_slli_epi16(second, 4));
+}
+
+/// rows: 8 vectors of 8 words; rows[i] word j becomes rows[j] word i.
+inline void transpose_words(__m256i rows[8]) noexcept {
+  __m256i pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_epi32(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      quads[i + 2 * k] = _mm256_unpacklo_epi64(pairs[i + k], pairs[i + k + 2]);
+      quads[i + 2 * k + 1] = _mm256_unpackhi_epi64(pairs[i + k], pairs[i + k + 2]);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2x128_si256(quads[i], quads[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2x128_si256(quads[i], quads[i + 4], 0x31);
+  }
+}
+
+inline void store_scale(uint8_t* scales, int64_t row, int64_t scale_bytes, float scale) noexcept {
+  const uint32_t bits = __builtin_bit_cast(uint32_t, scale);
+  const auto upper = static_cast<uint16_t>(bits >> 16);
+  if (scale_bytes == 2) {
+    std::memcpy(scales + row * 2, &upper, sizeof upper);
+  } else {
+    std::memcpy(scales + row * 4, &bits, sizeof bits);
+  }
+}
+
+/// One record of 16 rows, of which `rows` are real; the others are left as they are (zero).
+inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, uint8_t* record) noexcept {
+  for (int64_t half = 0; half < kPackRows && half < rows; half += 8) {
+    __m256i words[8];
+    for (int64_t r = 0; r < 8; ++r) {
+      const int64_t element = a.first + (row + half + r) * a.k + k;
+      const bool real = half + r < rows;
+      words[r] = real ? reordered(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a.packed + element / 2)))
+                      : _mm256_setzero_si256();
+      if (real) store_scale(record + kPackRows * kPackInputs / 2, half + r, a.scale_bytes, a.absmax[element / a.block]);
+    }
+    transpose_words(words);
+    for (int64_t j = 0; j < 8; ++j) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(record + j * 64 + half * 4), words[j]);
+    }
+  }
+}
+
+void pack_4bit(const Pack4& a) noexcept {
+  const int64_t rows = (a.rows + kPackRows - 1) / kPackRows * kPackRows;
+  const auto last = static_cast<size_t>(packed4_bytes(kPackRows, a.k, a.scale_bytes));
+  if (rows > a.rows) std::memset(a.records + packed4_bytes(rows - kPackRows, a.k, a.scale_bytes), 0, last);
+  uint8_t* record = a.records;
+  for (int64_t row = 0; row < a.rows; row += kPackRows) {
+    const int64_t real = a.rows - row < kPackRows ? a.rows - row : kPackRows;
+    for (int64_t k = 0; k < a.k; k += kPackInputs, record += packed4_record_bytes(a.scale_bytes)) {
+      pack_record(a, row, real, k, record);
+    }
+  }
+}
+
+/// 8 weights of a row: its word of a line, levels 0 to 7 and 8 to 15 of the table, the scale.
+inline __m256 unpacked(uint32_t word, __m256 low, __m256 high, __m256 scale) noexcept {
+  const uint64_t codes = (word & 0x0f0f0f0fu) | static_cast<uint64_t>(word >> 4 & 0x0f0f0f0fu) << 32;
+  const __m256i index = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(codes)));
+  const __m256 beyond = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // bit 3 becomes the sign
+  const __m256 level =
+      _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), beyond);
+  return _mm256_mul_ps(level, scale);
+}
+
+inline float load_scale(const uint8_t* scales, int64_t row, int64_t scale_bytes) noexcept {
+  uint32_t bits = 0;
+  if (scale_bytes == 2) {
+    std::memcpy(reinterpret_cast<uint8_t*>(&bits) + 2, scales + row * 2, 2);
+  } else {
+    std::memcpy(&bits, scales + row * 4, 4);
+  }
+  return __builtin_bit_cast(float, bits);
+}
+
+void decode_packed4(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept {
+  const __m256 low = _mm256_loadu_ps(w.levels->exact), high = _mm256_loadu_ps(w.levels->exact + 8);
+  const int64_t record_bytes = packed4_record_bytes(w.scale_bytes);
+  for (int64_t r = first_row; r < first_row + rows; ++r) {
+    const int64_t row = r % kPackRows;
+    const uint8_t* record = w.records + r / kPackRows * (w.k / kPackInputs) * record_bytes;
+    for (int64_t k = 0; k < w.k; k += kPackInputs, record += record_bytes) {
+      const __m256 scale = _mm256_set1_ps(load_scale(record + kPackRows * kPackInputs / 2, row, w.scale_bytes));
+      for (int64_t j = 0; j < 8; ++j, out += 8) {
+        uint32_t word;
+        std::memcpy(&word, record + j * 64 + row * 4, sizeof word);
+        _mm256_storeu_ps(out, unpacked(word, low, high, scale));
+      }
+    }
+  }
+}
