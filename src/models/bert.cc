@@ -7,10 +7,10 @@
 #include "models/bert.h"
 
 #include <cmath>
-#include <numeric>
 #include <optional>
 
 #include "core/error.h"
+#include "models/blocks.h"
 #include "models/encoder_config.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
@@ -117,10 +117,6 @@ bool is_classifier(const ConfigReader& config, const Family& family) {
                                    std::string(kClassifier) + ")");
 }
 
-struct Norm {
-  Tensor weight, bias;
-};
-
 struct Block {
   Linear q, k, v, o, up, down;
   Norm attention_norm, output_norm;
@@ -143,16 +139,21 @@ ModelInfo encoder_info(const ConfigReader& config, const Family& family, const E
   return info;
 }
 
+constexpr const char* kWords = "word_embeddings";
+constexpr const char* kPositions = "position_embeddings";
+constexpr const char* kTypes = "token_type_embeddings";
+
 class Bert final : public Model {
  public:
   Bert(const ConfigReader& config, const Family& family, const EncoderShape& shape, Loader& loader)
       : Model(encoder_info(config, family, shape)), family_(family), shape_(shape), compute_(loader.compute()) {
     const std::string prefix = find_prefix(loader);
     const std::string at = prefix + "embeddings.";
-    words_ = loader.embedding(at + "word_embeddings.weight", shape.vocab_size, shape.hidden_size);
-    positions_ = loader.embedding(at + "position_embeddings.weight", shape.positions, shape.hidden_size);
+    embeddings_at_ = at;
+    words_ = loader.embedding(at + kWords + ".weight", shape.vocab_size, shape.hidden_size);
+    positions_ = loader.embedding(at + kPositions + ".weight", shape.positions, shape.hidden_size);
     if (family.token_types) {
-      types_ = loader.embedding(at + "token_type_embeddings.weight", shape.token_types, shape.hidden_size);
+      types_ = loader.embedding(at + kTypes + ".weight", shape.token_types, shape.hidden_size);
     }
     norm_ = load_norm(at + "LayerNorm", loader);
     for (int64_t i = 0; i < shape.layers; ++i) {
@@ -164,20 +165,38 @@ class Bert final : public Model {
   Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const override {
     if (cache) fail(ErrorCode::internal, "an encoder has no cache");
     const std::vector<int64_t> lengths = checked_lengths(batch);
-    Tensor h = embed(batch, lengths);
+    Tensor h = embed(batch, lengths, tape);
     if (tape) tape->keep("hidden.0", h);
     for (size_t i = 0; i < blocks_.size(); ++i) {
-      h = run_block(blocks_[i], h, lengths);
+      h = checkpoint(h, tape, [this, i, lengths](const Tensor& x, Tape* block_tape) {
+        return run_block(blocks_[i], x, lengths, block_tape);
+      });
       if (tape) tape->keep("hidden." + std::to_string(i + 1), h);
     }
     return h;
   }
 
-  Tensor logits(const Tensor& first_rows) const override {
+  Tensor logits(const Tensor& first_rows, Tape* tape) const override {
     if (!out_) fail(ErrorCode::unsupported, info().architecture + ": the model has no classifier");
-    Tensor h = linear(first_rows, *dense_, compute_);
-    activate(family_.dense_activation, h);
-    return linear(h, *out_, compute_);
+    Tensor h = activate(family_.dense_activation, linear(first_rows, *dense_, compute_, tape), tape);
+    return linear(h, *out_, compute_, tape);
+  }
+
+  void visit(ParameterVisitor& visitor) override {
+    visitor.embedding(embeddings_at_ + kWords, words_);
+    visitor.embedding(embeddings_at_ + kPositions, positions_);
+    if (family_.token_types) visitor.embedding(embeddings_at_ + kTypes, types_);
+    nibble::visit(visitor, norm_);
+    for (Block& b : blocks_) {
+      for (Linear* layer : {&b.q, &b.k, &b.v, &b.o}) visitor.linear(*layer);
+      nibble::visit(visitor, b.attention_norm);
+      visitor.linear(b.up);
+      visitor.linear(b.down);
+      nibble::visit(visitor, b.output_norm);
+    }
+    if (!out_) return;
+    visitor.linear(*dense_);
+    visitor.linear(*out_);
   }
 
  private:
@@ -191,10 +210,7 @@ class Bert final : public Model {
   }
 
   Norm load_norm(const std::string& module, Loader& loader) const {
-    Norm norm;
-    norm.weight = loader.vector(module + ".weight", shape_.hidden_size);
-    norm.bias = loader.vector(module + ".bias", shape_.hidden_size);
-    return norm;
+    return load_layer_norm(loader, module, shape_.hidden_size, shape_.layer_norm_eps);
   }
 
   Block load_block(const std::string& at, Loader& loader) const {
@@ -232,15 +248,12 @@ class Bert final : public Model {
 
   std::vector<int64_t> checked_lengths(const Batch& batch) const {
     const auto tokens = static_cast<int64_t>(batch.ids.size());
-    const std::vector<int64_t> lengths = batch.lengths.empty() ? std::vector<int64_t>{tokens} : batch.lengths;
+    const std::vector<int64_t> lengths = sequence_lengths(batch);
     for (const int64_t length : lengths) {
       if (length < 1 || length > info().context_length) {
         fail(ErrorCode::invalid_argument, "a sequence has " + std::to_string(length) + " tokens, expected 1 to " +
                                               std::to_string(info().context_length) + ", the model's positions");
       }
-    }
-    if (std::accumulate(lengths.begin(), lengths.end(), int64_t{0}) != tokens) {
-      fail(ErrorCode::invalid_argument, "the lengths of the sequences do not add up to the number of ids");
     }
     if (!batch.token_type_ids.empty() && batch.token_type_ids.size() != batch.ids.size()) {
       fail(ErrorCode::invalid_argument, "there are " + std::to_string(batch.token_type_ids.size()) +
@@ -263,8 +276,8 @@ class Bert final : public Model {
     return positions;
   }
 
-  Tensor embed(const Batch& batch, const std::vector<int64_t>& lengths) const {
-    Tensor h = embedding(batch.ids, words_);
+  Tensor embed(const Batch& batch, const std::vector<int64_t>& lengths, Tape* tape) const {
+    Tensor h = embedding(batch.ids, words_, tape);
     if (family_.token_types) {
       const std::vector<int32_t> zeros(batch.token_type_ids.empty() ? batch.ids.size() : 0);
       const std::span<const int32_t> types = zeros.empty() ? batch.token_type_ids : std::span(zeros);
@@ -274,30 +287,26 @@ class Bert final : public Model {
                "token type id " + std::to_string(type) + " is outside 0 to " + std::to_string(shape_.token_types - 1));
         }
       }
-      add_in_place(h, embedding(types, types_));
+      h = add(std::move(h), embedding(types, types_, tape), tape);
     }
-    add_in_place(h, embedding(position_ids(batch, lengths), positions_));
-    return layer_norm(h, norm_.weight, norm_.bias, shape_.layer_norm_eps);
+    h = add(std::move(h), embedding(position_ids(batch, lengths), positions_, tape), tape);
+    return normalize(h, norm_, tape);
   }
 
-  Tensor run_block(const Block& b, const Tensor& input, const std::vector<int64_t>& lengths) const {
+  Tensor run_block(const Block& b, const Tensor& input, const std::vector<int64_t>& lengths, Tape* tape) const {
     const auto head_dim = static_cast<float>(shape_.hidden_size / shape_.heads);
-    const Tensor mixed = bidirectional_attention(linear(input, b.q, compute_), linear(input, b.k, compute_),
-                                                 linear(input, b.v, compute_), lengths,
-                                                 {.heads = shape_.heads, .scale = 1.0f / std::sqrt(head_dim)});
-    Tensor h = linear(mixed, b.o, compute_);
-    add_in_place(h, input);
-    h = layer_norm(h, b.attention_norm.weight, b.attention_norm.bias, shape_.layer_norm_eps);
-    Tensor inner = linear(h, b.up, compute_);
-    activate(shape_.activation, inner);
-    Tensor out = linear(inner, b.down, compute_);
-    add_in_place(out, h);
-    return layer_norm(out, b.output_norm.weight, b.output_norm.bias, shape_.layer_norm_eps);
+    const auto project = [&](const Linear& layer, const Tensor& x) { return linear(x, layer, compute_, tape); };
+    const Tensor mixed = bidirectional_attention(project(b.q, input), project(b.k, input), project(b.v, input), lengths,
+                                                 {.heads = shape_.heads, .scale = 1.0f / std::sqrt(head_dim)}, tape);
+    const Tensor h = normalize(add(project(b.o, mixed), input, tape), b.attention_norm, tape);
+    const Tensor inner = activate(shape_.activation, project(b.up, h), tape);
+    return normalize(add(project(b.down, inner), h, tape), b.output_norm, tape);
   }
 
   const Family& family_;
   EncoderShape shape_;
   ComputeOptions compute_;
+  std::string embeddings_at_;
   Weight words_, positions_, types_;
   Norm norm_;
   std::vector<Block> blocks_;

@@ -1,53 +1,96 @@
 #include "models/blocks.h"
 
 #include <cmath>
+#include <memory>
+#include <numeric>
 
 #include "core/error.h"
+#include "ops/norm.h"
 
 namespace nibble {
 namespace {
 
 Loader::Bias bias_if(bool wanted) { return wanted ? Loader::Bias::yes : Loader::Bias::no; }
 
+std::vector<int32_t> positions_of(const PassState& state, int64_t tokens) {
+  std::vector<int32_t> positions(static_cast<size_t>(tokens));
+  if (state.cache) {
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(state.cache->length()));
+    return positions;
+  }
+  auto at = positions.begin();
+  for (const int64_t length : state.lengths) {
+    std::iota(at, at + length, 0);
+    at += length;
+  }
+  return positions;
+}
+
 }  // namespace
 
 Norm load_rms_norm(Loader& loader, const std::string& module, int64_t count, float eps) {
-  return {.weight = loader.vector(module + ".weight", count), .bias = {}, .eps = eps};
+  return {.name = module, .weight = loader.vector(module + ".weight", count), .bias = {}, .eps = eps};
 }
 
 Norm load_layer_norm(Loader& loader, const std::string& module, int64_t count, float eps) {
-  return {
-      .weight = loader.vector(module + ".weight", count), .bias = loader.vector(module + ".bias", count), .eps = eps};
+  return {.name = module,
+          .weight = loader.vector(module + ".weight", count),
+          .bias = loader.vector(module + ".bias", count),
+          .eps = eps};
 }
 
-Tensor normalize(const Tensor& x, const Norm& norm) {
-  return norm.bias.empty() ? rms_norm(x, norm.weight, norm.eps) : layer_norm(x, norm.weight, norm.bias, norm.eps);
+Tensor normalize(const Tensor& x, const Norm& norm, Tape* tape) {
+  return norm.bias.empty() ? rms_norm(x, norm.weight, norm.eps, tape)
+                           : layer_norm(x, norm.weight, norm.bias, norm.eps, tape);
+}
+
+void visit(ParameterVisitor& visitor, Norm& norm) {
+  visitor.vector(norm.name + ".weight", norm.weight);
+  if (!norm.bias.empty()) visitor.vector(norm.name + ".bias", norm.bias);
 }
 
 Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
-  const auto tokens = static_cast<int64_t>(batch.ids.size());
-  KvCache own = cache ? KvCache(0, 1, 2, 0) : new_cache(tokens);
-  KvCache& past = cache ? *cache : own;
-  if (past.length() + tokens > past.capacity()) {
-    fail(ErrorCode::invalid_argument, "context: " + std::to_string(past.length() + tokens) +
-                                          " positions, the cache has room for " + std::to_string(past.capacity()));
-  }
-  std::vector<RopeTable> ropes;
-  for (const RopeConfig& rope : ropes_) ropes.push_back(rope_table(rope, past.length(), tokens, past.capacity()));
-  Tensor h = embed(batch.ids, past.length());
+  // Layers that are computed again in the backward pass need it longer than this call lasts.
+  const auto state = std::make_shared<PassState>(pass_state(batch, cache));
+  Tensor h = embed(batch.ids, positions_of(*state, static_cast<int64_t>(batch.ids.size())), tape);
   for (int64_t i = 0; i < info().layers; ++i) {
     if (tape) tape->keep("hidden." + std::to_string(i), h);
-    h = run_layer(h, {.layer = i, .ropes = ropes, .cache = past, .compute = compute_});
+    h = checkpoint(h, tape, [this, state, i](const Tensor& x, Tape* layer_tape) {
+      return run_layer(x, {.layer = i, .state = *state, .compute = compute_, .tape = layer_tape});
+    });
   }
-  past.advance(tokens);
-  h = normalize(h, norm_);
+  if (cache) cache->advance(h.rows());
+  h = normalize(h, norm_, tape);
   if (tape) tape->keep("hidden." + std::to_string(info().layers), h);
   return h;
 }
 
-Tensor Decoder::logits(const Tensor& hidden) const { return linear(hidden, head_, compute_); }
+PassState Decoder::pass_state(const Batch& batch, KvCache* cache) const {
+  PassState state = {.ropes = {}, .cache = cache, .lengths = sequence_lengths(batch)};
+  if (cache && state.lengths.size() != 1) fail(ErrorCode::internal, "a cache holds one sequence");
+  const auto tokens = static_cast<int64_t>(batch.ids.size());
+  if (cache && cache->length() + tokens > cache->capacity()) {
+    fail(ErrorCode::invalid_argument, "context: " + std::to_string(cache->length() + tokens) +
+                                          " positions, the cache has room for " + std::to_string(cache->capacity()));
+  }
+  for (const RopeConfig& rope : ropes_) {
+    state.ropes.push_back(cache ? rope_table(rope, cache->length(), tokens, cache->capacity())
+                                : rope_table(rope, state.lengths));
+  }
+  return state;
+}
+
+Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const { return linear(hidden, head_, compute_, tape); }
+
+void Decoder::visit(ParameterVisitor& visitor) {
+  visitor.embedding(embedding_name_, embedding_);
+  visit_layers(visitor);
+  nibble::visit(visitor, norm_);
+  visitor.linear(head_);
+}
 
 void Decoder::load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape) {
+  embedding_name_ = module;
   embedding_ = loader.embedding(module + ".weight", shape.vocab_size, shape.hidden_size);
 }
 
@@ -59,16 +102,19 @@ void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
   }
 }
 
-Tensor Decoder::embed(std::span<const int32_t> ids, int64_t) const { return embedding(ids, embedding_); }
+Tensor Decoder::embed(std::span<const int32_t> ids, std::span<const int32_t>, Tape* tape) const {
+  return embedding(ids, embedding_, tape);
+}
 
-Tensor attend(Tensor q, Tensor k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
+Tensor attend(Tensor&& q, Tensor&& k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
               const LayerCall& call) {
-  if (rope) {
-    apply_rope(q, call.cache.head_dim(), *rope);
-    apply_rope(k, call.cache.head_dim(), *rope);
-  }
-  call.cache.write(call.layer, k, v);
-  return attention(q, call.cache, call.layer, options);
+  const int64_t head_dim = q.cols() / options.heads;
+  const Tensor queries = rope ? apply_rope(std::move(q), head_dim, *rope, call.tape) : q;
+  const Tensor keys = rope ? apply_rope(std::move(k), head_dim, *rope, call.tape) : k;
+  KvCache* cache = call.state.cache;
+  if (cache == nullptr) return causal_attention(queries, keys, v, call.state.lengths, options, call.tape);
+  cache->write(call.layer, keys, v);
+  return attention(queries, *cache, call.layer, options);
 }
 
 SelfAttention load_self_attention(Loader& loader, const std::string& module, const DecoderShape& shape,
@@ -84,14 +130,22 @@ SelfAttention load_self_attention(Loader& loader, const std::string& module, con
 }
 
 Tensor self_attention(const Tensor& x, const SelfAttention& layer, const LayerCall& call) {
-  Tensor q = linear(x, layer.q, call.compute), k = linear(x, layer.k, call.compute);
+  Tape* tape = call.tape;
+  Tensor q = linear(x, layer.q, call.compute, tape), k = linear(x, layer.k, call.compute, tape);
   if (!layer.q_norm.weight.empty()) {
-    q = normalize(q, layer.q_norm);
-    k = normalize(k, layer.k_norm);
+    q = normalize(q, layer.q_norm, tape);
+    k = normalize(k, layer.k_norm, tape);
   }
-  const RopeTable* rope = layer.rope == kNoRope ? nullptr : &call.ropes[static_cast<size_t>(layer.rope)];
-  const Tensor mixed = attend(std::move(q), std::move(k), linear(x, layer.v, call.compute), rope, layer.options, call);
-  return linear(mixed, layer.o, call.compute);
+  const RopeTable* rope = layer.rope == kNoRope ? nullptr : &call.state.ropes[static_cast<size_t>(layer.rope)];
+  const Tensor v = linear(x, layer.v, call.compute, tape);
+  return linear(attend(std::move(q), std::move(k), v, rope, layer.options, call), layer.o, call.compute, tape);
+}
+
+void visit(ParameterVisitor& visitor, SelfAttention& layer) {
+  for (Linear* part : {&layer.q, &layer.k, &layer.v, &layer.o}) visitor.linear(*part);
+  if (layer.q_norm.weight.empty()) return;
+  visit(visitor, layer.q_norm);
+  visit(visitor, layer.k_norm);
 }
 
 GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const DecoderShape& shape, Activation activation,
@@ -104,13 +158,18 @@ GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const Decoder
   return mlp;
 }
 
-Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const ComputeOptions& compute) {
-  Tensor gate = linear(x, mlp.gate, compute);
-  const Tensor up = linear(x, mlp.up, compute);
-  if (mlp.activation == Activation::silu) return linear(silu_mul(gate, up), mlp.down, compute);
-  activate(mlp.activation, gate);
-  multiply_in_place(gate, up);
-  return linear(gate, mlp.down, compute);
+Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const LayerCall& call) {
+  Tape* tape = call.tape;
+  Tensor gate = linear(x, mlp.gate, call.compute, tape);
+  const Tensor up = linear(x, mlp.up, call.compute, tape);
+  const Tensor inner = mlp.activation == Activation::silu
+                           ? silu_mul(gate, up, tape)
+                           : multiply(activate(mlp.activation, std::move(gate), tape), up, tape);
+  return linear(inner, mlp.down, call.compute, tape);
+}
+
+void visit(ParameterVisitor& visitor, GatedMlp& mlp) {
+  for (Linear* part : {&mlp.gate, &mlp.up, &mlp.down}) visitor.linear(*part);
 }
 
 }  // namespace nibble

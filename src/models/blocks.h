@@ -8,30 +8,41 @@
 #include "models/loader.h"
 #include "models/model.h"
 #include "ops/elementwise.h"
+#include "ops/rope.h"
 
 namespace nibble {
 
 struct Norm {
+  std::string name;     // "model.norm"
   Tensor weight, bias;  // without a bias: RMSNorm, with one: LayerNorm
   float eps = 0;
 };
 Norm load_rms_norm(Loader& loader, const std::string& module, int64_t count, float eps);
 Norm load_layer_norm(Loader& loader, const std::string& module, int64_t count, float eps);
-Tensor normalize(const Tensor& x, const Norm& norm);
+Tensor normalize(const Tensor& x, const Norm& norm, Tape* tape);
+void visit(ParameterVisitor& visitor, Norm& norm);
+
+/// What all layers of one call share.
+struct PassState {
+  std::vector<RopeTable> ropes;  // beside the model's RopeConfigs
+  KvCache* cache;                // null: sequences of their own
+  std::vector<int64_t> lengths;  // of these
+};
 
 /// What a layer needs to know of the call it runs in.
 struct LayerCall {
   int64_t layer;
-  std::span<const RopeTable> ropes;  // beside the model's RopeConfigs
-  KvCache& cache;
+  const PassState& state;
   const ComputeOptions& compute;
+  Tape* tape;
 };
 
 /// A decoder: embeddings, layers, a norm, and the head. A family says what a layer is.
 class Decoder : public Model {
  public:
   Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const override;
-  Tensor logits(const Tensor& hidden) const override;
+  Tensor logits(const Tensor& hidden, Tape* tape) const override;
+  void visit(ParameterVisitor& visitor) override;
 
  protected:
   Decoder(ModelInfo info, std::vector<RopeConfig> ropes, const Loader& loader)
@@ -41,23 +52,28 @@ class Decoder : public Model {
   /// "lm_head", or the embeddings again when they are tied.
   void load_head(Loader& loader, const DecoderShape& shape);
 
-  /// ids at positions first .. first + count - 1. @returns [count, hidden]
-  virtual Tensor embed(std::span<const int32_t> ids, int64_t first) const;
+  /// @returns [ids.size(), hidden]
+  virtual Tensor embed(std::span<const int32_t> ids, std::span<const int32_t> positions, Tape* tape) const;
   /// h: [tokens, hidden]
   virtual Tensor run_layer(const Tensor& h, const LayerCall& call) const = 0;
+  /// The parameters between the embedding of the ids and the last norm.
+  virtual void visit_layers(ParameterVisitor& visitor) = 0;
 
+  std::string embedding_name_;
   Weight embedding_;
   Norm norm_;
   Linear head_;
 
  private:
+  PassState pass_state(const Batch& batch, KvCache* cache) const;
+
   ComputeOptions compute_;
   std::vector<RopeConfig> ropes_;
 };
 
-/// Rotates q and k where there is a rope, puts k and v into the cache, and attends.
+/// Rotates q and k where there is a rope, puts k and v into the cache if there is one, and attends.
 /// q: [tokens, heads * head_dim], k, v: [tokens, kv_heads * head_dim]
-Tensor attend(Tensor q, Tensor k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
+Tensor attend(Tensor&& q, Tensor&& k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
               const LayerCall& call);
 
 inline constexpr int64_t kNoRope = -1;
@@ -75,6 +91,7 @@ struct AttentionBiases {
 SelfAttention load_self_attention(Loader& loader, const std::string& module, const DecoderShape& shape,
                                   AttentionBiases biases);
 Tensor self_attention(const Tensor& x, const SelfAttention& layer, const LayerCall& call);
+void visit(ParameterVisitor& visitor, SelfAttention& layer);
 
 /// down(activation(gate(x)) * up(x))
 struct GatedMlp {
@@ -83,6 +100,7 @@ struct GatedMlp {
 };
 GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const DecoderShape& shape, Activation activation,
                         Loader::Bias bias = Loader::Bias::no);
-Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const ComputeOptions& compute);
+Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const LayerCall& call);
+void visit(ParameterVisitor& visitor, GatedMlp& mlp);
 
 }  // namespace nibble

@@ -138,24 +138,33 @@ class Gemma final : public Decoder {
     return b;
   }
 
-  Tensor embed(std::span<const int32_t> ids, int64_t) const override {
-    Tensor h = embedding(ids, embedding_);
-    scale_in_place(h, scale_);
-    return h;
+  Tensor embed(std::span<const int32_t> ids, std::span<const int32_t>, Tape* tape) const override {
+    return scale(embedding(ids, embedding_, tape), scale_, tape);
   }
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
-    Tensor h = normalize(self_attention(normalize(input, b.input_norm), b.attention, call), b.post_attention_norm);
-    add_in_place(h, input);
-    add_in_place(h, normalize(gated_mlp(normalize(h, b.pre_mlp_norm), b.mlp, call.compute), b.post_mlp_norm));
-    return h;
+    Tape* tape = call.tape;
+    const Tensor attended = self_attention(normalize(input, b.input_norm, tape), b.attention, call);
+    Tensor h = add(normalize(attended, b.post_attention_norm, tape), input, tape);
+    const Tensor mlp = gated_mlp(normalize(h, b.pre_mlp_norm, tape), b.mlp, call);
+    return add(std::move(h), normalize(mlp, b.post_mlp_norm, tape), tape);
   }
 
-  Tensor logits(const Tensor& hidden) const override {
-    Tensor out = Decoder::logits(hidden);
-    if (logits_cap_ > 0) softcap_in_place(out, logits_cap_);
-    return out;
+  Tensor logits(const Tensor& hidden, Tape* tape) const override {
+    Tensor out = Decoder::logits(hidden, tape);
+    return logits_cap_ > 0 ? softcap(std::move(out), logits_cap_, tape) : out;
+  }
+
+  void visit_layers(ParameterVisitor& visitor) override {
+    for (Block& b : blocks_) {
+      nibble::visit(visitor, b.input_norm);
+      nibble::visit(visitor, b.attention);
+      nibble::visit(visitor, b.post_attention_norm);
+      nibble::visit(visitor, b.pre_mlp_norm);
+      nibble::visit(visitor, b.mlp);
+      nibble::visit(visitor, b.post_mlp_norm);
+    }
   }
 
   float scale_ = 1.0f;

@@ -7,7 +7,6 @@
 #include "models/gpt2.h"
 
 #include <cmath>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/limits.h"
@@ -63,7 +62,8 @@ class Gpt2 final : public Decoder {
     // Files of the model without its head, like OpenAI's own, have no prefix.
     const std::string prefix = loader.has("transformer.wte.weight") ? "transformer." : "";
     load_embedding(loader, prefix + "wte", shape);
-    positions_ = loader.embedding(prefix + "wpe.weight", shape.context_length, shape.hidden_size);
+    positions_name_ = prefix + "wpe";
+    positions_ = loader.embedding(positions_name_ + ".weight", shape.context_length, shape.hidden_size);
     for (int64_t i = 0; i < shape.layers; ++i) {
       blocks_.push_back(load_block(prefix + "h." + std::to_string(i), shape, loader));
       blocks_.back().attention = {.heads = shape.heads, .scale = attention_scale(config, shape, i)};
@@ -85,34 +85,41 @@ class Gpt2 final : public Decoder {
     return b;
   }
 
-  Tensor embed(std::span<const int32_t> ids, int64_t first) const override {
-    const auto tokens = static_cast<int64_t>(ids.size());
-    if (first + tokens > info().context_length) {
-      fail(ErrorCode::invalid_argument, "context: " + std::to_string(first + tokens) + " positions, the model has " +
-                                            std::to_string(info().context_length));
+  Tensor embed(std::span<const int32_t> ids, std::span<const int32_t> positions, Tape* tape) const override {
+    for (const int32_t position : positions) {
+      if (position < info().context_length) continue;
+      fail(ErrorCode::invalid_argument, "context: " + std::to_string(positions.back() + 1) +
+                                            " positions, the model has " + std::to_string(info().context_length));
     }
-    std::vector<int32_t> places(ids.size());
-    std::iota(places.begin(), places.end(), static_cast<int32_t>(first));
-    Tensor h = embedding(ids, embedding_);
-    add_in_place(h, embedding(places, positions_));
-    return h;
+    return add(embedding(ids, embedding_, tape), embedding(positions, positions_, tape), tape);
   }
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
+    Tape* tape = call.tape;
     const int64_t width = input.cols();
-    const Tensor qkv = linear(normalize(input, b.attention_norm), b.qkv, call.compute);
-    const Tensor mixed = attend(slice_columns(qkv, 0, width), slice_columns(qkv, width, 2 * width),
-                                slice_columns(qkv, 2 * width, 3 * width), nullptr, b.attention, call);
-    Tensor h = linear(mixed, b.o, call.compute);
-    add_in_place(h, input);
-    Tensor inner = linear(normalize(h, b.mlp_norm), b.up, call.compute);
-    activate(activation_, inner);
-    add_in_place(h, linear(inner, b.down, call.compute));
-    return h;
+    const Tensor qkv = linear(normalize(input, b.attention_norm, tape), b.qkv, call.compute, tape);
+    const Tensor mixed = attend(slice_columns(qkv, 0, width, tape), slice_columns(qkv, width, 2 * width, tape),
+                                slice_columns(qkv, 2 * width, 3 * width, tape), nullptr, b.attention, call);
+    Tensor h = add(linear(mixed, b.o, call.compute, tape), input, tape);
+    const Tensor inner = activate(activation_, linear(normalize(h, b.mlp_norm, tape), b.up, call.compute, tape), tape);
+    return add(std::move(h), linear(inner, b.down, call.compute, tape), tape);
+  }
+
+  void visit_layers(ParameterVisitor& visitor) override {
+    visitor.embedding(positions_name_, positions_);
+    for (Block& b : blocks_) {
+      nibble::visit(visitor, b.attention_norm);
+      visitor.linear(b.qkv);
+      visitor.linear(b.o);
+      nibble::visit(visitor, b.mlp_norm);
+      visitor.linear(b.up);
+      visitor.linear(b.down);
+    }
   }
 
   Activation activation_;
+  std::string positions_name_;
   Weight positions_;  // [context_length, hidden]
   std::vector<Block> blocks_;
 };

@@ -99,10 +99,19 @@ class Llama final : public Decoder {
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
-    Tensor h = self_attention(normalize(input, b.input_norm), b.attention, call);
-    add_in_place(h, input);
-    add_in_place(h, gated_mlp(normalize(h, b.post_norm), b.mlp, call.compute));
-    return h;
+    Tape* tape = call.tape;
+    Tensor h = add(self_attention(normalize(input, b.input_norm, tape), b.attention, call), input, tape);
+    const Tensor mlp = gated_mlp(normalize(h, b.post_norm, tape), b.mlp, call);
+    return add(std::move(h), mlp, tape);
+  }
+
+  void visit_layers(ParameterVisitor& visitor) override {
+    for (Block& b : blocks_) {
+      nibble::visit(visitor, b.input_norm);
+      nibble::visit(visitor, b.attention);
+      nibble::visit(visitor, b.post_norm);
+      nibble::visit(visitor, b.mlp);
+    }
   }
 
   std::vector<Block> blocks_;

@@ -44,10 +44,19 @@ class Olmo2 final : public Decoder {
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
-    Tensor h = normalize(self_attention(input, b.attention, call), b.attention_norm);
-    add_in_place(h, input);
-    add_in_place(h, normalize(gated_mlp(h, b.mlp, call.compute), b.mlp_norm));
-    return h;
+    Tape* tape = call.tape;
+    Tensor h = add(normalize(self_attention(input, b.attention, call), b.attention_norm, tape), input, tape);
+    const Tensor mlp = normalize(gated_mlp(h, b.mlp, call), b.mlp_norm, tape);
+    return add(std::move(h), mlp, tape);
+  }
+
+  void visit_layers(ParameterVisitor& visitor) override {
+    for (Block& b : blocks_) {
+      nibble::visit(visitor, b.attention);
+      nibble::visit(visitor, b.attention_norm);
+      nibble::visit(visitor, b.mlp);
+      nibble::visit(visitor, b.mlp_norm);
+    }
   }
 
   std::vector<Block> blocks_;

@@ -6,6 +6,7 @@
 #include "core/checked.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "ops/attention_backward.h"
 
 namespace nibble {
 namespace {
@@ -23,10 +24,7 @@ struct Block {
 
 /// In place: scaled, capped, softmax.
 void scores_to_weights(float* scores, int64_t count, const AttentionOptions& options) {
-  for (int64_t j = 0; j < count; ++j) scores[j] *= options.scale;
-  if (options.softcap > 0) {
-    for (int64_t j = 0; j < count; ++j) scores[j] = options.softcap * std::tanh(scores[j] / options.softcap);
-  }
+  cap_scores(scores, count, options);
   kernels().softmax(scores, count);
 }
 
@@ -137,8 +135,9 @@ KvCache::Values KvCache::values(int64_t layer, int64_t head, int64_t begin, int6
   return {room.data(), span};
 }
 
-Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options) {
-  Tensor out(DType::f32, q.shape);
+namespace {
+
+void attend(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options, Tensor& out) {
   const int64_t blocks = ceil_div(q.rows(), kTokenBlock);
   parallel_for(options.heads * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -147,10 +146,7 @@ Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const Att
              {.head = i % options.heads, .first_token = first, .tokens = std::min(kTokenBlock, q.rows() - first)}, out);
     }
   });
-  return out;
 }
-
-namespace {
 
 /// One head of one sequence.
 struct SequenceHead {
@@ -190,8 +186,32 @@ void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const Se
 
 }  // namespace
 
+Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options) {
+  Tensor out(DType::f32, q.shape);
+  attend(q, cache, layer, options, out);
+  return out;
+}
+
+Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
+                        const AttentionOptions& options, Tape* tape) {
+  Tensor out(DType::f32, q.shape);
+  const int64_t head_dim = q.cols() / options.heads;
+  int64_t first = 0;
+  for (const int64_t length : lengths) {
+    const int64_t end = first + length;
+    KvCache cache(1, k.cols() / head_dim, head_dim, length);
+    cache.write(0, k.slice_rows(first, end), v.slice_rows(first, end));
+    Tensor rows = out.slice_rows(first, end);
+    attend(q.slice_rows(first, end), cache, 0, options, rows);
+    first = end;
+  }
+  record_attention({.q = q, .k = k, .v = v, .lengths = {lengths.begin(), lengths.end()}, .options = options}, out,
+                   tape);
+  return out;
+}
+
 Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
-                               const AttentionOptions& options) {
+                               const AttentionOptions& options, Tape* tape) {
   Tensor out(DType::f32, q.shape);
   std::vector<int64_t> starts = {0};
   for (const int64_t length : lengths) starts.push_back(starts.back() + length);
@@ -202,6 +222,9 @@ Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v
       attend_sequence(q, k, v, {.head = i % options.heads, .first = starts[s], .length = lengths[s]}, options, out);
     }
   });
+  record_attention(
+      {.q = q, .k = k, .v = v, .lengths = {lengths.begin(), lengths.end()}, .options = options, .causal = false}, out,
+      tape);
   return out;
 }
 

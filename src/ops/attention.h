@@ -1,10 +1,11 @@
 #pragma once
-// Causal attention over a cache of keys and values.
+// Attention: over a cache of keys and values, and over whole sequences.
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "core/tensor.h"
+#include "ops/tape.h"
 
 namespace nibble {
 
@@ -53,9 +54,15 @@ struct AttentionOptions {
 /// already. Heads share key heads in equal groups. @returns [tokens, heads * head_dim]
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options);
 
-/// Attention in both directions within each of several sequences that lie one after the other: no padding, no cache.
+/// The same for whole sequences that lie one after the other, which see nothing of each other. q: [tokens,
+/// heads * head_dim], k, v: [tokens, kv_heads * head_dim]; lengths add up to tokens. The bits are those of attention()
+/// over a cache of each sequence.
+Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
+                        const AttentionOptions& options, Tape* tape);
+
+/// Attention in both directions within each of several sequences: no padding, no cache.
 /// q, k, v: [tokens, heads * head_dim]; lengths add up to tokens. @returns [tokens, heads * head_dim]
 Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
-                               const AttentionOptions& options);
+                               const AttentionOptions& options, Tape* tape = nullptr);
 
 }  // namespace nibble

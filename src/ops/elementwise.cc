@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numbers>
+#include <vector>
 
 #include "core/error.h"
 #include "core/parallel.h"
@@ -18,17 +20,46 @@ float gelu_erf(float x) { return 0.5f * x * (1.0f + std::erf(x * std::numbers::s
 // sqrt(2 / pi) * (x + 0.044715 x^3): GELU, arXiv 1606.08415, section 2.
 float gelu_tanh(float x) { return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x))); }
 
+float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
+
+float silu_slope(float x) {
+  const float s = sigmoid(x);
+  return s * (1.0f + x * (1.0f - s));
+}
+
+// Phi(x) + x phi(x), the normal distribution and its density.
+float gelu_erf_slope(float x) {
+  const float distribution = 0.5f * (1.0f + std::erf(x * std::numbers::sqrt2_v<float> / 2.0f));
+  return distribution + x * std::exp(-0.5f * x * x) * 0.3989422804f;  // 1 / sqrt(2 pi)
+}
+
+float gelu_tanh_slope(float x) {
+  const float t = std::tanh(0.7978845608f * (x + 0.044715f * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
+}
+
+float tanh_slope(float x) {
+  const float t = std::tanh(x);
+  return 1.0f - t * t;
+}
+
 struct ActivationRow {
   Activation activation;
   float (*apply)(float);
+  float (*slope)(float);
 };
 constexpr ActivationRow kActivations[] = {
-    {Activation::relu, [](float x) { return x > 0 ? x : 0.0f; }},
-    {Activation::silu, [](float x) { return x / (1.0f + std::exp(-x)); }},
-    {Activation::tanh, [](float x) { return std::tanh(x); }},
-    {Activation::gelu_erf, gelu_erf},
-    {Activation::gelu_tanh, gelu_tanh},
+    {Activation::relu, [](float x) { return x > 0 ? x : 0.0f; }, [](float x) { return x > 0 ? 1.0f : 0.0f; }},
+    {Activation::silu, [](float x) { return x / (1.0f + std::exp(-x)); }, silu_slope},
+    {Activation::tanh, [](float x) { return std::tanh(x); }, tanh_slope},
+    {Activation::gelu_erf, gelu_erf, gelu_erf_slope},
+    {Activation::gelu_tanh, gelu_tanh, gelu_tanh_slope},
 };
+
+const ActivationRow& row_of(Activation activation) {
+  return *std::find_if(std::begin(kActivations), std::end(kActivations),
+                       [&](const ActivationRow& row) { return row.activation == activation; });
+}
 
 struct ActivationName {
   std::string_view name;
@@ -49,43 +80,24 @@ void for_each(Tensor& x, Fn fn) {
   });
 }
 
+/// fn(a[i], b[i]) for every element.
+template <class Fn>
+Tensor combine(const Tensor& a, const Tensor& b, Fn fn) {
+  Tensor out(DType::f32, a.shape);
+  parallel_for(a.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out.f32()[i] = fn(a.f32()[i], b.f32()[i]);
+  });
+  return out;
+}
+
+/// x itself, or a copy when the tape may need x later; x stays valid either way.
+Tensor result_for(const Tensor& x, Tape* tape) { return may_overwrite(tape) ? x : copy_of(x); }
+
 }  // namespace
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps) {
+Tensor copy_of(const Tensor& x) {
   Tensor y(DType::f32, x.shape);
-  const int64_t n = weight.count(), groups = x.count() / n;
-  parallel_for(groups, std::max<int64_t>(1, kElementGrain / n), [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      kernels().rms_norm(x.f32() + g * n, weight.f32(), eps, y.f32() + g * n, n);
-    }
-  });
-  return y;
-}
-
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
-  Tensor y(DType::f32, x.shape);
-  const int64_t n = weight.count();
-  parallel_for(x.rows(), std::max<int64_t>(1, kElementGrain / n), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const float* in = x.f32() + t * n;
-      float* out = y.f32() + t * n;
-      double sum = 0, squares = 0;
-      for (int64_t i = 0; i < n; ++i) sum += in[i];
-      const double mean = sum / static_cast<double>(n);
-      for (int64_t i = 0; i < n; ++i) squares += (in[i] - mean) * (in[i] - mean);
-      const auto scale = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + eps));
-      const auto centre = static_cast<float>(mean);
-      for (int64_t i = 0; i < n; ++i) out[i] = (in[i] - centre) * scale * weight.f32()[i] + bias.f32()[i];
-    }
-  });
-  return y;
-}
-
-Tensor silu_mul(const Tensor& gate, const Tensor& up) {
-  Tensor y(DType::f32, gate.shape);
-  parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-    kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
-  });
+  std::memcpy(y.raw(), x.raw(), x.bytes());
   return y;
 }
 
@@ -95,12 +107,12 @@ void add_in_place(Tensor& x, const Tensor& y) {
   });
 }
 
-Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end) {
-  Tensor y(DType::f32, {x.rows(), end - begin});
-  for (int64_t t = 0; t < x.rows(); ++t) {
-    std::copy_n(x.f32() + t * x.cols() + begin, end - begin, y.f32() + t * (end - begin));
-  }
-  return y;
+void scale_in_place(Tensor& x, float factor) {
+  for_each(x, [factor](float v) { return v * factor; });
+}
+
+void softcap_in_place(Tensor& x, float cap) {
+  for_each(x, [cap](float v) { return cap * std::tanh(v / cap); });
 }
 
 Activation parse_activation(const std::string& name, const std::string& where) {
@@ -112,24 +124,119 @@ Activation parse_activation(const std::string& name, const std::string& where) {
   fail(ErrorCode::unsupported, where + ": activation '" + name + "' is not supported (known: " + known + ")");
 }
 
-void activate(Activation activation, Tensor& x) {
-  for (const ActivationRow& row : kActivations) {
-    if (row.activation == activation) return for_each(x, row.apply);
+Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
+  const ActivationRow& row = row_of(activation);
+  Tensor y = result_for(x, tape);
+  for_each(y, row.apply);
+  if (is_traced(tape, x)) {
+    tape->record(y, [x, slope = row.slope, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+      t.add(to, combine(dy, x, [slope](float d, float v) { return d * slope(v); }));
+    });
   }
+  return y;
 }
 
-void multiply_in_place(Tensor& x, const Tensor& y) {
-  parallel_for(x.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) x.f32()[i] *= y.f32()[i];
+Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
+  Tensor y(DType::f32, gate.shape);
+  parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+    kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
   });
+  if (!is_traced(tape, gate, up)) return y;
+  tape->record(y, [gate, up, to_gate = tape->slot(gate), to_up = tape->slot(up)](Tape& t, const Tensor& dy) {
+    Tensor dgate(DType::f32, gate.shape), dup(DType::f32, gate.shape);
+    parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float g = gate.f32()[i], s = sigmoid(g), d = dy.f32()[i];
+        dgate.f32()[i] = d * up.f32()[i] * s * (1.0f + g * (1.0f - s));
+        dup.f32()[i] = d * g * s;
+      }
+    });
+    t.add(to_gate, std::move(dgate));
+    t.add(to_up, std::move(dup));
+  });
+  return y;
 }
 
-void scale_in_place(Tensor& x, float factor) {
-  for_each(x, [factor](float v) { return v * factor; });
+Tensor add(Tensor&& x, const Tensor& y, Tape* tape) {
+  Tensor out = result_for(x, tape);
+  add_in_place(out, y);
+  if (is_traced(tape, x, y)) {
+    tape->record(out, [to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
+      t.add(to_x, dy);
+      t.add(to_y, dy);
+    });
+  }
+  return out;
 }
 
-void softcap_in_place(Tensor& x, float cap) {
-  for_each(x, [cap](float v) { return cap * std::tanh(v / cap); });
+Tensor multiply(Tensor&& x, const Tensor& y, Tape* tape) {
+  Tensor out = result_for(x, tape);
+  parallel_for(out.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out.f32()[i] *= y.f32()[i];
+  });
+  if (is_traced(tape, x, y)) {
+    tape->record(out, [x, y, to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
+      const auto product = [](float a, float b) { return a * b; };
+      if (to_x != Tape::kNone) t.add(to_x, combine(dy, y, product));
+      if (to_y != Tape::kNone) t.add(to_y, combine(dy, x, product));
+    });
+  }
+  return out;
+}
+
+Tensor scale(Tensor&& x, float factor, Tape* tape) {
+  Tensor y = result_for(x, tape);
+  scale_in_place(y, factor);
+  if (is_traced(tape, x)) {
+    tape->record(y, [factor, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+      Tensor dx = copy_of(dy);
+      scale_in_place(dx, factor);
+      t.add(to, std::move(dx));
+    });
+  }
+  return y;
+}
+
+Tensor softcap(Tensor&& x, float cap, Tape* tape) {
+  Tensor y = result_for(x, tape);
+  softcap_in_place(y, cap);
+  if (is_traced(tape, x)) {
+    tape->record(y, [x, cap, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+      t.add(to, combine(dy, x, [cap](float d, float v) { return d * tanh_slope(v / cap); }));
+    });
+  }
+  return y;
+}
+
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end, Tape* tape) {
+  const int64_t width = end - begin;
+  Tensor y(DType::f32, {x.rows(), width});
+  for (int64_t t = 0; t < x.rows(); ++t) std::copy_n(x.f32() + t * x.cols() + begin, width, y.f32() + t * width);
+  if (!is_traced(tape, x)) return y;
+  tape->record(y, [shape = x.shape, begin, width, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+    Tensor& dx = t.sum(to, shape);
+    for (int64_t r = 0; r < dy.rows(); ++r) {
+      kernels().axpy(1.0f, dy.f32() + r * width, dx.f32() + r * dx.cols() + begin, width);
+    }
+  });
+  return y;
+}
+
+Tensor take_rows(const Tensor& x, std::span<const int64_t> rows, Tape* tape) {
+  const int64_t cols = x.cols();
+  Tensor y(DType::f32, {static_cast<int64_t>(rows.size()), cols});
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(x.f32() + rows[i] * cols, cols, y.f32() + static_cast<int64_t>(i) * cols);
+  }
+  if (!is_traced(tape, x)) return y;
+  const std::vector<int64_t> taken(rows.begin(), rows.end());
+  tape->record(y, [shape = x.shape, taken, cols, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+    Tensor& dx = t.sum(to, shape);
+    for (size_t i = 0; i < taken.size(); ++i) {
+      kernels().axpy(1.0f, dy.f32() + static_cast<int64_t>(i) * cols, dx.f32() + taken[i] * cols, cols);
+    }
+  });
+  return y;
 }
 
 }  // namespace nibble

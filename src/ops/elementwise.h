@@ -1,19 +1,13 @@
 #pragma once
-// Operations on each token by itself.
+// Operations on each element by itself. Those that take a tape overwrite their operand where nothing is recorded and
+// write to fresh memory where something is.
+#include <span>
 #include <string>
 
 #include "core/tensor.h"
+#include "ops/tape.h"
 
 namespace nibble {
-
-/// x / sqrt(mean(x^2) + eps) * weight over the last `weight.count()` elements. x: [tokens, groups * n], weight f32 [n].
-Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps);
-
-/// (x - mean) / sqrt(variance + eps) * weight + bias, per token. weight, bias: f32 [cols].
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps);
-
-/// silu(gate) * up, elementwise.
-Tensor silu_mul(const Tensor& gate, const Tensor& up);
 
 enum class Activation { relu, silu, tanh, gelu_erf, gelu_tanh };
 
@@ -21,20 +15,25 @@ enum class Activation { relu, silu, tanh, gelu_erf, gelu_tanh };
 /// @throws Error{unsupported} naming those that are known; `where` names the file and key.
 Activation parse_activation(const std::string& name, const std::string& where);
 
-/// In place.
-void activate(Activation activation, Tensor& x);
+Tensor activate(Activation activation, Tensor&& x, Tape* tape);
+/// silu(gate) * up
+Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape);
+Tensor add(Tensor&& x, const Tensor& y, Tape* tape);
+Tensor multiply(Tensor&& x, const Tensor& y, Tape* tape);
+Tensor scale(Tensor&& x, float factor, Tape* tape);
+Tensor softcap(Tensor&& x, float cap, Tape* tape);
 
-/// x *= y
-void multiply_in_place(Tensor& x, const Tensor& y);
-/// x *= factor
+/// Columns [begin, end) of every row. @returns [rows, end - begin]
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end, Tape* tape);
+/// @returns [rows.size(), cols]
+Tensor take_rows(const Tensor& x, std::span<const int64_t> rows, Tape* tape);
+
+// Without a tape.
+Tensor copy_of(const Tensor& x);
+/// x += y
+void add_in_place(Tensor& x, const Tensor& y);
 void scale_in_place(Tensor& x, float factor);
 /// cap * tanh(x / cap). Gemma 2, arXiv 2408.00118.
 void softcap_in_place(Tensor& x, float cap);
-
-/// Columns [begin, end) of every row. @returns [rows, end - begin]
-Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end);
-
-/// x += y
-void add_in_place(Tensor& x, const Tensor& y);
 
 }  // namespace nibble

@@ -1,29 +1,107 @@
 #include "ops/linear.h"
 
 #include "core/error.h"
+#include "core/parallel.h"
+#include "kernels/kernels.h"
+#include "ops/dora.h"
+#include "ops/linear_observer.h"
+#include "ops/lora.h"
+#include "ops/matrix.h"
 #include "quant/matmul.h"
 
 namespace nibble {
+namespace {
 
-Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options) {
+constexpr int64_t kColumnGrain = 16;
+
+/// A trained or frozen weight as a watched tensor; a quantized one cannot be watched.
+Tape::Slot slot_of(const Tape& tape, const Weight& w) {
+  const auto* dense = std::get_if<Tensor>(&w);
+  return dense ? tape.slot(*dense) : Tape::kNone;
+}
+
+bool is_traced(const Tensor& x, const Linear& layer, const Tape* tape) {
+  if (may_overwrite(tape)) return false;
+  if (tape->slot(x) != Tape::kNone || slot_of(*tape, layer.weight) != Tape::kNone) return true;
+  if (layer.bias && tape->slot(*layer.bias) != Tape::kNone) return true;
+  for (const auto& lora : layer.adapters) {
+    if (nibble::is_traced(tape, lora->a, lora->b, lora->magnitude)) return true;
+  }
+  return false;
+}
+
+/// An adapter in one forward pass.
+struct AdapterPass {
+  std::shared_ptr<Lora> lora;
+  DoraPass dora;  // empty for plain LoRA
+};
+
+std::vector<AdapterPass> add_adapters(const Tensor& x, const Linear& layer, const Tape* tape, Tensor& y) {
+  std::vector<AdapterPass> passes;
+  for (const auto& lora : layer.adapters) {
+    passes.push_back({.lora = lora, .dora = {}});
+    if (lora->magnitude.empty()) {
+      add_lora(x, *lora, tape, y);
+    } else {
+      passes.back().dora = add_dora(x, layer.weight, *lora, tape, y);
+    }
+  }
+  return passes;
+}
+
+void adapter_backward(const Tensor& x, const AdapterPass& pass, Tape::Slot to_x, const Tensor& dy, Tape& tape) {
+  const Lora& lora = *pass.lora;
+  const LoraSlots slots = {
+      .x = to_x, .a = tape.slot(lora.a), .b = tape.slot(lora.b), .magnitude = tape.slot(lora.magnitude)};
+  if (lora.magnitude.empty()) {
+    lora_backward(x, lora, slots, dy, tape);
+  } else {
+    dora_backward(x, lora, pass.dora, slots, dy, tape);
+  }
+}
+
+void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>& adapters, const Tensor& y,
+            Tape& tape) {
+  const Tape::Slot to_x = tape.slot(x), to_w = slot_of(tape, layer.weight);
+  const Tape::Slot to_bias = layer.bias ? tape.slot(*layer.bias) : Tape::kNone;
+  // A frozen layer without adapters needs no x.
+  const Tensor kept = to_w != Tape::kNone || !adapters.empty() ? x : Tensor();
+  tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
+    if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
+    if (to_w != Tape::kNone) t.add(to_w, matmul(transpose(dy), transpose(kept)));
+    if (to_x != Tape::kNone) t.add(to_x, matmul_by_columns(dy, weight));
+    for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
+  });
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape) {
   const Shape shape = weight_shape(layer.weight);
   if (x.cols() != shape[1]) {
     fail(ErrorCode::internal, layer.name + ": input " + shape_text(x.shape) + " does not fit " + shape_text(shape));
   }
   Tensor y(DType::f32, {x.rows(), shape[0]});
-  matmul(layer.weight,
-         {.x = x.f32(),
-          .y = y.f32(),
-          .tokens = x.rows(),
-          .bias = layer.bias ? layer.bias->f32() : nullptr,
-          .name = layer.name},
-         options);
+  const MatmulArgs args = {.x = x.f32(),
+                           .y = y.f32(),
+                           .tokens = x.rows(),
+                           .bias = layer.bias ? layer.bias->f32() : nullptr,
+                           .name = layer.name};
+  if (may_overwrite(tape)) {
+    matmul(layer.weight, args, options);
+  } else {
+    multiply_decoded(layer.weight, args);
+  }
+  const std::vector<AdapterPass> adapters = add_adapters(x, layer, tape, y);
+  if (is_traced(x, layer, tape)) record(x, layer, adapters, y, *tape);
+  LinearObserver::notify({.layer = layer, .x = x, .options = options, .y = y});
   return y;
 }
 
-Tensor embedding(std::span<const int32_t> ids, const Weight& table) {
+Tensor embedding(std::span<const int32_t> ids, const Weight& table, Tape* tape) {
   const Shape shape = weight_shape(table);
-  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), shape[1]});
+  const int64_t cols = shape[1];
+  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), cols});
   float* row = out.f32();
   for (const int32_t id : ids) {
     if (id < 0 || id >= shape[0]) {
@@ -31,8 +109,19 @@ Tensor embedding(std::span<const int32_t> ids, const Weight& table) {
            "token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(shape[0]));
     }
     decode_rows(table, id, id + 1, row);
-    row += shape[1];
+    row += cols;
   }
+  const Tape::Slot to = tape ? slot_of(*tape, table) : Tape::kNone;
+  if (to == Tape::kNone) return out;
+  tape->record(out, [shape, to, cols, rows = std::vector<int32_t>(ids.begin(), ids.end())](Tape& t, const Tensor& dy) {
+    Tensor& sum = t.sum(to, shape);
+    parallel_for(cols, kColumnGrain, [&](int64_t begin, int64_t end) {
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const float* from = dy.f32() + static_cast<int64_t>(i) * cols;
+        kernels().axpy(1.0f, from + begin, sum.f32() + rows[i] * cols + begin, end - begin);
+      }
+    });
+  });
   return out;
 }
 

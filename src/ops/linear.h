@@ -1,25 +1,34 @@
 #pragma once
-// y = x W^T + b, over a dense or a quantized weight.
+// y = x W^T + b, over a dense or a quantized weight, with low-rank adapters where there are any.
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
+#include "ops/tape.h"
 #include "quant/format.h"
 
 namespace nibble {
+
+struct Lora;
 
 struct Linear {
   std::string name;            // "model.layers.0.self_attn.q_proj"
   Weight weight;               // [out, in]
   std::optional<Tensor> bias;  // f32 [out]
+  std::vector<std::shared_ptr<Lora>> adapters = {};
 };
 
 /// x: [tokens, in] f32. @returns [tokens, out] f32
-Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options);
+///
+/// Under a tape that records, quantized weights are multiplied as the f32 values they decode to, whatever their format
+/// does with activations; so train bitsandbytes and PEFT. Their own gradient cannot be asked for.
+Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape = nullptr);
 
 /// Rows of an embedding table. @returns [ids.size(), cols] f32
 /// @throws Error{invalid_argument} for an id outside the table.
-Tensor embedding(std::span<const int32_t> ids, const Weight& table);
+Tensor embedding(std::span<const int32_t> ids, const Weight& table, Tape* tape = nullptr);
 
 }  // namespace nibble

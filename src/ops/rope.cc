@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "core/parallel.h"
+#include "ops/elementwise.h"
 
 namespace nibble {
 namespace {
@@ -95,6 +97,28 @@ std::vector<double> frequencies(const RopeConfig& c, int64_t length, int64_t cap
   return f;
 }
 
+enum class Turn { forward, back };
+
+/// In place. The gradient of a rotation is rotated back, and stretched by the same attention factor.
+void rotate(Tensor& x, int64_t head_dim, const RopeTable& table, Turn turn) {
+  const int64_t heads = x.cols() / head_dim, half = table.cos.cols();
+  const float sign = turn == Turn::forward ? 1.0f : -1.0f;
+  parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* cos = table.cos.f32() + t * half;
+      const float* sin = table.sin.f32() + t * half;
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = x.f32() + (t * heads + h) * head_dim;
+        for (int64_t i = 0; i < half; ++i) {
+          const float a = head[i], b = head[i + half], s = sign * sin[i];
+          head[i] = a * cos[i] - b * s;
+          head[i + half] = b * cos[i] + a * s;
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
 RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, int64_t capacity) {
@@ -116,22 +140,30 @@ RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens) {
   return rope_table(config, first, tokens, first + tokens);
 }
 
-void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table) {
-  const int64_t heads = x.cols() / head_dim, half = table.cos.cols();
-  parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const float* cos = table.cos.f32() + t * half;
-      const float* sin = table.sin.f32() + t * half;
-      for (int64_t h = 0; h < heads; ++h) {
-        float* head = x.f32() + (t * heads + h) * head_dim;
-        for (int64_t i = 0; i < half; ++i) {
-          const float a = head[i], b = head[i + half];
-          head[i] = a * cos[i] - b * sin[i];
-          head[i + half] = b * cos[i] + a * sin[i];
-        }
-      }
-    }
-  });
+RopeTable rope_table(const RopeConfig& config, std::span<const int64_t> lengths) {
+  const int64_t half = config.head_dim / 2, tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  RopeTable all = {Tensor(DType::f32, {tokens, half}), Tensor(DType::f32, {tokens, half})};
+  int64_t row = 0;
+  for (const int64_t length : lengths) {
+    const RopeTable one = rope_table(config, 0, length);
+    std::copy_n(one.cos.f32(), length * half, all.cos.f32() + row * half);
+    std::copy_n(one.sin.f32(), length * half, all.sin.f32() + row * half);
+    row += length;
+  }
+  return all;
+}
+
+Tensor apply_rope(Tensor&& x, int64_t head_dim, const RopeTable& table, Tape* tape) {
+  Tensor y = may_overwrite(tape) ? x : copy_of(x);
+  rotate(y, head_dim, table, Turn::forward);
+  if (is_traced(tape, x)) {
+    tape->record(y, [table, head_dim, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+      Tensor dx = copy_of(dy);
+      rotate(dx, head_dim, table, Turn::back);
+      t.add(to, std::move(dx));
+    });
+  }
+  return y;
 }
 
 }  // namespace nibble

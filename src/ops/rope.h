@@ -1,10 +1,12 @@
 #pragma once
 // Rotary position embedding, RoFormer arXiv 2104.09864, with the frequency scalings that checkpoints ask for.
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
+#include "ops/tape.h"
 
 namespace nibble {
 
@@ -39,8 +41,11 @@ RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, in
 /// The same for a sequence that ends with these tokens.
 RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens);
 
-/// Rotates in place. x: [tokens, heads * head_dim]; the halves of the rotated part of a head, which comes first, are
-/// the two components ("rotate half").
-void apply_rope(Tensor& x, int64_t head_dim, const RopeTable& table);
+/// For sequences that lie one after the other, each from position 0 on and without a cache.
+RopeTable rope_table(const RopeConfig& config, std::span<const int64_t> lengths);
+
+/// Rotates; in place where nothing is recorded. x: [tokens, heads * head_dim]; the halves of the rotated part of a
+/// head, which comes first, are the two components ("rotate half").
+Tensor apply_rope(Tensor&& x, int64_t head_dim, const RopeTable& table, Tape* tape);
 
 }  // namespace nibble

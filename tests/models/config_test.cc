@@ -142,7 +142,7 @@ TEST(Rope, APartOfEachHeadCanBeRotated) {
   const RopeConfig half = rope_of(R"("partial_rotary_factor": 0.5)");
   EXPECT_EQ(half.head_dim, 16);
   Tensor x = Tensor::from(std::vector<float>(64, 1.0f), {1, 64});  // two heads of 32
-  apply_rope(x, 32, rope_table(half, 3, 1));
+  x = apply_rope(std::move(x), 32, rope_table(half, 3, 1), nullptr);
   EXPECT_NEAR(x.f32()[0], std::cos(3.0) - std::sin(3.0), 1e-6);
   EXPECT_NEAR(x.f32()[8], std::cos(3.0) + std::sin(3.0), 1e-6);
   for (int64_t i = 16; i < 32; ++i) EXPECT_EQ(x.f32()[i], 1.0f);

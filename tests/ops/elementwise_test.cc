@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "ops/norm.h"
 
 namespace nibble {
 namespace {
@@ -75,8 +76,7 @@ TEST(Activations, EqualTheirFormulasUnderTransformersNames) {
   };
   for (const Row& row : kRows) {
     const Tensor x = gaussian({3, 100}, 6, 3.0f);
-    Tensor y = Tensor::from({x.f32(), 300}, {3, 100});
-    activate(parse_activation(row.name, "config.json: hidden_act"), y);
+    const Tensor y = activate(parse_activation(row.name, "config.json: hidden_act"), copy_of(x), nullptr);
     for (int64_t i = 0; i < 300; ++i) EXPECT_NEAR(y.f32()[i], row.exact(x.f32()[i]), 2e-6) << row.name;
   }
   EXPECT_THROW(parse_activation("mish", "config.json: hidden_act"), Error);
@@ -84,10 +84,11 @@ TEST(Activations, EqualTheirFormulasUnderTransformersNames) {
 
 TEST(InPlace, AddMultiplyScaleCap) {
   Tensor x = Tensor::from(std::vector<float>{1, -2, 100}, {1, 3});
-  add_in_place(x, Tensor::from(std::vector<float>{1, 1, 0}, {1, 3}));
-  multiply_in_place(x, Tensor::from(std::vector<float>{2, 3, 1}, {1, 3}));
-  scale_in_place(x, 0.5f);
-  softcap_in_place(x, 10.0f);
+  const void* memory = x.raw();
+  x = add(std::move(x), Tensor::from(std::vector<float>{1, 1, 0}, {1, 3}), nullptr);
+  x = multiply(std::move(x), Tensor::from(std::vector<float>{2, 3, 1}, {1, 3}), nullptr);
+  x = softcap(scale(std::move(x), 0.5f, nullptr), 10.0f, nullptr);
+  EXPECT_EQ(x.raw(), memory);
   EXPECT_NEAR(x.f32()[0], 10 * std::tanh(0.2), 1e-5);
   EXPECT_NEAR(x.f32()[1], 10 * std::tanh(-0.15), 1e-5);
   EXPECT_NEAR(x.f32()[2], 10 * std::tanh(5.0), 1e-5);

@@ -64,7 +64,7 @@ TEST(RopeGolden, FrequenciesFarOut) {
 TEST(Rope, RotatesTheTwoHalvesOfEveryHead) {
   const RopeTable table = rope_table({.head_dim = 4, .theta = 100.0}, 3, 1);
   Tensor x = Tensor::from(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}, {1, 8});
-  apply_rope(x, 4, table);
+  x = apply_rope(std::move(x), 4, table, nullptr);
   for (int h = 0; h < 2; ++h) {
     for (int i = 0; i < 2; ++i) {
       const double angle = 3.0 * std::pow(100.0, -i / 2.0), a = 1 + h * 4 + i, b = a + 2;

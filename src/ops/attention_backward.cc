@@ -1,0 +1,182 @@
+// For one query block Q [n, d] over the keys K and values V [span, d] that its tokens see:
+//
+//   P = softmax(cap(scale Q K^T)), O = P V
+//   dV = P^T dO
+//   dS = cap'(S) * P * (dP - rowsum(P * dP)) * scale, with dP = dO V^T
+//   dQ = dS K,  dK = dS^T Q
+//
+// A piece of work is one key head of one sequence with all query heads that share it, so that dK and dV are summed in
+// an order of their own.
+#include "ops/attention_backward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/parallel.h"
+#include "kernels/kernels.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kTokenBlock = 64;
+
+/// A matrix within a larger one, row-major.
+struct View {
+  const float* data;
+  int64_t stride;
+};
+
+struct Gradients {
+  Tensor q, k, v;
+};
+
+/// One key head of one sequence.
+struct Part {
+  int64_t kv_head, first, length;  // first: its first token
+};
+
+using Room = std::vector<float>;
+
+/// room = from^T. from: [rows, cols]
+View turn(View from, int64_t rows, int64_t cols, Room& room) {
+  room.resize(static_cast<size_t>(rows * cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) room[static_cast<size_t>(c * rows + r)] = from.data[r * from.stride + c];
+  }
+  return {room.data(), rows};
+}
+
+struct Size {
+  int64_t rows, cols, k;
+};
+
+/// room = x w^T, [rows, cols].
+View product(View x, View w, Size size, Room& room) {
+  room.resize(static_cast<size_t>(size.rows * size.cols));
+  kernels().matmul_f32({.x = x.data,
+                        .w = w.data,
+                        .y = room.data(),
+                        .tokens = size.rows,
+                        .rows = size.cols,
+                        .k = size.k,
+                        .ldx = x.stride,
+                        .ldw = w.stride,
+                        .ldy = size.cols});
+  return {room.data(), size.cols};
+}
+
+/// to += from
+void add(View from, int64_t rows, int64_t cols, float* to, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) kernels().axpy(1.0f, from.data + r * from.stride, to + r * stride, cols);
+}
+
+/// What one piece of work uses again and again.
+struct Rooms {
+  Room scores, weights, dscores, turned_keys, turned_rows, turned_scores, result;
+};
+
+/// weights = softmax of the capped scores of one token, then dscores from them and from dP, which it holds.
+void softmax_gradient(const AttentionOptions& options, int64_t count, float* scores, float* weights, float* dscores) {
+  cap_scores(scores, count, options);
+  std::copy_n(scores, count, weights);
+  kernels().softmax(weights, count);
+  const float mean = kernels().dot(weights, dscores, count);
+  for (int64_t j = 0; j < count; ++j) {
+    const float capped = options.softcap > 0 ? scores[j] / options.softcap : 0.0f;
+    dscores[j] = weights[j] * (dscores[j] - mean) * (1.0f - capped * capped) * options.scale;
+  }
+}
+
+/// The gradient of one call, and the shapes of its heads.
+class AttentionGradient {
+ public:
+  AttentionGradient(const AttentionInputs& in, const Tensor& dy, Gradients& out) : in_(in), dy_(dy), out_(out) {}
+
+  void run() {
+    const int64_t kv_heads = in_.k.cols() / head_dim_, sequences = static_cast<int64_t>(in_.lengths.size());
+    std::vector<int64_t> starts = {0};
+    for (const int64_t length : in_.lengths) starts.push_back(starts.back() + length);
+    parallel_for(sequences * kv_heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const auto s = static_cast<size_t>(i / kv_heads);
+        part({.kv_head = i % kv_heads, .first = starts[s], .length = in_.lengths[s]});
+      }
+    });
+  }
+
+ private:
+  void part(const Part& p) {
+    static thread_local Rooms rooms;
+    const int64_t shared = in_.options.heads * head_dim_ / in_.k.cols();
+    const View keys = {in_.k.f32() + p.first * kv_width_ + p.kv_head * head_dim_, kv_width_};
+    const View turned = turn(keys, p.length, head_dim_, rooms.turned_keys);
+    for (int64_t h = p.kv_head * shared; h < (p.kv_head + 1) * shared; ++h) {
+      for (int64_t t = 0; t < p.length; t += kTokenBlock) {
+        block(p, h, t, std::min(kTokenBlock, p.length - t), turned, rooms);
+      }
+    }
+  }
+
+  /// Tokens [first, first + count) of the sequence, query head h.
+  void block(const Part& p, int64_t h, int64_t first, int64_t count, View turned_keys, Rooms& rooms) {
+    const auto window_begin = [&](int64_t t) {
+      return in_.causal && in_.options.window ? std::max<int64_t>(0, t - in_.options.window + 1) : 0;
+    };
+    const int64_t begin = window_begin(first), end = in_.causal ? first + count : p.length, span = end - begin;
+    const int64_t q_at = (p.first + first) * width_ + h * head_dim_;
+    const int64_t kv_at = (p.first + begin) * kv_width_ + p.kv_head * head_dim_;
+    const View q = {in_.q.f32() + q_at, width_}, dy = {dy_.f32() + q_at, width_};
+    product(q, {in_.k.f32() + kv_at, kv_width_}, {count, span, head_dim_}, rooms.scores);
+    product(dy, {in_.v.f32() + kv_at, kv_width_}, {count, span, head_dim_}, rooms.dscores);
+    rooms.weights.assign(static_cast<size_t>(count * span), 0.0f);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t from = window_begin(first + t) - begin, to = in_.causal ? first + t + 1 - begin : span;
+      float* dscores = rooms.dscores.data() + t * span;
+      std::fill(dscores, dscores + from, 0.0f);
+      std::fill(dscores + to, dscores + span, 0.0f);
+      softmax_gradient(in_.options, to - from, rooms.scores.data() + t * span + from,
+                       rooms.weights.data() + t * span + from, dscores + from);
+    }
+    const View weights = {rooms.weights.data(), span}, dscores = {rooms.dscores.data(), span};
+    add(product(dscores, {turned_keys.data + begin, turned_keys.stride}, {count, head_dim_, span}, rooms.result), count,
+        head_dim_, out_.q.f32() + q_at, width_);
+    add_turned(dscores, q, {span, head_dim_, count}, out_.k.f32() + kv_at, rooms);
+    add_turned(weights, dy, {span, head_dim_, count}, out_.v.f32() + kv_at, rooms);
+  }
+
+  /// to += scores^T rows. scores: [k, size.rows], rows: [k, size.cols]
+  void add_turned(View scores, View rows, Size size, float* to, Rooms& rooms) const {
+    const View left = turn(scores, size.k, size.rows, rooms.turned_scores);
+    const View right = turn(rows, size.k, size.cols, rooms.turned_rows);
+    add(product(left, right, size, rooms.result), size.rows, size.cols, to, kv_width_);
+  }
+
+  const AttentionInputs& in_;
+  const Tensor& dy_;
+  Gradients& out_;
+  const int64_t width_ = in_.q.cols(), head_dim_ = width_ / in_.options.heads, kv_width_ = in_.k.cols();
+};
+
+}  // namespace
+
+void cap_scores(float* scores, int64_t count, const AttentionOptions& options) {
+  for (int64_t j = 0; j < count; ++j) scores[j] *= options.scale;
+  if (options.softcap > 0) {
+    for (int64_t j = 0; j < count; ++j) scores[j] = options.softcap * std::tanh(scores[j] / options.softcap);
+  }
+}
+
+void record_attention(const AttentionInputs& inputs, const Tensor& out, Tape* tape) {
+  if (!is_traced(tape, inputs.q, inputs.k, inputs.v)) return;
+  const Tape::Slot to_q = tape->slot(inputs.q), to_k = tape->slot(inputs.k), to_v = tape->slot(inputs.v);
+  tape->record(out, [=](Tape& t, const Tensor& dy) {
+    Gradients gradients = {Tensor(DType::f32, inputs.q.shape), Tensor(DType::f32, inputs.k.shape),
+                           Tensor(DType::f32, inputs.v.shape)};
+    AttentionGradient(inputs, dy, gradients).run();
+    t.add(to_q, std::move(gradients.q));
+    t.add(to_k, std::move(gradients.k));
+    t.add(to_v, std::move(gradients.v));
+  });
+}
+
+}  // namespace nibble

@@ -1,0 +1,42 @@
+#pragma once
+// Low-rank adapters of Linear layers: LoRA (arXiv 2106.09685).
+//
+//   y = x W^T + b + scaling * drop(x) A^T B^T
+#include <cstdint>
+#include <string>
+
+#include "core/tensor.h"
+#include "ops/tape.h"
+
+namespace nibble {
+
+struct Lora {
+  Tensor a;             // f32 [rank, in]
+  Tensor b;             // f32 [out, rank]
+  float scaling = 1;    // lora_alpha / rank, or lora_alpha / sqrt(rank)
+  float dropout = 0;    // share of the inputs of A that are dropped while training
+  uint64_t stream = 0;  // distinguishes the dropout of this adapter from that of others
+
+  // DoRA, see dora.h: f32 [out]; empty = plain LoRA.
+  Tensor magnitude = {};
+  Tensor row_lengths = {};  // |V| when nothing of the adapter changes any more; empty = computed for every product
+};
+
+/// What A sees: x, or while training with dropout what is left of it.
+Tensor lora_input(const Tensor& x, const Lora& lora, const Tape* tape);
+
+/// Adds what the adapter gives for x [tokens, in] to y [tokens, out].
+void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y);
+
+/// Where the gradients of a product with an adapter go.
+struct LoraSlots {
+  Tape::Slot x, a, b, magnitude = Tape::kNone;
+};
+/// dy: the gradient of y.
+void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, const Tensor& dy, Tape& tape);
+
+/// x with the elements that (seed, stream) chooses set to 0 and the others divided by 1 - share. Whether an element is
+/// dropped depends on nothing but these numbers and its index, so a layer that runs again drops the same ones.
+Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream);
+
+}  // namespace nibble

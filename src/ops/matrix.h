@@ -1,0 +1,24 @@
+#pragma once
+// Products of dense f32 matrices, as the backward passes need them. Their sums run in an order that depends on the
+// shapes alone.
+#include "core/tensor.h"
+#include "quant/format.h"
+
+namespace nibble {
+
+/// x w^T. x: [n, k], w: [m, k]. @returns [n, m]
+Tensor matmul(const Tensor& x, const Tensor& w);
+
+/// y = x w^T + bias over a weight of any format as the f32 values it stands for, without what the format does with
+/// activations.
+void multiply_decoded(const Weight& w, const MatmulArgs& args);
+
+/// x w over a weight of any format, decoded by tiles of rows. x: [n, out], w: [out, in]. @returns [n, in]
+Tensor matmul_by_columns(const Tensor& x, const Weight& w);
+
+Tensor transpose(const Tensor& x);
+
+/// @returns f32 [cols]
+Tensor column_sums(const Tensor& x);
+
+}  // namespace nibble

@@ -1,0 +1,139 @@
+// The gradient of every family: along the gradient of one parameter, the loss must change by the gradient's length.
+// Random weights and in-memory models; no reference results are needed.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+#include "ops/elementwise.h"
+#include "train/harness.h"
+#include "train/schedule.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+constexpr std::string_view kDecoderShape =
+    R"("vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "rope_theta": 100.0)";
+constexpr std::string_view kEncoderShape =
+    R"("vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "max_position_embeddings": 32, "pad_token_id": 1, "num_labels": 3)";
+
+struct Case {
+  std::string model_type;
+  std::string more;  // members of config.json besides the shape
+  std::string_view shape = kDecoderShape;
+};
+
+/// Weights from a random generator, f32.
+class RandomWeights final : public WeightSource {
+ public:
+  explicit RandomWeights(const Json& config) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal(0.0f, 0.25f);
+    for (const Parameter& p : list_parameters(config, "config.json")) {
+      const Shape shape = p.orientation == Orientation::in_out ? Shape{p.shape[1], p.shape[0]} : p.shape;
+      Tensor values(DType::f32, shape);
+      for (int64_t i = 0; i < values.count(); ++i) values.f32()[i] = normal(random);
+      tensors_.push_back({p.name, shape, "fp32", values.bytes()});
+      values_.emplace(p.name, values);
+    }
+  }
+
+  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
+  const SourceTensor* find(std::string_view name) const override {
+    for (const SourceTensor& tensor : tensors_) {
+      if (tensor.name == name) return &tensor;
+    }
+    return nullptr;
+  }
+  Weight load(std::string_view name, Residency) const override { return values_.find(name)->second; }
+  std::string origin(std::string_view) const override { return "memory"; }
+
+ private:
+  std::vector<SourceTensor> tensors_;
+  std::map<std::string, Tensor, std::less<>> values_;
+};
+
+class EveryFamilyGradient : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const Case& c = GetParam();
+    const std::string comma = c.shape.empty() || c.more.empty() ? "" : ", ";
+    const Json config = Json::parse(
+        R"({"model_type": ")" + c.model_type + R"(", )" + std::string(c.shape) + comma + c.more + "}", "config.json");
+    const RandomWeights weights(config);
+    Loader loader(weights, {});
+    model_ = build_model(config, "config.json", loader);
+    parameters_ = train_parameters(*model_, [](std::string_view) { return true; });
+    batch_ = {.ids = {5, 17, 9, 3, 24, 31, 12, 20, 33, 7, 11, 2}, .lengths = {7, 5}};
+    batch_.labels = model_->info().is_encoder ? std::vector<int32_t>{2, 0} : batch_.ids;
+    if (c.model_type == "bert") batch_.token_type_ids = {0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+  }
+
+  /// d loss along `direction`, a tensor of length 1, by differences of the f32 loss.
+  double slope(Tensor value, const Tensor& direction) {
+    const Tensor centre = copy_of(value);
+    // Rounding of the loss, 1e-6 of it, over the step against the third derivative times its square.
+    constexpr double kStep = 1e-2;
+    double difference = 0;
+    for (const double sign : {1.0, -1.0}) {
+      for (int64_t i = 0; i < value.count(); ++i) {
+        value.f32()[i] = static_cast<float>(centre.f32()[i] + sign * kStep * direction.f32()[i]);
+      }
+      difference += sign * loss_of(*model_, batch_).mean() / (2 * kStep);
+    }
+    std::copy_n(centre.f32(), centre.count(), value.f32());
+    return difference;
+  }
+
+  std::unique_ptr<Model> model_;
+  std::vector<TrainedParameter> parameters_;
+  LabelledBatch batch_;
+};
+
+TEST_P(EveryFamilyGradient, PredictsHowTheLossChanges) {
+  Tape tape = tape_for(parameters_);
+  add_gradients(*model_, batch_, label_count(*model_, batch_), tape);
+  for (const TrainedParameter& p : parameters_) {
+    ASSERT_FALSE(tape.gradient(p.value).empty()) << p.name;
+    Tensor direction = copy_of(tape.gradient(p.value));
+    const double length = gradient_norm({direction});
+    ASSERT_TRUE(std::isfinite(length)) << p.name;
+    if (length < 1e-4) continue;  // of a key's bias in a softmax: rounding only
+    scale_in_place(direction, static_cast<float>(1 / length));
+    EXPECT_NEAR(slope(p.value, direction) / length, 1.0, 0.01 + 2e-4 / length) << p.name;
+  }
+}
+
+// One sequence after the other must be what each is alone, in training as in evaluation.
+TEST_P(EveryFamilyGradient, EvaluatesAsItTrains) {
+  Tape tape = tape_for(parameters_);
+  const Loss trained = add_gradients(*model_, batch_, label_count(*model_, batch_), tape);
+  EXPECT_EQ(trained.sum, loss_of(*model_, batch_).sum);
+}
+
+// The windows are shorter than the sequences; caps and partial rotations are in use.
+INSTANTIATE_TEST_SUITE_P(
+    Families, EveryFamilyGradient,
+    ::testing::Values(
+        Case{"llama", R"("attention_bias": true, "mlp_bias": true)"}, Case{"mistral", R"("sliding_window": 4)"},
+        Case{"qwen2", R"("tie_word_embeddings": true)"},
+        Case{"qwen3", R"("use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1)"},
+        Case{"smollm3", R"("no_rope_layers": [1, 0])"},
+        Case{"gemma2", R"("sliding_window": 4, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0,
+                          "final_logit_softcapping": 8.0)"},
+        Case{"gemma3_text", R"("sliding_window": 4, "sliding_window_pattern": 2)"},
+        Case{"phi3", R"("partial_rotary_factor": 0.5)"}, Case{"olmo2", ""},
+        Case{"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)", ""},
+        Case{"bert", R"("architectures": ["BertForSequenceClassification"])", kEncoderShape},
+        Case{"roberta", R"("architectures": ["RobertaForSequenceClassification"])", kEncoderShape},
+        Case{"distilbert", R"("architectures": ["DistilBertForSequenceClassification"], "vocab_size": 40, "dim": 32,
+            "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 32, "num_labels": 3)",
+             ""}),
+    [](const auto& info) { return info.param.model_type; });
+
+}  // namespace
+}  // namespace nibble
