@@ -243,16 +243,31 @@ std::string header_text(const std::vector<const TensorDeclaration*>& order,
   return text;
 }
 
-}  // namespace
-
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorDeclaration>& tensors,
-                                     const std::map<std::string, std::string>& metadata)
-    : out_(path), name_(path.string()) {
+/// Those with wider elements first.
+std::vector<const TensorDeclaration*> file_order(const std::vector<TensorDeclaration>& tensors) {
   std::vector<const TensorDeclaration*> order;
   for (const TensorDeclaration& tensor : tensors) order.push_back(&tensor);
   std::stable_sort(order.begin(), order.end(), [](const TensorDeclaration* a, const TensorDeclaration* b) {
     return dtype_bytes(a->dtype) > dtype_bytes(b->dtype);
   });
+  return order;
+}
+
+}  // namespace
+
+uint64_t safetensors_file_bytes(const std::vector<TensorDeclaration>& tensors,
+                                const std::map<std::string, std::string>& metadata) {
+  uint64_t bytes = kLengthBytes + header_text(file_order(tensors), metadata).size();
+  for (const TensorDeclaration& tensor : tensors) {
+    bytes += shape_bytes(tensor.shape, dtype_bytes(tensor.dtype) * 8, tensor.name);
+  }
+  return bytes;
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorDeclaration>& tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : out_(path), name_(path.string()) {
+  const std::vector<const TensorDeclaration*> order = file_order(tensors);
   const std::string header = header_text(order, metadata);
   bytes_ = kLengthBytes + header.size();
   for (const TensorDeclaration* tensor : order) {

@@ -58,6 +58,10 @@ struct TensorDeclaration {
   Shape shape;
 };
 
+/// Bytes of the file that a SafetensorsWriter makes of these tensors, header included.
+uint64_t safetensors_file_bytes(const std::vector<TensorDeclaration>& tensors,
+                                const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
 /// Writes a file whose tensors are declared first and then written one at a time, in any order. In the file those with
 /// wider elements come first, so that every tensor is aligned to its element size.
 class SafetensorsWriter {

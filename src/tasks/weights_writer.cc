@@ -25,6 +25,16 @@ std::vector<std::pair<size_t, size_t>> split(const std::vector<PlannedTensor>& t
   return shards;
 }
 
+using Range = std::pair<size_t, size_t>;
+
+std::vector<TensorDeclaration> pieces_of(const std::vector<PlannedTensor>& tensors, const Range& shard) {
+  std::vector<TensorDeclaration> pieces;
+  for (size_t i = shard.first; i < shard.second; ++i) {
+    pieces.insert(pieces.end(), tensors[i].pieces.begin(), tensors[i].pieces.end());
+  }
+  return pieces;
+}
+
 std::string shard_name(size_t index, size_t count) {
   return count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", index + 1, count);
 }
@@ -36,6 +46,12 @@ uint64_t PlannedTensor::bytes() const {
   for (const TensorDeclaration& piece : pieces) {
     total += static_cast<uint64_t>(element_count(piece.shape)) * dtype_bytes(piece.dtype);
   }
+  return total;
+}
+
+uint64_t weight_files_bytes(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_size) {
+  uint64_t total = 0;
+  for (const Range& shard : split(tensors, max_shard_size)) total += safetensors_file_bytes(pieces_of(tensors, shard));
   return total;
 }
 
@@ -52,10 +68,7 @@ uint64_t write_weights(OutputFolder& folder, const std::vector<PlannedTensor>& t
   Json::Object locations;
   for (size_t s = 0; s < shards.size(); ++s) {
     const std::string name = shard_name(s, shards.size());
-    std::vector<TensorDeclaration> pieces;
-    for (size_t i = shards[s].first; i < shards[s].second; ++i) {
-      pieces.insert(pieces.end(), tensors[i].pieces.begin(), tensors[i].pieces.end());
-    }
+    const std::vector<TensorDeclaration> pieces = pieces_of(tensors, shards[s]);
     SafetensorsWriter writer(folder.file(name), pieces);
     for (size_t i = shards[s].first; i < shards[s].second; ++i) {
       check_interrupt();

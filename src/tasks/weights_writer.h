@@ -19,6 +19,9 @@ struct PlannedTensor {
   uint64_t bytes() const;
 };
 
+/// Bytes of the safetensors files that write_weights() makes, headers included.
+uint64_t weight_files_bytes(const std::vector<PlannedTensor>& tensors, uint64_t max_shard_size);
+
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 /// Writes model.safetensors, or model-0000i-of-0000N.safetensors and model.safetensors.index.json when the tensors

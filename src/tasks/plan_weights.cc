@@ -1,0 +1,204 @@
+// The weights: what `quantize` would write, and what a loaded model holds in memory.
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+
+#include "core/dtype.h"
+#include "core/error.h"
+#include "io/bnb_names.h"
+#include "io/quantization_config.h"
+#include "models/skip.h"
+#include "tasks/plan_model.h"
+#include "tasks/side_files.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kSampleRows = 16;  // the rows that packed layouts go by
+
+/// What the pieces of a quantized matrix are, by the ends of their names; the matrix itself has none of these.
+struct PieceKind {
+  std::string_view ending;
+  uint64_t WeightBytes::*part;
+};
+constexpr PieceKind kPieceKinds[] = {{".absmax", &WeightBytes::scales},
+                                     {".SCB", &WeightBytes::scales},
+                                     {".weight_scale", &WeightBytes::scales},
+                                     {".weight_zero_point", &WeightBytes::scales},
+                                     {".nested_absmax", &WeightBytes::double_quant},
+                                     {".nested_quant_map", &WeightBytes::double_quant}};
+
+uint64_t WeightBytes::*piece_part(std::string_view piece) {
+  for (const PieceKind& kind : kPieceKinds) {
+    if (piece.ends_with(kind.ending)) return kind.part;
+  }
+  return &WeightBytes::tables;
+}
+
+/// What becomes of the model's tensors.
+struct Target {
+  const Format* format = nullptr;  // of the Linear layers; null: all stays as it is
+  EncodeOptions encode;
+  std::optional<DType> dense_dtype;  // of everything else; nullopt = as it is
+  const std::vector<std::string>* skip;
+};
+
+DType dtype_of(const SourceTensor& tensor) {
+  const Format* format = find_format_or_null(tensor.format);
+  if (format && format->dense) return *format->dense;
+  std::string stored = tensor.format;  // "i64" of a table of positions, which no format has
+  for (char& c : stored) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return dtype_from_safetensors(stored).value_or(DType::f32);
+}
+
+Target make_target(const PlanModel& model, const PlanOptions& options) {
+  Target target = {.format = nullptr, .encode = {}, .dense_dtype = std::nullopt, .skip = &options.skip};
+  if (options.format.empty()) {
+    target.encode.double_quant = parse_quantization_config(model.config, model.name).double_quant;
+    target.encode.source_dtype = config_dtype(model.config, model.name).value_or(DType::f32);
+    return target;
+  }
+  target.format = &find_format(options.format);
+  target.encode = {.block = options.block,
+                   .double_quant = options.double_quant,
+                   .granularity = parse_granularity(options.granularity)};
+  check_encode_options(*target.format, target.encode);
+  target.dense_dtype = target.format->dense;
+  if (model.is_gguf && !target.format->dense) {
+    target.dense_dtype = config_dtype(model.config, model.name).value_or(DType::f16);
+  }
+  if (!model.is_gguf && model.is_quantized()) {
+    fail(ErrorCode::unsupported,
+         model.name + ": is quantized already (" + model.format() + "); plan it as it is, or give the original model");
+  }
+  return target;
+}
+
+bool becomes_quantized(const PlanTensor& t, const Target& target) {
+  return target.format && !target.format->dense && t.parameter && t.parameter->role == Role::linear &&
+         !is_skipped(module_of(t.stored.name), *target.skip);
+}
+
+/// Dense files hold some matrices as [in, out]; quantized ones are always [out, in].
+Shape target_shape(const PlanTensor& t, bool quantized) {
+  const bool in_out = t.parameter && t.parameter->orientation == Orientation::in_out && t.stored.shape.size() == 2;
+  const bool turned = in_out && is_dense(t.stored) == quantized;
+  return turned ? Shape{t.stored.shape[1], t.stored.shape[0]} : t.stored.shape;
+}
+
+PlannedTensor layout_of(const PlanTensor& t, const Target& target) {
+  const bool quantized = becomes_quantized(t, target);
+  const Shape shape = target_shape(t, quantized);
+  PlannedTensor planned;
+  planned.parameters = element_count(shape);
+  if (!quantized) {
+    const DType stored = dtype_of(t.stored);
+    planned.pieces.push_back({t.stored.name, is_float(stored) ? target.dense_dtype.value_or(stored) : stored, shape});
+    return planned;
+  }
+  const Weight parts = layout(shape, dtype_of(t.stored), *target.format, target.encode);
+  for (const auto& [name, piece] : stored_pieces(t.stored.name, std::get<QuantizedTensor>(parts))) {
+    planned.pieces.push_back({name, piece.dtype, piece.shape});
+  }
+  return planned;
+}
+
+/// The part of a tensor that is not a quantized matrix.
+uint64_t WeightBytes::*part_of(const PlanTensor& t, const std::vector<PlanTensor>& tensors) {
+  if (!t.parameter) return &WeightBytes::other;
+  if (t.parameter->role == Role::linear) return &WeightBytes::linears;
+  if (t.parameter->role == Role::head) return &WeightBytes::head;
+  if (t.parameter->role == Role::embedding) return &WeightBytes::embeddings;
+  const std::string& name = t.stored.name;
+  if (!name.ends_with(".bias")) return &WeightBytes::norms;
+  // A norm has a bias too: that of a Linear stands beside a matrix.
+  const std::string weight = name.substr(0, name.size() - 4) + "weight";
+  const bool of_linear = std::any_of(tensors.begin(), tensors.end(), [&](const PlanTensor& other) {
+    return other.stored.name == weight && other.parameter && other.parameter->role != Role::vector;
+  });
+  return of_linear ? &WeightBytes::biases : &WeightBytes::norms;
+}
+
+/// Bytes of all parts of a matrix that the format has packed for computing.
+uint64_t packed_bytes(const Format& format, const EncodeOptions& options, const Shape& shape) {
+  Tensor sample(DType::f32, shape);
+  for (int64_t i = 0; i < sample.count(); ++i) sample.f32()[i] = static_cast<float>(i * 7919 % 1000 - 500) / 1000.0f;
+  auto packed = std::get<QuantizedTensor>(encode(sample.cast(options.source_dtype), format, options));
+  if (format.pack) format.pack(packed, {}, Residency::memory);
+  uint64_t total = 0;
+  for (const auto& [name, part] : packed.parts) total += part.bytes();
+  return total;
+}
+
+/// What a matrix takes in memory. Two samples of its width, of a few rows, are packed and measured: the bytes are a
+/// straight line over the rows, whatever the format does.
+class ResidentSizes {
+ public:
+  uint64_t bytes(const Format& format, EncodeOptions options, const Shape& shape, DType source) {
+    options.source_dtype = source;
+    auto found = lines_.find({shape[1], source});
+    if (found == lines_.end()) {
+      const uint64_t one = packed_bytes(format, options, {kSampleRows, shape[1]});
+      const uint64_t two = packed_bytes(format, options, {2 * kSampleRows, shape[1]});
+      found = lines_.emplace(std::pair(shape[1], source), Line{one, two - one}).first;
+    }
+    const auto [first, step] = found->second;
+    const double steps = static_cast<double>(shape[0]) / static_cast<double>(kSampleRows) - 1;
+    return static_cast<uint64_t>(std::llround(static_cast<double>(first) + steps * static_cast<double>(step)));
+  }
+
+ private:
+  struct Line {
+    uint64_t first, step;  // bytes of kSampleRows rows, and of so many more
+  };
+  std::map<std::pair<int64_t, DType>, Line> lines_;  // by columns and source dtype
+};
+
+uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const Target& target, ResidentSizes& sizes) {
+  if (!t.parameter) return 0;
+  if (t.parameter->role == Role::vector) return static_cast<uint64_t>(element_count(t.stored.shape)) * sizeof(float);
+  const Format* format = becomes_quantized(t, target) ? target.format : nullptr;
+  if (target.format == nullptr && !is_dense(t.stored)) format = find_format_or_null(t.stored.format);
+  if (format == nullptr) return planned.bytes();
+  if (format->encode == nullptr) return t.stored.bytes;  // a block format of GGUF, computed on as it lies in the file
+  const DType source = is_dense(t.stored) ? dtype_of(t.stored) : target.encode.source_dtype;
+  return sizes.bytes(*format, target.encode, t.parameter->shape, source);
+}
+
+}  // namespace
+
+uint64_t WeightBytes::total() const {
+  return linears + embeddings + head + norms + biases + scales + double_quant + tables + other;
+}
+
+WeightPlan plan_weights(const PlanModel& model, const PlanOptions& options) {
+  const Target target = make_target(model, options);
+  std::vector<Parameter> parameters;
+  for (const PlanTensor& t : model.tensors) {
+    if (t.parameter) parameters.push_back(*t.parameter);
+  }
+  check_skip_names(options.skip, parameters);
+  WeightPlan plan;
+  std::vector<PlannedTensor> files;
+  ResidentSizes sizes;
+  for (const PlanTensor& t : model.tensors) {
+    const PlannedTensor planned = layout_of(t, target);
+    if (target.format == nullptr && !is_dense(t.stored)) {
+      plan.bytes.*part_of(t, model.tensors) += t.stored.bytes;
+    } else if (becomes_quantized(t, target)) {
+      for (const TensorDeclaration& piece : planned.pieces) {
+        auto part = piece.name == t.stored.name ? &WeightBytes::linears : piece_part(piece.name);
+        plan.bytes.*part += static_cast<uint64_t>(element_count(piece.shape)) * dtype_bytes(piece.dtype);
+      }
+    } else {
+      plan.bytes.*part_of(t, model.tensors) += planned.bytes();
+    }
+    plan.resident_bytes += resident_bytes(t, planned, target, sizes);
+    files.push_back(planned);
+  }
+  if (target.format || !model.is_quantized()) plan.file_bytes = weight_files_bytes(files, options.max_shard_size);
+  return plan;
+}
+
+}  // namespace nibble
