@@ -1,0 +1,98 @@
+// One model in memory, measured as often as compare.py asks. A line on stdin is a request, a line on stdout its answer:
+//   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
+//   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
+//   read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
+// Usage: model_worker MODEL [FORMAT [ACTIVATIONS]]
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+
+#include "core/parallel.h"
+#include "nibble/nibble.h"
+#include "tasks/loaded_model.h"
+
+namespace nibble {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// The same ids as in compare.py.
+std::vector<int32_t> some_ids(int64_t count, int64_t vocab_size) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    ids[static_cast<size_t>(i)] = static_cast<int32_t>(100 + i * 7919 % (vocab_size - 200));
+  return ids;
+}
+
+void generate(const CausalLM& model, int64_t prompt, int64_t fresh) {
+  const Generation g = model.generate(some_ids(prompt, model.vocab_size()), {.max_tokens = fresh, .ignore_eos = true});
+  std::printf("%.6f %.6f\n", g.prefill_seconds, g.decode_seconds);
+}
+
+void encode(const LoadedModel& loaded, int64_t batch, int64_t tokens) {
+  const std::vector<int32_t> ids = some_ids(batch * tokens, loaded.model->info().vocab_size);
+  const std::vector<int64_t> lengths(static_cast<size_t>(batch), tokens);
+  const double start = now();
+  loaded.model->hidden({.ids = ids, .lengths = lengths}, nullptr, nullptr);
+  std::printf("%.6f\n", now() - start);
+}
+
+void read_all(const Buffer& buffer) {
+  const auto* words = reinterpret_cast<const uint64_t*>(buffer.data());
+  const double start = now();
+  parallel_for(static_cast<int64_t>(buffer.size() / 8), 1 << 14, [&](int64_t begin, int64_t end) {
+    uint64_t sums[8] = {};
+    for (int64_t i = begin; i + 8 <= end; i += 8) {
+      for (int64_t k = 0; k < 8; ++k) sums[k] += words[i + k];
+    }
+    volatile uint64_t keep = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
+    (void)keep;
+  });
+  std::printf("%.6f %zu\n", now() - start, buffer.size());
+}
+
+int serve(int argc, char** argv) {
+  LoadModelOptions options;
+  if (argc > 2) options.format = argv[2];
+  if (argc > 3) options.activations = argv[3];
+  const CausalLM model(load_model(argv[1], options));
+  std::shared_ptr<Buffer> room;
+  std::printf("ready\n");
+  for (std::string line, what; std::fflush(stdout), std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    int64_t a = 0, b = 0;
+    words >> what >> a >> b;
+    if (what == "generate") {
+      generate(model, a, b);
+    } else if (what == "encode") {
+      encode(model.internal(), a, b);
+    } else if (what == "read") {
+      if (!room) {
+        room = Buffer::allocate(model.weight_bytes());
+        std::fill_n(room->data(), room->size(), std::byte{1});
+      }
+      read_all(*room);
+    } else {
+      std::fprintf(stderr, "unknown request: %s\n", line.c_str());
+      return 2;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::fprintf(stderr, "usage: model_worker MODEL [FORMAT [ACTIVATIONS]]\n");
+    return 2;
+  }
+  try {
+    return nibble::serve(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
