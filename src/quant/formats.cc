@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "quant/format.h"
 #include "quant/formats/formats.h"
+#include "quant/weight_source.h"
 
 namespace nibble {
 namespace {
@@ -88,6 +89,13 @@ uint64_t QuantizedTensor::bytes() const {
     if (name != "nested_offset") total += tensor.bytes();  // it lies in the JSON beside the matrix
   }
   return total;
+}
+
+DType stored_dtype(const SourceTensor& tensor) {
+  if (const Format* format = find_format_or_null(tensor.format)) return format->dense.value_or(DType::f32);
+  std::string name = tensor.format;  // in lower case what safetensors calls it, such as "i64"
+  for (char& c : name) c = static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c);
+  return dtype_from_safetensors(name).value_or(DType::f32);
 }
 
 Shape weight_shape(const Weight& w) {

@@ -24,6 +24,9 @@ inline bool is_dense(const SourceTensor& tensor) {
   return format == nullptr || format->dense.has_value();
 }
 
+/// The element type of the stored tensor; f32 for a quantized one.
+DType stored_dtype(const SourceTensor& tensor);
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;

@@ -37,7 +37,9 @@ DequantizeReport dequantize(const std::string& model, const std::string& out, co
   std::vector<PlannedTensor> planned;
   for (const SourceTensor& tensor : tensors) {
     const Shape shape = turned.contains(tensor.name) ? Shape{tensor.shape.at(1), tensor.shape.at(0)} : tensor.shape;
-    planned.push_back({.pieces = {{tensor.name, options.dtype, shape}}, .parameters = element_count(shape)});
+    const DType stored = stored_dtype(tensor);
+    planned.push_back({.pieces = {{tensor.name, is_float(stored) ? options.dtype : stored, shape}},
+                       .parameters = element_count(shape)});
     report.bytes_before += tensor.bytes;
   }
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) -> NamedTensors {
@@ -46,6 +48,7 @@ DequantizeReport dequantize(const std::string& model, const std::string& out, co
       options.progress(
           {.unit = "tensors", .done = static_cast<int64_t>(i + 1), .total = static_cast<int64_t>(tensors.size())});
     }
+    if (!is_float(stored_dtype(tensors[i]))) return {{tensors[i].name, std::get<Tensor>(weight)}};
     const Tensor values = decode(weight);
     const bool is_turned = turned.contains(tensors[i].name);
     return {{tensors[i].name, (is_turned ? values.transposed() : values).cast(options.dtype)}};

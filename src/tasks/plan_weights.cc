@@ -44,14 +44,6 @@ struct Target {
   const std::vector<std::string>* skip;
 };
 
-DType dtype_of(const SourceTensor& tensor) {
-  const Format* format = find_format_or_null(tensor.format);
-  if (format && format->dense) return *format->dense;
-  std::string stored = tensor.format;  // "i64" of a table of positions, which no format has
-  for (char& c : stored) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return dtype_from_safetensors(stored).value_or(DType::f32);
-}
-
 Target make_target(const PlanModel& model, const PlanOptions& options) {
   Target target = {.format = nullptr, .encode = {}, .dense_dtype = std::nullopt, .skip = &options.skip};
   if (options.format.empty()) {
@@ -93,11 +85,11 @@ PlannedTensor layout_of(const PlanTensor& t, const Target& target) {
   PlannedTensor planned;
   planned.parameters = element_count(shape);
   if (!quantized) {
-    const DType stored = dtype_of(t.stored);
+    const DType stored = stored_dtype(t.stored);
     planned.pieces.push_back({t.stored.name, is_float(stored) ? target.dense_dtype.value_or(stored) : stored, shape});
     return planned;
   }
-  const Weight parts = layout(shape, dtype_of(t.stored), *target.format, target.encode);
+  const Weight parts = layout(shape, stored_dtype(t.stored), *target.format, target.encode);
   for (const auto& [name, piece] : stored_pieces(t.stored.name, std::get<QuantizedTensor>(parts))) {
     planned.pieces.push_back({name, piece.dtype, piece.shape});
   }
@@ -162,7 +154,7 @@ uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const
   if (target.format == nullptr && !is_dense(t.stored)) format = find_format_or_null(t.stored.format);
   if (format == nullptr) return planned.bytes();
   if (format->encode == nullptr) return t.stored.bytes;  // a block format of GGUF, computed on as it lies in the file
-  const DType source = is_dense(t.stored) ? dtype_of(t.stored) : target.encode.source_dtype;
+  const DType source = is_dense(t.stored) ? stored_dtype(t.stored) : target.encode.source_dtype;
   return sizes.bytes(*format, target.encode, t.parameter->shape, source);
 }
 

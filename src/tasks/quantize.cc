@@ -43,7 +43,7 @@ std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& form
 void refuse_quantized_source(const ModelFiles& files) {
   if (files.is_gguf()) return;  // its block formats are a starting point like any other
   for (const SourceTensor& tensor : files.weights->tensors()) {
-    if (!find_format(tensor.format).dense) {
+    if (!is_dense(tensor)) {
       fail(ErrorCode::unsupported, files.path.string() + ": " + tensor.name + ": is quantized already (" +
                                        tensor.format + "); quantize the original, or use 'nibble dequantize' first");
     }
@@ -74,8 +74,6 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   return recipe;
 }
 
-DType dtype_of(const SourceTensor& tensor) { return find_format(tensor.format).dense.value_or(DType::f32); }
-
 /// Whether rows and columns change places: between a dense file and a quantized one, for what dense files hold as
 /// [in, out].
 bool is_turned(const SourceTensor& tensor, const Recipe& recipe) {
@@ -85,13 +83,15 @@ bool is_turned(const SourceTensor& tensor, const Recipe& recipe) {
 
 PlannedTensor plan(const SourceTensor& tensor, const Recipe& recipe) {
   const Shape shape = is_turned(tensor, recipe) ? Shape{tensor.shape[1], tensor.shape[0]} : tensor.shape;
+  const DType stored = stored_dtype(tensor);
   PlannedTensor planned;
   planned.parameters = element_count(tensor.shape);
   if (!recipe.quantized.contains(tensor.name)) {
-    planned.pieces.push_back({tensor.name, recipe.dense_dtype.value_or(dtype_of(tensor)), shape});
+    const DType kept = is_float(stored) ? recipe.dense_dtype.value_or(stored) : stored;
+    planned.pieces.push_back({tensor.name, kept, shape});
     return planned;
   }
-  const auto parts = std::get<QuantizedTensor>(layout(shape, dtype_of(tensor), *recipe.format, recipe.encode));
+  const auto parts = std::get<QuantizedTensor>(layout(shape, stored, *recipe.format, recipe.encode));
   for (const auto& [name, piece] : stored_pieces(tensor.name, parts)) {
     planned.pieces.push_back({name, piece.dtype, piece.shape});
   }
@@ -139,7 +139,7 @@ class Converter {
     Tensor values = widen(weight);
     if (is_turned(tensor, recipe_)) values = values.transposed();
     EncodeOptions options = recipe_.encode;
-    options.source_dtype = dtype_of(tensor);
+    options.source_dtype = stored_dtype(tensor);
     const Weight encoded = encode(values, *recipe_.format, options);
     report_.tensors.push_back(
         report_of(tensor, std::string(recipe_.format->name), error_stats(values, encoded), planned.bytes()));

@@ -196,6 +196,31 @@ TEST(Quantize, CarriesTheOtherFilesOver) {
   EXPECT_EQ(config.dump(), Json::parse_file((tiny_folder() / "config.json").string()).dump());
 }
 
+// Older BERT files hold the numbers of the positions.
+TEST(Quantize, TensorsOfIntegersStayWhatTheyAre) {
+  const TempFolder folder;
+  const SafetensorsFile original(tiny_folder() / "model.safetensors");
+  std::vector<TensorDeclaration> declared = {{"embeddings.position_ids", DType::i64, {3}}};
+  for (const SafetensorsEntry& entry : original.entries()) {
+    declared.push_back({entry.name, DType::bf16, entry.shape});
+  }
+  const fs::path with = tiny_variant(folder, "with", {{"model.safetensors", ""}});
+  SafetensorsWriter writer(with / "model.safetensors", declared);
+  Tensor positions(DType::i64, {3});
+  for (int64_t i = 0; i < 3; ++i) positions.data<int64_t>()[i] = i;
+  writer.write("embeddings.position_ids", positions);
+  for (const SafetensorsEntry& entry : original.entries()) writer.write(entry.name, original.load(entry.name));
+  writer.finish();
+  quantize(with.string(), (folder / "nf4").string(), {.format = "nf4"});
+  quantize(with.string(), (folder / "fp16").string(), {.format = "fp16"});
+  dequantize((folder / "nf4").string(), (folder / "dense").string());
+  for (const char* name : {"nf4", "fp16", "dense"}) {
+    const Tensor kept = SafetensorsFile((folder / name) / "model.safetensors").load("embeddings.position_ids");
+    ASSERT_EQ(kept.dtype, DType::i64) << name;
+    EXPECT_TRUE(std::equal(kept.raw(), kept.raw() + kept.bytes(), positions.raw())) << name;
+  }
+}
+
 TEST(Quantize, GgufBecomesAFolder) {
   NIBBLE_NEED_SHARED("goldens/gguf");
   const std::vector<int32_t> ids = {3, 14, 15, 92, 65, 35, 89, 79, 32, 38};
