@@ -13,22 +13,23 @@ check_layers() { python3 tools/check_layers.py; }
 
 check_size() { python3 tools/sz.py; }
 
-# preset, then the environment of the tests
+# preset, which tests (arguments of ctest), then their environment
 build_and_test() {
-  local preset=$1
-  shift
+  local preset=$1 selection=$2
+  shift 2
   cmake --preset "$preset" > /dev/null && cmake --build "build/$preset" &&
-    env "$@" python3 tools/run_tests.py "build/$preset"
+    env "$@" python3 tools/run_tests.py "build/$preset" $selection
 }
 
-check_tests() { build_and_test release; }
+check_tests() { build_and_test release ""; }
 
 # What users run is what may not contain instructions of another processor.
 check_isa() { tools/check_isa_symbols.sh build/release; }
 
-check_asan() { build_and_test asan ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1; }
+# Without the slow tests: they run the code of the others on more data, which takes minutes each here.
+check_asan() { build_and_test asan "-LE slow" ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1; }
 
-check_ubsan() { build_and_test ubsan UBSAN_OPTIONS=print_stacktrace=1; }
+check_ubsan() { build_and_test ubsan "-LE slow" UBSAN_OPTIONS=print_stacktrace=1; }
 
 failed=
 for step in $steps; do

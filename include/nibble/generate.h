@@ -21,12 +21,21 @@ struct GenerateOptions {
   uint64_t seed = 0;
   DType kv_dtype = DType::f32;  ///< f32, f16 or bf16
   bool ignore_eos = false;
+  bool profile = false;  ///< fill Generation's profiles
 
   /// Called with each piece of text as soon as it is final: whole UTF-8 characters, no part of a stop string.
   std::function<void(std::string_view)> on_text = {};
 };
 
 enum class FinishReason { stop, length };
+
+/// All calls of one operation, such as "linear nf4" or "attention".
+struct OperationTime {
+  std::string name = {};
+  int64_t calls = 0;
+  double seconds = 0;
+  uint64_t bytes = 0;  ///< of weights read; 0 = not counted
+};
 
 struct Generation {
   std::vector<int32_t> prompt_ids = {};
@@ -35,6 +44,8 @@ struct Generation {
   FinishReason finish_reason = FinishReason::length;
   double prefill_seconds = 0, decode_seconds = 0;
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
+  /// Where the time went, the longest first; the last row, "other", is what lies between operations.
+  std::vector<OperationTime> prefill_profile = {}, decode_profile = {};
 };
 
 struct ChatMessage {

@@ -23,6 +23,7 @@ void ModelArgs::declare(Args& args) {
   args.flag("--reduce-range", reduce_range, "int8-dynamic: 127 activation steps instead of 255, as torch on x86");
   args.flag("--quantize-head", quantize_head, "with --format: the output head or classifier too");
   args.list("--skip", skip, "NAME...", "with --format: layers to keep");
+  args.repeated("--adapter", adapters, "DIR", "a PEFT adapter folder to use; may be repeated, their changes add up");
   args.option("--device-map", device_map, "auto|cpu|disk",
               "layers in memory as far as they fit, the others mapped from the file; or all in one place");
   args.option("--max-memory", max_memory, "cpu=SIZE", "with auto: memory for weights; default 90 % of what is available");
@@ -54,6 +55,7 @@ LoadModelOptions ModelArgs::load_options(const Common& common) const {
   options.activation_range = activation_range;
   options.reduce_range = reduce_range;
   options.quantize_head = quantize_head;
+  options.adapters = adapters;
   if (device_map) options.device_map = *device_map;
   if (max_memory) options.max_memory["cpu"] = parse_max_memory(*max_memory);
   if (compute_dtype) options.compute_dtype = parse_dtype(*compute_dtype);

@@ -205,18 +205,24 @@ void OutputFolder::commit() {
   lock_.reset();
 }
 
+fs::path staging_path(const fs::path& path) { return hidden_beside(path, ".nibble-tmp"); }
+
+void publish_file(const fs::path& staging, const fs::path& path) {
+  if (rename(staging.c_str(), path.c_str()) != 0) fail_errno(path, "cannot be created", errno);
+  sync_folder(parent_of(path));
+}
+
 void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
-  const fs::path staging = hidden_beside(path, ".nibble-tmp");
+  const fs::path staging = staging_path(path);
   try {
     OutputFile out(staging);
     out.write(bytes);
     out.close();
-    if (rename(staging.c_str(), path.c_str()) != 0) fail_errno(path, "cannot be created", errno);
+    publish_file(staging, path);
   } catch (...) {
     unlink(staging.c_str());
     throw;
   }
-  sync_folder(parent_of(path));
 }
 
 }  // namespace nibble

@@ -66,6 +66,11 @@ class OutputFolder {
   bool committed_ = false;
 };
 
+/// Where a file is written until publish_file(): hidden, beside its final name.
+std::filesystem::path staging_path(const std::filesystem::path& path);
+/// Gives a complete, closed file its final name, replacing one that is there, and syncs the folder.
+void publish_file(const std::filesystem::path& staging, const std::filesystem::path& path);
+
 /// Writes one file the same way (staged, synced, renamed); an existing file is replaced.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
 

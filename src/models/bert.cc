@@ -296,7 +296,8 @@ class Bert final : public Model {
   Tensor run_block(const Block& b, const Tensor& input, const std::vector<int64_t>& lengths, Tape* tape) const {
     const auto head_dim = static_cast<float>(shape_.hidden_size / shape_.heads);
     const auto project = [&](const Linear& layer, const Tensor& x) { return linear(x, layer, compute_, tape); };
-    const Tensor mixed = bidirectional_attention(project(b.q, input), project(b.k, input), project(b.v, input), lengths,
+    const std::vector<Tensor> qkv = linear_all(input, {&b.q, &b.k, &b.v}, compute_, tape);
+    const Tensor mixed = bidirectional_attention(qkv[0], qkv[1], qkv[2], lengths,
                                                  {.heads = shape_.heads, .scale = 1.0f / std::sqrt(head_dim)}, tape);
     const Tensor h = normalize(add(project(b.o, mixed), input, tape), b.attention_norm, tape);
     const Tensor inner = activate(shape_.activation, project(b.up, h), tape);

@@ -131,13 +131,13 @@ SelfAttention load_self_attention(Loader& loader, const std::string& module, con
 
 Tensor self_attention(const Tensor& x, const SelfAttention& layer, const LayerCall& call) {
   Tape* tape = call.tape;
-  Tensor q = linear(x, layer.q, call.compute, tape), k = linear(x, layer.k, call.compute, tape);
+  std::vector<Tensor> qkv = linear_all(x, {&layer.q, &layer.k, &layer.v}, call.compute, tape);
+  Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
   if (!layer.q_norm.weight.empty()) {
     q = normalize(q, layer.q_norm, tape);
     k = normalize(k, layer.k_norm, tape);
   }
   const RopeTable* rope = layer.rope == kNoRope ? nullptr : &call.state.ropes[static_cast<size_t>(layer.rope)];
-  const Tensor v = linear(x, layer.v, call.compute, tape);
   return linear(attend(std::move(q), std::move(k), v, rope, layer.options, call), layer.o, call.compute, tape);
 }
 
@@ -160,11 +160,10 @@ GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const Decoder
 
 Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const LayerCall& call) {
   Tape* tape = call.tape;
-  Tensor gate = linear(x, mlp.gate, call.compute, tape);
-  const Tensor up = linear(x, mlp.up, call.compute, tape);
+  std::vector<Tensor> both = linear_all(x, {&mlp.gate, &mlp.up}, call.compute, tape);
   const Tensor inner = mlp.activation == Activation::silu
-                           ? silu_mul(gate, up, tape)
-                           : multiply(activate(mlp.activation, std::move(gate), tape), up, tape);
+                           ? silu_mul(both[0], both[1], tape)
+                           : multiply(activate(mlp.activation, std::move(both[0]), tape), both[1], tape);
   return linear(inner, mlp.down, call.compute, tape);
 }
 

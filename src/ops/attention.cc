@@ -5,6 +5,7 @@
 
 #include "core/checked.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "kernels/kernels.h"
 #include "ops/attention_backward.h"
 
@@ -100,6 +101,7 @@ uint64_t KvCache::bytes() const {
 }
 
 void KvCache::write(int64_t layer, const Tensor& k, const Tensor& v) {
+  const ProfileScope scope("cache");
   const int64_t tokens = k.rows(), width = kv_heads_ * head_dim_;
   if (length_ + tokens > capacity_) fail(ErrorCode::internal, "KvCache: written beyond its capacity");
   auto& keys = keys_[static_cast<size_t>(layer)];
@@ -187,6 +189,7 @@ void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const Se
 }  // namespace
 
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options) {
+  const ProfileScope scope("attention");
   Tensor out(DType::f32, q.shape);
   attend(q, cache, layer, options, out);
   return out;
@@ -194,6 +197,7 @@ Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const Att
 
 Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
                         const AttentionOptions& options, Tape* tape) {
+  const ProfileScope scope("attention");
   Tensor out(DType::f32, q.shape);
   const int64_t head_dim = q.cols() / options.heads;
   int64_t first = 0;
@@ -212,6 +216,7 @@ Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::
 
 Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
                                const AttentionOptions& options, Tape* tape) {
+  const ProfileScope scope("attention");
   Tensor out(DType::f32, q.shape);
   std::vector<int64_t> starts = {0};
   for (const int64_t length : lengths) starts.push_back(starts.back() + length);

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "kernels/kernels.h"
 
 namespace nibble {
@@ -125,6 +126,7 @@ Activation parse_activation(const std::string& name, const std::string& where) {
 }
 
 Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
+  const ProfileScope scope("activation");
   const ActivationRow& row = row_of(activation);
   Tensor y = result_for(x, tape);
   for_each(y, row.apply);
@@ -137,6 +139,7 @@ Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
 }
 
 Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
+  const ProfileScope scope("activation");
   Tensor y(DType::f32, gate.shape);
   parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
@@ -158,6 +161,7 @@ Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
 }
 
 Tensor add(Tensor&& x, const Tensor& y, Tape* tape) {
+  const ProfileScope scope("add");
   Tensor out = result_for(x, tape);
   add_in_place(out, y);
   if (is_traced(tape, x, y)) {
@@ -170,6 +174,7 @@ Tensor add(Tensor&& x, const Tensor& y, Tape* tape) {
 }
 
 Tensor multiply(Tensor&& x, const Tensor& y, Tape* tape) {
+  const ProfileScope scope("activation");
   Tensor out = result_for(x, tape);
   parallel_for(out.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) out.f32()[i] *= y.f32()[i];
@@ -198,6 +203,7 @@ Tensor scale(Tensor&& x, float factor, Tape* tape) {
 }
 
 Tensor softcap(Tensor&& x, float cap, Tape* tape) {
+  const ProfileScope scope("softcap");
   Tensor y = result_for(x, tape);
   softcap_in_place(y, cap);
   if (is_traced(tape, x)) {
@@ -209,6 +215,7 @@ Tensor softcap(Tensor&& x, float cap, Tape* tape) {
 }
 
 Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end, Tape* tape) {
+  const ProfileScope scope("slice");
   const int64_t width = end - begin;
   Tensor y(DType::f32, {x.rows(), width});
   for (int64_t t = 0; t < x.rows(); ++t) std::copy_n(x.f32() + t * x.cols() + begin, width, y.f32() + t * width);

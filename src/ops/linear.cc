@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "kernels/kernels.h"
 #include "ops/dora.h"
 #include "ops/linear_observer.h"
@@ -13,6 +14,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kColumnGrain = 16;
+constexpr std::string_view kHead = "lm_head";
 
 /// A trained or frozen weight as a watched tensor; a quantized one cannot be watched.
 Tape::Slot slot_of(const Tape& tape, const Weight& w) {
@@ -74,31 +76,75 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   });
 }
 
+/// y of each layer, and the product that fills it.
+struct Outputs {
+  std::vector<Tensor> y;
+  std::vector<WeightProduct> products;
+};
+
+Outputs outputs_for(const Tensor& x, std::span<const Linear* const> layers) {
+  Outputs out;
+  for (const Linear* layer : layers) {
+    const Shape shape = weight_shape(layer->weight);
+    if (x.cols() != shape[1]) {
+      fail(ErrorCode::internal, layer->name + ": input " + shape_text(x.shape) + " does not fit " + shape_text(shape));
+    }
+    Tensor& y = out.y.emplace_back(DType::f32, Shape{x.rows(), shape[0]});
+    out.products.push_back({.w = &layer->weight,
+                            .args = {.x = x.f32(),
+                                     .y = y.f32(),
+                                     .tokens = x.rows(),
+                                     .bias = layer->bias ? layer->bias->f32() : nullptr,
+                                     .name = layer->name}});
+  }
+  return out;
+}
+
+std::string_view format_of(const Weight& w) {
+  const auto* quantized = std::get_if<QuantizedTensor>(&w);
+  return quantized ? quantized->format->name : dtype_name(std::get<Tensor>(w).dtype);
+}
+
+/// exact: quantized weights as the f32 values they decode to.
+void multiply(std::span<const WeightProduct> products, const ComputeOptions& options, bool exact) {
+  std::string name;
+  uint64_t bytes = 0;
+  if (Profile::active() != nullptr) {
+    name = (products[0].args.name == kHead ? "head " : "linear ") + std::string(format_of(*products[0].w));
+    for (const WeightProduct& p : products) bytes += weight_bytes(*p.w);
+  }
+  const ProfileScope scope(name, bytes);
+  if (!exact) return matmul_all(products, options);
+  for (const WeightProduct& p : products) multiply_decoded(*p.w, p.args);
+}
+
+std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers, const ComputeOptions& options,
+                          Tape* tape) {
+  Outputs out = outputs_for(x, layers);
+  multiply(out.products, options, !may_overwrite(tape));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const Linear& layer = *layers[i];
+    const std::vector<AdapterPass> adapters = add_adapters(x, layer, tape, out.y[i]);
+    if (is_traced(x, layer, tape)) record(x, layer, adapters, out.y[i], *tape);
+    LinearObserver::notify({.layer = layer, .x = x, .options = options, .y = out.y[i]});
+  }
+  return std::move(out.y);
+}
+
 }  // namespace
 
 Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape) {
-  const Shape shape = weight_shape(layer.weight);
-  if (x.cols() != shape[1]) {
-    fail(ErrorCode::internal, layer.name + ": input " + shape_text(x.shape) + " does not fit " + shape_text(shape));
-  }
-  Tensor y(DType::f32, {x.rows(), shape[0]});
-  const MatmulArgs args = {.x = x.f32(),
-                           .y = y.f32(),
-                           .tokens = x.rows(),
-                           .bias = layer.bias ? layer.bias->f32() : nullptr,
-                           .name = layer.name};
-  if (may_overwrite(tape)) {
-    matmul(layer.weight, args, options);
-  } else {
-    multiply_decoded(layer.weight, args);
-  }
-  const std::vector<AdapterPass> adapters = add_adapters(x, layer, tape, y);
-  if (is_traced(x, layer, tape)) record(x, layer, adapters, y, *tape);
-  LinearObserver::notify({.layer = layer, .x = x, .options = options, .y = y});
-  return y;
+  const Linear* one = &layer;
+  return std::move(apply(x, {&one, 1}, options, tape)[0]);
+}
+
+std::vector<Tensor> linear_all(const Tensor& x, std::initializer_list<const Linear*> layers,
+                               const ComputeOptions& options, Tape* tape) {
+  return apply(x, layers, options, tape);
 }
 
 Tensor embedding(std::span<const int32_t> ids, const Weight& table, Tape* tape) {
+  const ProfileScope scope("embedding");
   const Shape shape = weight_shape(table);
   const int64_t cols = shape[1];
   Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), cols});

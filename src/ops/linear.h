@@ -1,5 +1,6 @@
 #pragma once
 // y = x W^T + b, over a dense or a quantized weight, with low-rank adapters where there are any.
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,6 +27,10 @@ struct Linear {
 /// Under a tape that records, quantized weights are multiplied as the f32 values they decode to, whatever their format
 /// does with activations; so train bitsandbytes and PEFT. Their own gradient cannot be asked for.
 Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape = nullptr);
+
+/// Several layers with one input, which share the work on it. The same bits as one by one.
+std::vector<Tensor> linear_all(const Tensor& x, std::initializer_list<const Linear*> layers,
+                               const ComputeOptions& options, Tape* tape = nullptr);
 
 /// Rows of an embedding table. @returns [ids.size(), cols] f32
 /// @throws Error{invalid_argument} for an id outside the table.

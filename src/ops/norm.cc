@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "kernels/kernels.h"
 #include "ops/matrix.h"
 
@@ -106,6 +107,7 @@ void backward(const Normalized& norm, const NormSlots& slots, const Tensor& dy, 
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
+  const ProfileScope scope("norm");
   Tensor y(DType::f32, x.shape);
   const int64_t n = weight.count(), groups = x.count() / n;
   parallel_for(groups, row_grain(n), [&](int64_t begin, int64_t end) {
@@ -121,6 +123,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
 }
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tape* tape) {
+  const ProfileScope scope("norm");
   Tensor y(DType::f32, x.shape);
   const int64_t n = weight.count();
   parallel_for(x.rows(), row_grain(n), [&](int64_t begin, int64_t end) {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "ops/elementwise.h"
 
 namespace nibble {
@@ -154,6 +155,7 @@ RopeTable rope_table(const RopeConfig& config, std::span<const int64_t> lengths)
 }
 
 Tensor apply_rope(Tensor&& x, int64_t head_dim, const RopeTable& table, Tape* tape) {
+  const ProfileScope scope("rope");
   Tensor y = may_overwrite(tape) ? x : copy_of(x);
   rotate(y, head_dim, table, Turn::forward);
   if (is_traced(tape, x)) {

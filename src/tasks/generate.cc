@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "core/progress.h"
 #include "nibble/model.h"
 #include "tasks/loaded_model.h"
@@ -112,6 +113,18 @@ void check_kv_dtype(DType dtype) {
        "kv_dtype: found " + std::string(dtype_name(dtype)) + ", expected fp32, fp16 or bf16");
 }
 
+int32_t next_id(Sampler& sampler, std::span<float> logits, const std::vector<int32_t>& seen) {
+  const ProfileScope scope("sampling");
+  return sampler.next(logits, seen);
+}
+
+std::vector<OperationTime> take(std::optional<Profile>& profile) {
+  std::vector<OperationTime> rows;
+  if (!profile) return rows;
+  for (ProfileRow& row : profile->take()) rows.push_back({std::move(row.name), row.calls, row.seconds, row.bytes});
+  return rows;
+}
+
 Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const GenerateOptions& options) {
   if (prompt.empty()) fail(ErrorCode::invalid_argument, "the prompt is empty: at least one token is needed");
   const Model& model = *loaded.model;
@@ -125,13 +138,16 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
   result.prompt_ids.assign(prompt.begin(), prompt.end());
   std::vector<int32_t> seen = result.prompt_ids;
 
+  std::optional<Profile> profile;
+  if (options.profile) profile.emplace();
   auto start = std::chrono::steady_clock::now();
   Tensor logits = model.forward_last({.ids = prompt}, &cache);
   result.prefill_seconds = seconds_since(start);
+  result.prefill_profile = take(profile);
   start = std::chrono::steady_clock::now();
   while (static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
     check_interrupt();
-    const int32_t id = sampler.next(row(logits), seen);
+    const int32_t id = next_id(sampler, row(logits), seen);
     result.ids.push_back(id);
     seen.push_back(id);
     if (std::find(end_ids.begin(), end_ids.end(), id) != end_ids.end()) {
@@ -149,6 +165,7 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
   }
   text.finish();
   result.decode_seconds = seconds_since(start);
+  result.decode_profile = take(profile);
   result.text = text.take();
   // The first new id comes out of the prefill, so one step fewer was decoded.
   const auto steps = static_cast<double>(result.ids.size()) - 1;

@@ -168,7 +168,8 @@ bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
     if (right.size() < bpe.prefix.size()) fail(ErrorCode::format, where + ": a token lacks the continuation prefix");
     joined.assign(left).append(right.substr(bpe.prefix.size()));
     const auto rank = static_cast<int32_t>(i);
-    bpe.merges[pair_key(id_of(left, i), id_of(right, i))] = {rank, id_of(joined, i)};
+    const int32_t left_id = id_of(left, i), right_id = id_of(right, i);
+    bpe.merges[pair_key(left_id, right_id)] = {rank, id_of(joined, i)};
     cut = cut && (!right.starts_with(kSpaceMark) || left.ends_with(kSpaceMark));
   }
   return cut;
