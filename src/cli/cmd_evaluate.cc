@@ -1,6 +1,5 @@
-#include <fmt/format.h>
-
 #include "cli/commands.h"
+#include "cli/evaluate_output.h"
 #include "cli/label_args.h"
 #include "cli/model_args.h"
 #include "cli/print.h"
@@ -8,22 +7,54 @@
 #include "core/file.h"
 #include "core/limits.h"
 #include "nibble/evaluate.h"
+#include "nibble/evaluate_choices.h"
+#include "nibble/evaluate_layers.h"
+#include "nibble/report.h"
 
 namespace nibble::cli {
 namespace {
 
+using Chunks = std::vector<std::vector<int32_t>>;
+
 struct Data {
   std::optional<std::string> text, ids_file;
   LabelArgs labels;
+  std::vector<std::string> tasks;
+  int64_t max_questions = 0;
 
   void declare(Args& args) {
     args.option("--text", text, "FILE", "text to score, UTF-8");
-    labels.declare(args, "labelled texts instead, for a classifier");
     args.option("--ids-file", ids_file, "FILE.json", "token ids to score: a list, or a list of chunks");
+    args.repeated("--tasks", tasks, "FILE.jsonl", "questions to answer by log-likelihood; may be repeated");
+    args.option("--max-questions", max_questions, "use only the first N questions of each file; 0 = all");
+    labels.declare(args, "labelled texts instead, for a classifier");
   }
+  bool has_text() const { return text || ids_file; }
 };
 
-using Chunks = std::vector<std::vector<int32_t>>;
+struct References {
+  std::optional<std::string> model, load, save;
+
+  void declare(Args& args) {
+    args.option("--reference", model, "MODEL", "the original to compare with");
+    args.option("--save-reference", save, "FILE", "keep the predictions of the reference (without one, of MODEL)");
+    args.option("--load-reference", load, "FILE", "compare with such a file instead of --reference");
+  }
+  bool given() const { return model || load; }
+  std::string name() const { return model ? *model : load.value_or(""); }
+};
+
+struct Request {
+  Common common;
+  ModelArgs model_args;
+  Data data;
+  References references;
+  std::optional<int64_t> context;
+  bool second_half = false, layers = false;
+  std::optional<std::string> report;
+  EvaluateOptions options;
+  EvaluateGates gates;
+};
 
 std::vector<int32_t> ids_from(const Json& list, const std::string& where) {
   std::vector<int32_t> ids;
@@ -39,183 +70,190 @@ std::vector<int32_t> ids_from(const Json& list, const std::string& where) {
 Chunks chunks_from_file(const std::string& path, const EvaluateOptions& options) {
   const Json file = Json::parse_file(path);
   const auto& list = file.as_array(path);
-  if (list.empty() || !list[0].is_array()) return evaluation_chunks(ids_from(file, path), options);
+  if (list.empty()) fail(ErrorCode::format, path + ": is empty: it has no ids");
+  if (!list[0].is_array()) return evaluation_chunks(ids_from(file, path), options);
+  if (options.stride > 0) {
+    fail(ErrorCode::invalid_argument, path + ": holds chunks, which --stride cannot cut; give one flat list of ids");
+  }
   Chunks chunks;
   for (const Json& chunk : list) chunks.push_back(ids_from(chunk, path));
   return chunks;
 }
 
-Chunks read_chunks(const Data& data, const CausalLM& model, const EvaluateOptions& options) {
-  if (data.text.has_value() == data.ids_file.has_value()) {
-    fail(ErrorCode::invalid_argument, "give the data with one of --text, --ids-file and --file");
+Chunks read_chunks(const Request& request, const CausalLM& model) {
+  const Data& data = request.data;
+  if (data.ids_file) return chunks_from_file(*data.ids_file, request.options);
+  const std::string text = read_text_file(*data.text, limits::kMaxJsonBytes);
+  if (text.empty()) fail(ErrorCode::format, *data.text + ": is empty");
+  Chunks chunks = evaluation_chunks(model, text, request.options);
+  const bool is_short = chunks.size() == 1 && static_cast<int64_t>(chunks[0].size()) < request.options.context;
+  if (request.context && is_short) {
+    fail(ErrorCode::invalid_argument, *data.text + ": has " + std::to_string(chunks[0].size()) +
+                                          " ids, fewer than the --context of " + std::to_string(*request.context) +
+                                          "; give a smaller one, or none");
   }
-  if (data.ids_file) return chunks_from_file(*data.ids_file, options);
-  return evaluation_chunks(model, read_text_file(*data.text, limits::kMaxJsonBytes), options);
+  return chunks;
 }
 
-Json gate_json(const std::vector<std::string>& failed, bool gated) {
-  if (!gated) return Json();
-  Json reasons = Json::array();
-  for (const std::string& reason : failed) reasons.push_back(reason);
-  return Json::object({{"passed", failed.empty()}, {"failed", reasons}});
-}
-
-Json to_json(const LabelReport& r, const std::vector<std::string>& failed, bool gated) {
-  Json out = Json::object({{"texts", r.texts}, {"accuracy", r.accuracy}, {"f1", r.f1}});
-  if (r.has_reference) {
-    out.set("reference_accuracy", r.reference_accuracy);
-    out.set("reference_f1", r.reference_f1);
-    out.set("flips", r.flips);
-    out.set("reference_bytes", r.reference_bytes);
+void check_data(const Request& request) {
+  const Data& data = request.data;
+  const int kinds = (data.text ? 1 : 0) + (data.ids_file ? 1 : 0) + (data.labels.file ? 1 : 0);
+  if (kinds > 1 || (kinds == 0 && data.tasks.empty()) || (data.labels.file && !data.tasks.empty())) {
+    fail(ErrorCode::invalid_argument,
+         "give the data with one of --text, --ids-file and --file, and --tasks alone or beside the first two");
   }
-  out.set("bytes", r.bytes);
-  out.set("tokens_per_second", r.tokens_per_second);
-  out.set("gate", gate_json(failed, gated));
-  return out;
-}
-
-Json to_json(const EvaluateReport& r, const std::vector<std::string>& failed, bool gated) {
-  Json out = Json::object({{"tokens", r.tokens}, {"chunks", r.chunks}, {"perplexity", r.perplexity}});
-  if (r.has_reference) {
-    out.set("reference_perplexity", r.reference_perplexity);
-    out.set("kl_mean", r.kl_mean);
-    out.set("kl_p50", r.kl_p50);
-    out.set("kl_p90", r.kl_p90);
-    out.set("kl_p99", r.kl_p99);
-    out.set("kl_max", r.kl_max);
-    out.set("top1_agreement", r.top1_agreement);
-    out.set("reference_bytes", r.reference_bytes);
+  const References& references = request.references;
+  if (references.model && references.load) {
+    fail(ErrorCode::invalid_argument, "--reference and --load-reference stand instead of each other");
   }
-  out.set("bytes", r.bytes);
-  out.set("tokens_per_second", r.tokens_per_second);
-  out.set("gate", gate_json(failed, gated));
-  return out;
+  if ((references.load || references.save) && !data.has_text()) {
+    fail(ErrorCode::invalid_argument, "--save-reference and --load-reference are for --text and --ids-file");
+  }
+  if (references.load && !data.tasks.empty()) {
+    fail(ErrorCode::invalid_argument, "--tasks cannot be compared with --load-reference; give --reference");
+  }
+  if (request.layers && (!references.model || (kinds == 0))) {
+    fail(ErrorCode::invalid_argument, "--layers needs --reference, and a text or labelled texts to run on");
+  }
 }
 
-void print_report(const LabelReport& r) {
-  std::vector<std::vector<std::string>> rows = {{"", "model", "reference"}};
-  const auto row = [&](const char* name, const std::string& value, const std::string& reference) {
-    rows.push_back({name, value, r.has_reference ? reference : ""});
-  };
-  row("accuracy", fixed(100 * r.accuracy, 2) + " %", fixed(100 * r.reference_accuracy, 2) + " %");
-  row("F1", fixed(100 * r.f1, 2) + " %", fixed(100 * r.reference_f1, 2) + " %");
-  row("weights", human_bytes(r.bytes), human_bytes(r.reference_bytes));
-  print_table(rows);
-  print_line(fmt::format("  {} texts, {:.1f} tokens/s", grouped(r.texts), r.tokens_per_second));
-  if (r.has_reference) print_line(fmt::format("  {} texts get another label than from the reference", r.flips));
+bool has_text_gates(const EvaluateGates& gates) {
+  return gates.max_kl || gates.max_perplexity_increase || gates.min_top1;
 }
 
-void print_report(const EvaluateReport& r) {
-  std::vector<std::vector<std::string>> rows = {{"", "model", "reference"}};
-  const auto row = [&](const char* name, const std::string& value, const std::string& reference) {
-    rows.push_back({name, value, r.has_reference ? reference : ""});
-  };
-  row("perplexity", fixed(r.perplexity, 4), fixed(r.reference_perplexity, 4));
-  row("weights", human_bytes(r.bytes), human_bytes(r.reference_bytes));
-  print_table(rows);
-  print_line(fmt::format("  {} tokens scored in {} chunks, {:.1f} tokens/s", grouped(r.tokens), grouped(r.chunks),
-                         r.tokens_per_second));
-  if (!r.has_reference) return;
-  print_line(fmt::format("  perplexity {:+.2f} %, KL {:.5f} nats (median {:.5f}, 90 % {:.5f}, 99 % {:.5f}, max {:.3f})",
-                         100 * (r.perplexity / r.reference_perplexity - 1), r.kl_mean, r.kl_p50, r.kl_p90, r.kl_p99,
-                         r.kl_max));
-  print_line(fmt::format("  same likeliest token in {:.2f} % of the positions", 100 * r.top1_agreement));
-}
-
-bool text_gates(const EvaluateGates& gates) { return gates.max_kl || gates.max_perplexity_increase || gates.min_top1; }
-
-void check_gates(const EvaluateGates& gates, const Data& data, const std::optional<std::string>& reference) {
-  if ((text_gates(gates) || gates.max_accuracy_drop) && !reference) {
+void check_gates(const Request& request) {
+  const EvaluateGates& gates = request.gates;
+  const Data& data = request.data;
+  if ((has_text_gates(gates) || gates.max_accuracy_drop) && !request.references.given()) {
     fail(ErrorCode::invalid_argument, "gates such as --max-kl and --max-accuracy-drop need --reference");
   }
-  if (data.labels.file && text_gates(gates)) {
-    fail(ErrorCode::invalid_argument, "--file has labels: its gate is --max-accuracy-drop");
+  if (has_text_gates(gates) && !data.has_text()) {
+    fail(ErrorCode::invalid_argument, "labels and questions have one gate: --max-accuracy-drop");
   }
-  if (!data.labels.file && gates.max_accuracy_drop) {
-    fail(ErrorCode::invalid_argument, "--max-accuracy-drop needs labelled texts (--file)");
+  if (gates.max_accuracy_drop && !data.labels.file && data.tasks.empty()) {
+    fail(ErrorCode::invalid_argument, "--max-accuracy-drop needs labelled texts (--file) or questions (--tasks)");
   }
 }
 
-struct Run {
-  Common common;
-  ModelArgs model_args;
-  Data data;
-  std::optional<std::string> reference_path;
-  EvaluateOptions options;
-  EvaluateGates gates;
-};
-
-int finish(const std::vector<std::string>& failed) {
-  for (const std::string& reason : failed) note("nibble: gate failed: " + reason);
-  return failed.empty() ? 0 : kGateFailed;
+void evaluate_text(Request& request, const CausalLM& model, const CausalLM* reference, Evaluation& evaluation) {
+  EvaluateOptions& options = request.options;
+  const Chunks chunks = read_chunks(request, model);
+  options.progress = progress_bar(request.common);
+  options.save_reference = request.references.save.value_or("");
+  if (request.references.load) {
+    evaluation.text = evaluate(model, SavedReference::open(*request.references.load), chunks, options);
+  } else {
+    evaluation.text = evaluate(model, reference, chunks, options);
+  }
+  if (request.layers) {
+    evaluation.layers = evaluate_layers(model, *reference, chunks[0], {.progress = progress_bar(request.common)});
+  }
 }
 
-int evaluate_texts(Run& run, const JsonReport& json) {
-  const CausalLM model = run.model_args.load(run.common);
+Evaluation evaluate_causal(Request& request) {
+  const CausalLM model = request.model_args.load(request.common);
   std::optional<CausalLM> reference;
-  if (run.reference_path) {
-    reference = AutoModelForCausalLM::from_pretrained(*run.reference_path, {.progress = progress_bar(run.common)});
+  if (request.references.model) {
+    reference =
+        AutoModelForCausalLM::from_pretrained(*request.references.model, {.progress = progress_bar(request.common)});
   }
-  const Chunks chunks = read_chunks(run.data, model, run.options);
-  run.options.progress = progress_bar(run.common);
-  const EvaluateReport report = evaluate(model, reference ? &*reference : nullptr, chunks, run.options);
-  const std::vector<std::string> failed = report.failed_gates(run.gates);
-  if (run.common.json) {
-    json.print(run.model_args.model, to_json(report, failed, text_gates(run.gates)));
-  } else {
-    print_report(report);
+  const CausalLM* original = reference ? &*reference : nullptr;
+  Evaluation evaluation;
+  if (request.data.has_text()) evaluate_text(request, model, original, evaluation);
+  for (const std::string& path : request.data.tasks) {
+    const ChoiceTask task = read_choice_task(path, request.data.max_questions);
+    evaluation.tasks.push_back(evaluate_choices(
+        model, original, task, {.seed = request.options.seed, .progress = progress_bar(request.common)}));
   }
-  return finish(failed);
+  return evaluation;
 }
 
-int evaluate_labelled(const Run& run, const JsonReport& json) {
-  if (run.data.text || run.data.ids_file) {
-    fail(ErrorCode::invalid_argument, "give the data with one of --text, --ids-file and --file");
-  }
-  const LabelledTexts texts = run.data.labels.read();
-  const SequenceClassifier model = AutoModelForSequenceClassification::from_pretrained(
-      run.model_args.model, run.model_args.load_options(run.common));
+Evaluation evaluate_classifier(const Request& request) {
+  const LabelledTexts texts = request.data.labels.read();
+  const auto model = request.model_args.load<AutoModelForSequenceClassification>(request.common);
   std::optional<SequenceClassifier> reference;
-  if (run.reference_path) {
-    reference = AutoModelForSequenceClassification::from_pretrained(*run.reference_path,
-                                                                    {.progress = progress_bar(run.common)});
+  if (request.references.model) {
+    reference = AutoModelForSequenceClassification::from_pretrained(*request.references.model,
+                                                                    {.progress = progress_bar(request.common)});
   }
-  const LabelReport report =
-      evaluate_labels(model, reference ? &*reference : nullptr, texts, run.data.labels.options(run.common));
-  const std::vector<std::string> failed = report.failed_gates(run.gates);
-  if (run.common.json) {
-    json.print(run.model_args.model, to_json(report, failed, run.gates.max_accuracy_drop.has_value()));
+  Evaluation evaluation;
+  evaluation.labels =
+      evaluate_labels(model, reference ? &*reference : nullptr, texts, request.data.labels.options(request.common));
+  if (request.layers) {
+    evaluation.layers = evaluate_layers(model, *reference, texts.inputs, {.progress = progress_bar(request.common)});
+  }
+  return evaluation;
+}
+
+void judge(const Request& request, Evaluation& evaluation) {
+  evaluation.is_gated = has_text_gates(request.gates) || request.gates.max_accuracy_drop;
+  const auto add = [&](const auto& report) {
+    const std::vector<std::string> failed = report.failed_gates(request.gates);
+    evaluation.failed.insert(evaluation.failed.end(), failed.begin(), failed.end());
+  };
+  if (evaluation.text) add(*evaluation.text);
+  if (evaluation.labels) add(*evaluation.labels);
+  for (const ChoiceReport& task : evaluation.tasks) add(task);
+}
+
+int finish(const Request& request, Evaluation evaluation, const JsonReport& json) {
+  evaluation.model = request.model_args.model;
+  evaluation.reference = request.references.name();
+  judge(request, evaluation);
+  const std::string text = json.text(evaluation.model, to_json(evaluation));
+  if (request.report) write_report(*request.report, page_of(evaluation, text));
+  if (request.common.json) {
+    print_line(text);
   } else {
-    print_report(report);
+    print_evaluation(evaluation);
   }
-  return finish(failed);
+  for (const std::string& reason : evaluation.failed) note("nibble: gate failed: " + reason);
+  return evaluation.failed.empty() ? 0 : kGateFailed;
+}
+
+void declare(Args& args, Request& request) {
+  request.model_args.declare(args);
+  request.references.declare(args);
+  request.data.declare(args);
+  args.option("--context", request.context, "ids per chunk; default 512");
+  args.option("--max-tokens", request.options.max_tokens, "use only the first N ids; 0 = all");
+  args.option("--stride", request.options.stride, "overlapping chunks that begin N ids apart; 0 = no overlap");
+  args.flag("--second-half", request.second_half, "score the second half of each chunk, as llama.cpp does");
+  args.flag("--layers", request.layers, "errors by layer too");
+  args.option("--report", request.report, "FILE.html", "write a page with tables and plots");
+  args.option("--seed", request.options.seed, "of the resampling behind the intervals");
+  EvaluateGates& gates = request.gates;
+  args.option("--max-kl", gates.max_kl, "gate: exit 7 when the mean KL divergence (nats) is above");
+  args.option("--max-perplexity-increase", gates.max_perplexity_increase, "gate: relative, 0.02 = 2 %");
+  args.option("--min-top1", gates.min_top1, "gate: share of positions with the same likeliest token");
+  args.option("--max-accuracy-drop", gates.max_accuracy_drop,
+              "gate: with --file and --tasks, absolute: 0.01 = one text in 100");
+  request.common.declare(args);
 }
 
 }  // namespace
 
 int cmd_evaluate(const Arguments& arguments) {
-  Run run;
+  Request request;
   Args args("evaluate", "What a model is worth on data, and what was lost against the original.",
             "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --max-tokens 8192\n"
             "  nibble evaluate smollm2-135m --format int8 --reference smollm2-135m --text wiki.txt --max-kl 0.05\n"
+            "  nibble evaluate smollm2-135m --text wiki.txt --save-reference wiki.ref\n"
+            "  nibble evaluate smollm2-nf4 --text wiki.txt --load-reference wiki.ref\n"
+            "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --layers --report nf4.html\n"
+            "  nibble evaluate smollm2-nf4 --reference smollm2-135m --tasks piqa.jsonl --tasks lambada.jsonl\n"
             "  nibble evaluate bert-sst2-int8 --reference bert-sst2 --file dev.tsv --max-accuracy-drop 0.01");
-  auto& [common, model_args, data, reference_path, options, gates] = run;
-  model_args.declare(args);
-  args.option("--reference", reference_path, "MODEL", "the original to compare with");
-  data.declare(args);
-  args.option("--context", options.context, "ids per chunk");
-  args.option("--max-tokens", options.max_tokens, "use only the first N ids; 0 = all");
-  args.option("--max-kl", gates.max_kl, "gate: exit 7 when the mean KL divergence (nats) is above");
-  args.option("--max-perplexity-increase", gates.max_perplexity_increase, "gate: relative, 0.02 = 2 %");
-  args.option("--min-top1", gates.min_top1, "gate: share of positions with the same likeliest token");
-  args.option("--max-accuracy-drop", gates.max_accuracy_drop, "gate: with --file, absolute: 0.01 = one text in 100");
-  common.declare(args);
+  declare(args, request);
   if (!args.parse(arguments)) return 0;
-  common.apply();
-  check_gates(gates, data, reference_path);
-  if (options.context < 2) fail(ErrorCode::invalid_argument, "--context: expected at least 2");
+  request.common.apply();
+  check_gates(request);
+  check_data(request);
+  request.options.context = request.context.value_or(request.options.context);
+  if (request.options.context < 2) fail(ErrorCode::invalid_argument, "--context: expected at least 2");
+  if (request.second_half) request.options.scored = ScoredPart::second_half;
   const JsonReport json;
-  return data.labels.file ? evaluate_labelled(run, json) : evaluate_texts(run, json);
+  Evaluation evaluation = request.data.labels.file ? evaluate_classifier(request) : evaluate_causal(request);
+  return finish(request, std::move(evaluation), json);
 }
 
 }  // namespace nibble::cli

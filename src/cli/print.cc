@@ -21,7 +21,9 @@ size_t width(const std::string& text) {
 }
 
 bool is_number(const std::string& cell) {
-  return !cell.empty() && (std::isdigit(static_cast<unsigned char>(cell[0])) || cell == "-");
+  if (cell.empty() || cell == "-") return !cell.empty();
+  const size_t sign = cell[0] == '+' || cell[0] == '-' ? 1 : 0;
+  return std::isdigit(static_cast<unsigned char>(cell[sign])) != 0;
 }
 
 std::string bar_line(const Progress& p, double seconds) {
@@ -107,13 +109,15 @@ std::string grouped(int64_t value) {
   return digits;
 }
 
-void JsonReport::print(const std::string& model, const Json& members) const {
+void JsonReport::print(const std::string& model, const Json& members) const { print_line(text(model, members)); }
+
+std::string JsonReport::text(const std::string& model, const Json& members) const {
   Json out = Json::object();
   if (!model.empty()) out.set("model", model);
   for (const auto& [key, value] : members.as_object("report")) out.set(key, value);
   out.set("seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
   out.set("peak_rss_bytes", peak_rss_bytes());
-  print_line(out.dump());
+  return out.dump();
 }
 
 ProgressFn progress_bar(const Common& common) {

@@ -15,7 +15,8 @@ void print(std::string_view text);  // to stdout
 void print_line(std::string_view text = {});
 void note(std::string_view text);  // a line to stderr
 
-/// Columns aligned; the first row is the head. Cells that begin with a digit are set to the right.
+/// Columns aligned; the first row is the head. Cells that begin with a digit, or a sign and a digit, are set to the
+/// right.
 void print_table(const std::vector<std::vector<std::string>>& rows);
 
 std::string human_bytes(uint64_t bytes);  // "52.7 MiB"
@@ -27,6 +28,8 @@ class JsonReport {
  public:
   JsonReport() : start_(std::chrono::steady_clock::now()) {}
   void print(const std::string& model, const Json& members) const;
+  /// What print() prints.
+  std::string text(const std::string& model, const Json& members) const;
 
  private:
   std::chrono::steady_clock::time_point start_;

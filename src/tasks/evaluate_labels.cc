@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <optional>
+#include <cmath>
+#include <span>
 
 #include "core/error.h"
 #include "nibble/evaluate.h"
+#include "tasks/evaluate_scoring.h"
+#include "tasks/evaluate_statistics.h"
 #include "tasks/loaded_model.h"
 
 namespace nibble {
@@ -26,29 +29,38 @@ int64_t label_id(const std::vector<std::string>& names, const std::string& label
                               printable(known, 400) + ", or their numbers)");
 }
 
-/// 2 TP / (2 TP + FP + FN) of one label; nothing when the label occurs on neither side.
-std::optional<double> f1_of(const std::vector<Prediction>& predictions, const std::vector<int64_t>& labels,
-                            int64_t label) {
-  int64_t both = 0, either = 0;  // either: predicted plus true
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const bool predicted = predictions[i].label_id == label, real = labels[i] == label;
-    both += predicted && real;
-    either += predicted + real;
-  }
-  if (either == 0) return std::nullopt;
-  return 2.0 * static_cast<double>(both) / static_cast<double>(either);
-}
+/// How often a label was right, predicted, and true.
+struct LabelCounts {
+  double both = 0, either = 0;  // either: predicted plus true
+};
 
-double mean_f1(const std::vector<Prediction>& predictions, const std::vector<int64_t>& labels) {
-  const auto count = static_cast<int64_t>(predictions[0].logits.size());
-  if (count == 2) return f1_of(predictions, labels, 1).value_or(0.0);
-  double sum = 0, occurring = 0;
-  for (int64_t label = 0; label < count; ++label) {
-    const std::optional<double> f1 = f1_of(predictions, labels, label);
-    sum += f1.value_or(0.0);
-    occurring += f1 ? 1 : 0;
+/// Accuracy and F1 where text i counts weights[i] times; no weights = once each.
+LabelScores weighted_scores(const std::vector<Prediction>& predictions, const std::vector<int64_t>& labels,
+                            std::span<const int32_t> weights) {
+  std::vector<LabelCounts> counts(predictions[0].logits.size());
+  double right = 0, texts = 0;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const double weight = weights.empty() ? 1 : weights[i];
+    const bool is_right = predictions[i].label_id == labels[i];
+    texts += weight;
+    right += is_right ? weight : 0;
+    counts[static_cast<size_t>(labels[i])].both += is_right ? weight : 0;
+    counts[static_cast<size_t>(labels[i])].either += weight;
+    counts[static_cast<size_t>(predictions[i].label_id)].either += weight;
   }
-  return sum / occurring;
+  const auto f1 = [](const LabelCounts& c) { return c.either > 0 ? 2 * c.both / c.either : 0.0; };
+  LabelScores scores = {.accuracy = right / texts, .f1 = 0};
+  if (counts.size() == 2) {
+    scores.f1 = f1(counts[1]);
+    return scores;
+  }
+  double sum = 0, occurring = 0;
+  for (const LabelCounts& c : counts) {
+    sum += f1(c);
+    occurring += c.either > 0 ? 1 : 0;
+  }
+  scores.f1 = sum / occurring;
+  return scores;
 }
 
 std::vector<EncodedText> encode_all(const SequenceClassifier& model, const LabelledTexts& data,
@@ -82,11 +94,58 @@ LabelScores score_labels(const std::vector<Prediction>& predictions, const std::
     fail(ErrorCode::invalid_argument, "there are " + std::to_string(labels.size()) + " labels for " +
                                           std::to_string(predictions.size()) + " predictions");
   }
-  int64_t right = 0;
-  for (size_t i = 0; i < labels.size(); ++i) right += predictions[i].label_id == labels[i];
-  return {.accuracy = static_cast<double>(right) / static_cast<double>(labels.size()),
-          .f1 = mean_f1(predictions, labels)};
+  return weighted_scores(predictions, labels, {});
 }
+
+namespace {
+
+/// @throws Error{format} naming the text and the layer where a prediction stops being a number.
+void require_finite(const SequenceClassifier& model, const std::vector<EncodedText>& encoded,
+                    const std::vector<Prediction>& predictions) {
+  for (size_t i = 0; i < predictions.size(); ++i) {
+    const std::vector<float>& logits = predictions[i].logits;
+    if (std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) continue;
+    const std::string place = find_nonfinite([&] { model.classify(std::vector<EncodedText>{encoded[i]}); });
+    fail(ErrorCode::format, model.internal().path + ": text " + std::to_string(i + 1) +
+                                ": the logits are not finite; NaN or infinity appears first " + place);
+  }
+}
+
+std::vector<Prediction> predict(const SequenceClassifier& model, const std::vector<EncodedText>& encoded,
+                                const ClassifyOptions& options) {
+  std::vector<Prediction> predictions = model.classify(encoded, options);
+  require_finite(model, encoded, predictions);
+  return predictions;
+}
+
+const std::vector<std::string> kAlone = {"accuracy", "f1"};
+const std::vector<std::string> kCompared = {"accuracy",      "f1",      "reference_accuracy", "reference_f1",
+                                            "accuracy_drop", "f1_drop", "flip_share"};
+
+/// Every text is a block of its own.
+std::vector<Figure> label_figures(const std::vector<Prediction>& predictions, const std::vector<Prediction>& original,
+                                  const std::vector<int64_t>& labels) {
+  const auto values = [&](std::span<const int32_t> weights, std::span<double> out) {
+    const LabelScores scores = weighted_scores(predictions, labels, weights);
+    out[0] = scores.accuracy;
+    out[1] = scores.f1;
+    if (original.empty()) return;
+    const LabelScores reference = weighted_scores(original, labels, weights);
+    out[2] = reference.accuracy;
+    out[3] = reference.f1;
+    out[4] = reference.accuracy - scores.accuracy;
+    out[5] = reference.f1 - scores.f1;
+    double flips = 0;
+    for (size_t i = 0; i < labels.size(); ++i) {
+      flips += predictions[i].label_id != original[i].label_id ? weights[i] : 0;
+    }
+    out[6] = flips / static_cast<double>(labels.size());
+  };
+  constexpr uint64_t kSeed = 0;
+  return with_intervals(original.empty() ? kAlone : kCompared, static_cast<int64_t>(labels.size()), values, kSeed);
+}
+
+}  // namespace
 
 LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClassifier* reference,
                             const LabelledTexts& data, const ClassifyOptions& options) {
@@ -103,21 +162,23 @@ LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClass
   report.texts = static_cast<int64_t>(encoded.size());
   report.bytes = model.weight_bytes();
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<Prediction> predictions = model.classify(encoded, options);
+  const std::vector<Prediction> predictions = predict(model, encoded, options);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.tokens_per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
-  const LabelScores scores = score_labels(predictions, labels);
-  report.accuracy = scores.accuracy;
-  report.f1 = scores.f1;
+  std::vector<Prediction> original;
+  if (reference) original = predict(*reference, encode_all(*reference, data, options), options);
+  report.figures = label_figures(predictions, original, labels);
+  report.accuracy = find_figure(report.figures, "accuracy")->value;
+  report.f1 = find_figure(report.figures, "f1")->value;
   if (reference == nullptr) return report;
 
   report.has_reference = true;
   report.reference_bytes = reference->weight_bytes();
-  const std::vector<Prediction> original = reference->classify(encode_all(*reference, data, options), options);
-  const LabelScores reference_scores = score_labels(original, labels);
-  report.reference_accuracy = reference_scores.accuracy;
-  report.reference_f1 = reference_scores.f1;
+  report.reference_accuracy = find_figure(report.figures, "reference_accuracy")->value;
+  report.reference_f1 = find_figure(report.figures, "reference_f1")->value;
   for (size_t i = 0; i < labels.size(); ++i) report.flips += predictions[i].label_id != original[i].label_id;
+  report.verdict =
+      verdict_on(*find_figure(report.figures, "accuracy_drop"), {.what = "accuracy", .sign = -1, .unit = " points"});
   return report;
 }
 

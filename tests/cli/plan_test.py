@@ -38,6 +38,21 @@ def check_generate(t, model, context, kv_dtype="fp32"):
 
 
 @case
+def bench_prints_a_row_per_format(t):
+    report = t.folder / "bench.html"
+    value = t.json("bench", TINY, "--formats", "stored,nf4", "--text", TINY / "heldout.txt", "--max-tokens", 300,
+                   "--prompt-tokens", 16, "--gen-tokens", 3, "--repeat", 1, "--report", report)
+    assert [row["format"] for row in value["rows"]] == ["stored", "nf4"], value
+    assert value["rows"][0]["kl_mean"] < 1e-9 < value["rows"][1]["kl_mean"], value
+    assert value["rows"][1]["bytes"] < value["rows"][0]["bytes"]
+    page = report.read_text()
+    assert "<svg" in page and "nf4" in page and "http-equiv" not in page
+    t.fails(USAGE, "bench", TINY, "--formats", "nf5", says="nf4")
+    (t.folder / "empty.txt").write_text("")
+    t.fails(USAGE, "bench", TINY, "--text", t.folder / "empty.txt", says="empty.txt")
+
+
+@case
 def plan_has_the_promised_keys(t):
     keys = {"model", "seconds", "peak_rss_bytes", "architecture", "task", "format", "double_quant", "block", "parameters",
             "context", "batch", "context_length", "weights_bytes", "weights", "file_bytes", "resident_bytes",
