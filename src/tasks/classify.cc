@@ -57,7 +57,7 @@ Tensor first_rows(const SequenceBatch& batch) {
 
 SequenceClassifier AutoModelForSequenceClassification::from_pretrained(const std::string& path,
                                                                        const LoadModelOptions& options) {
-  std::shared_ptr<LoadedModel> loaded = load_model(path, options);
+  std::shared_ptr<LoadedModel> loaded = load_model(path, exact_by_default(options));
   require_encoder(*loaded);
   if (loaded->model->info().labels.empty()) {
     fail(ErrorCode::unsupported,

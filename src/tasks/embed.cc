@@ -140,7 +140,7 @@ void read_limits(const fs::path& folder, SentenceSettings& settings) {
 }  // namespace
 
 SentenceTransformer SentenceTransformer::from_pretrained(const std::string& path, const LoadModelOptions& options) {
-  std::shared_ptr<LoadedModel> loaded = load_model(path, options);
+  std::shared_ptr<LoadedModel> loaded = load_model(path, exact_by_default(options));
   require_encoder(*loaded);
   auto settings = std::make_shared<SentenceSettings>();
   settings->pool = pool_mean;
