@@ -47,6 +47,25 @@ Json to_json(const Generation& g) {
   return out;
 }
 
+/// What stands behind the text: the profiles and one line on stderr.
+void print_speed(const Generation& g, const Common& common) {
+  if (!g.decode_profile.empty()) {
+    print_profile("prefill", g.prefill_profile);
+    print_profile("decode", g.decode_profile);
+  }
+  if (common.quiet) return;
+  note(fmt::format("{} + {} tokens, prefill {:.1f} tokens/s, decode {:.1f} tokens/s", g.prompt_ids.size(), g.ids.size(),
+                   g.prefill_tokens_per_second, g.decode_tokens_per_second));
+}
+
+Generation answer(const CausalLM& model, const PromptArgs& prompt, const std::optional<std::string>& system,
+                  const GenerateOptions& options) {
+  std::vector<ChatMessage> messages;
+  if (system) messages.push_back({"system", *system});
+  messages.push_back({"user", prompt.text()});
+  return model.chat(messages, options);
+}
+
 }  // namespace
 
 int cmd_generate(const Arguments& arguments) {
@@ -82,28 +101,13 @@ int cmd_generate(const Arguments& arguments) {
       std::fflush(stdout);
     };
   }
-  Generation g;
-  if (chat) {
-    std::vector<ChatMessage> messages;
-    if (system) messages.push_back({"system", *system});
-    messages.push_back({"user", prompt.text()});
-    g = model.chat(messages, options);
-  } else {
-    g = model.generate(prompt.token_ids(model), options);
-  }
+  const Generation g = chat ? answer(model, prompt, system, options) : model.generate(prompt.token_ids(model), options);
   if (common.json) {
     json.print(model_args.model, to_json(g));
     return 0;
   }
   print_line(show_text ? "" : fmt::format("{}", fmt::join(g.ids, " ")));
-  if (options.profile) {
-    print_profile("prefill", g.prefill_profile);
-    print_profile("decode", g.decode_profile);
-  }
-  if (!common.quiet) {
-    note(fmt::format("{} + {} tokens, prefill {:.1f} tokens/s, decode {:.1f} tokens/s", g.prompt_ids.size(),
-                     g.ids.size(), g.prefill_tokens_per_second, g.decode_tokens_per_second));
-  }
+  print_speed(g, common);
   return 0;
 }
 

@@ -41,12 +41,18 @@ Packed4 view(const QuantizedTensor& w) {
           .scale_bytes = w.part("records").count() == packed4_bytes(w.rows(), w.cols(), 2) ? 2 : 4};
 }
 
+/// The f32 scales of blocks from `first_block` on.
+struct BlockScales {
+  const float* values;
+  int64_t first_block;
+};
+
 /// Rows [begin, end) of a weight in its stored form, into records.
-void pack_rows(const QuantizedTensor& w, const float* scales, int64_t first_block, int64_t begin, int64_t end,
-               int64_t scale_bytes, uint8_t* records) {
-  const int64_t first = begin * w.cols(), skipped = first_block * w.block;
+void pack_rows(const QuantizedTensor& w, const BlockScales& scales, int64_t begin, int64_t end, int64_t scale_bytes,
+               uint8_t* records) {
+  const int64_t first = begin * w.cols(), skipped = scales.first_block * w.block;
   kernels().pack_4bit({.packed = w.part("data").data<uint8_t>() + skipped / 2,
-                       .absmax = scales,
+                       .absmax = scales.values,
                        .records = records,
                        .first = first - skipped,
                        .block = w.block,
@@ -111,17 +117,14 @@ class PackedCall {
       const int64_t stop = std::min(end, r + kPackRows);
       const int64_t first_block = r * w.cols() / w.block, last_block = (stop * w.cols() - 1) / w.block;
       const float* scales = scales_of_(w, first_block, last_block - first_block + 1, room);
-      pack_rows(w, scales, first_block, r, stop, 4, records.data());
+      pack_rows(w, {scales, first_block}, r, stop, 4, records.data());
       multiply(p, {.records = records.data(), .levels = &levels, .rows = stop - r, .k = w.cols(), .scale_bytes = 4}, r);
     }
   }
 
   void multiply(const Product& p, const Packed4& w, int64_t first_row) const {
-    arithmetic_.multiply({.w = w,
-                          .panels = panels_.data(),
-                          .y = p.args.y + first_row,
-                          .tokens = p.args.tokens,
-                          .ldy = p.w->rows()});
+    arithmetic_.multiply(
+        {.w = w, .panels = panels_.data(), .y = p.args.y + first_row, .tokens = p.args.tokens, .ldy = p.w->rows()});
   }
 
   std::span<const Product> products_;
@@ -141,7 +144,7 @@ void pack4(QuantizedTensor& w, ScalesOf scales_of) {
   const int64_t scale_bytes = fits_bf16(scales, blocks) ? 2 : 4;
   Tensor records(DType::u8, {packed4_bytes(w.rows(), w.cols(), scale_bytes)});
   parallel_for(w.rows(), kPackRows, [&](int64_t begin, int64_t end) {
-    pack_rows(w, scales, 0, begin, end, scale_bytes,
+    pack_rows(w, {scales, 0}, begin, end, scale_bytes,
               records.data<uint8_t>() + packed4_bytes(begin, w.cols(), scale_bytes));
   });
   Tensor levels(DType::u8, {int64_t{sizeof(Levels4)}});

@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "nibble/evaluate.h"
-#include "nibble/formats.h"
 #include "nibble/inspect.h"
 #include "nibble/system.h"
 #include "tasks/loaded_model.h"
