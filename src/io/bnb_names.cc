@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -188,6 +189,13 @@ FoldedWeight fold_int8_dynamic(const StoredTensor& scale, const std::string& pre
   add_part(weight, "data", data);
   add_part(weight, "scale", scale);
   add_part(weight, "zero_point", zero_point);
+  if (const StoredTensor* input_scale = pieces.find(weight.name + "_input_scale")) {
+    require_type(*input_scale, "F32", {1});
+    const StoredTensor& input_zero_point = pieces.require(weight.name + "_input_zero_point", where_of(*input_scale));
+    require_type(input_zero_point, "I32", {1});
+    add_part(weight, "input_scale", *input_scale);
+    add_part(weight, "input_zero_point", input_zero_point);
+  }
   return weight;
 }
 
@@ -199,9 +207,9 @@ std::optional<std::string> without_suffix(const std::string& name, std::string_v
 
 /// A piece that no matrix took, or a packed matrix whose pieces are missing.
 void check_leftover(const StoredTensor& tensor) {
-  static constexpr std::array<std::string_view, 7> kPieceSuffixes = {
-      ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map",
-      ".weight_format", ".weight_scale",     ".weight_zero_point"};
+  static constexpr std::array<std::string_view, 9> kPieceSuffixes = {
+      ".weight.absmax", ".weight.quant_map",  ".weight.nested_absmax", ".weight.nested_quant_map", ".weight_format",
+      ".weight_scale",  ".weight_zero_point", ".weight_input_scale",   ".weight_input_zero_point"};
   for (const std::string_view suffix : kPieceSuffixes) {
     if (tensor.name.ends_with(suffix)) {
       fail(ErrorCode::format, where_of(tensor) + ": is a piece of a quantized matrix whose other pieces are missing");
@@ -226,6 +234,16 @@ void check_zero_points(const Tensor& zero_points, const std::string& where) {
   const auto* values = zero_points.data<int32_t>();
   if (std::any_of(values, values + zero_points.count(), [](int32_t z) { return z != 0; })) {
     fail(ErrorCode::unsupported, where + ": zero points other than 0 are not supported");
+  }
+}
+
+void check_input_range(const Tensor& piece, const std::string& part, const std::string& where) {
+  const bool scale = part == "input_scale";
+  const double value = scale ? static_cast<double>(piece.f32()[0]) : piece.data<int32_t>()[0];
+  const bool good = scale ? value > 0 && std::isfinite(value) : value >= 0 && value <= 255;
+  if (!good) {
+    fail(ErrorCode::format, where + ": found " + std::to_string(value) + ", expected " +
+                                (scale ? "a positive number" : "a code from 0 to 255"));
   }
 }
 
@@ -269,6 +287,7 @@ QuantizedTensor load_folded(const FoldedWeight& weight, const ReadStored& read) 
     if (packed_4bit) piece = piece.reshaped({piece.count(), 1});
     if (part == "quant_map") check_levels(piece, *w.format, "'" + printable(name, 200) + "'");
     if (part == "zero_point") check_zero_points(piece, "'" + printable(name, 200) + "'");
+    if (part.starts_with("input_")) check_input_range(piece, part, "'" + printable(name, 200) + "'");
     w.parts[part] = std::move(piece);
   }
   if (w.double_quant) w.parts["nested_offset"] = Tensor::from(std::span(&weight.nested_offset, 1));
@@ -290,8 +309,11 @@ constexpr std::array<PieceName, 5> k4bitPieces = {{{"data", ""},
                                                    {"quant_map", ".quant_map"},
                                                    {"nested_absmax", ".nested_absmax"},
                                                    {"nested_quant_map", ".nested_quant_map"}}};
-constexpr std::array<PieceName, 3> kInt8DynamicPieces = {
-    {{"data", ""}, {"scale", "_scale"}, {"zero_point", "_zero_point"}}};
+constexpr std::array<PieceName, 5> kInt8DynamicPieces = {{{"data", ""},
+                                                          {"scale", "_scale"},
+                                                          {"zero_point", "_zero_point"},
+                                                          {"input_scale", "_input_scale"},
+                                                          {"input_zero_point", "_input_zero_point"}}};
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 

@@ -1,10 +1,13 @@
 #include "ops/linear.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/parallel.h"
 #include "core/profile.h"
 #include "kernels/kernels.h"
 #include "ops/dora.h"
+#include "ops/fake_quant.h"
 #include "ops/linear_observer.h"
 #include "ops/lora.h"
 #include "ops/matrix.h"
@@ -134,12 +137,18 @@ std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers
 }  // namespace
 
 Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape) {
+  if (layer.fake_quant) return fake_quant_linear(x, layer, options, tape);
   const Linear* one = &layer;
   return std::move(apply(x, {&one, 1}, options, tape)[0]);
 }
 
 std::vector<Tensor> linear_all(const Tensor& x, std::initializer_list<const Linear*> layers,
                                const ComputeOptions& options, Tape* tape) {
+  if (std::any_of(layers.begin(), layers.end(), [](const Linear* layer) { return layer->fake_quant != nullptr; })) {
+    std::vector<Tensor> out;
+    for (const Linear* layer : layers) out.push_back(linear(x, *layer, options, tape));
+    return out;
+  }
   return apply(x, layers, options, tape);
 }
 

@@ -14,12 +14,14 @@
 namespace nibble {
 
 struct Lora;
+struct FakeQuant;
 
 struct Linear {
   std::string name;            // "model.layers.0.self_attn.q_proj"
   Weight weight;               // [out, in]
   std::optional<Tensor> bias;  // f32 [out]
   std::vector<std::shared_ptr<Lora>> adapters = {};
+  std::shared_ptr<FakeQuant> fake_quant = {};  // trained in the form in which it will be deployed, see fake_quant.h
 };
 
 /// x: [tokens, in] f32. @returns [tokens, out] f32

@@ -87,6 +87,7 @@ Tape Tape::child() const {
   Tape tape;
   for (const Tensor& leaf : leaves_) tape.watch(leaf);
   tape.dropout_seed = dropout_seed;
+  tape.recompute_layers = recompute_layers;
   return tape;
 }
 

@@ -1,15 +1,19 @@
 // int8-dynamic: what torch calls quantize_dynamic. Weights: signed 8 bit, symmetric, one scale per output row
-// (granularity channel) or one in all (tensor). Activations: unsigned 8 bit, affine, ranges taken from each call.
+// (granularity channel) or one in all (tensor). Activations: unsigned 8 bit, affine, ranges taken from each call, or
+// fixed ones where training with quantization has found them.
 //   parts: data i8 [rows, cols], scale f32 [rows] or [1], zero_point i32 (zeros; kept because torch keeps them)
+//          input_scale f32 [1], input_zero_point i32 [1]: the fixed range, if there is one
 //   packed for computing: row_sums i32 [rows]
 // Source: torch.ao.quantization MinMaxObserver and ATen's ChooseQuantizationParams; arithmetic in docs/formats.md.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "quant/affine.h"
 #include "quant/formats/formats.h"
 #include "quant/matmul.h"
 
@@ -17,8 +21,6 @@ namespace nibble {
 namespace {
 
 constexpr float kScaleFloor = 1.1920928955078125e-07f;  // torch's eps for weight scales
-constexpr double kActivationScaleFloor = 6.1e-5;        // ATen's SMALL_SCALE_THRESHOLD
-constexpr float kRoundMagic = 12582912.0f;              // 1.5 * 2^23: adding it rounds to nearest even
 constexpr int64_t kMaxCols = 131'072;
 
 int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
@@ -94,35 +96,11 @@ void pack(QuantizedTensor& w, const ComputeOptions&, Residency) {
   w.parts["row_sums"] = std::move(sums);
 }
 
-/// scale and zero point of unsigned codes 0..levels for the range of x, zero included.
-struct AffineRange {
-  float scale = 1.0f;
-  int32_t zero_point = 0;
-};
-
-AffineRange choose_range(const float* x, int64_t count, int levels) {
-  float low = 0.0f, high = 0.0f;
-  for (int64_t i = 0; i < count; ++i) {
-    low = std::min(low, x[i]);
-    high = std::max(high, x[i]);
-  }
-  double scale = (static_cast<double>(high) - low) / levels;
-  if (static_cast<float>(scale) == 0.0f || std::isinf(1.0f / static_cast<float>(scale))) scale = 0.1;
-  const double zero_point = std::nearbyint(-static_cast<double>(low) / scale);
-  return {.scale = static_cast<float>(std::max(scale, kActivationScaleFloor)),
-          .zero_point = static_cast<int32_t>(std::clamp(zero_point, 0.0, static_cast<double>(levels)))};
-}
-
-// codes[i] = clamp(rne(x / scale) + zero_point, 0, levels) - 128, so that 8 unsigned bits fit the signed kernel.
-void quantize_affine(const float* x, int64_t count, const AffineRange& range, int levels, int8_t* codes) {
-  const float inverse = 1.0f / range.scale;
-  const auto low = static_cast<float>(-range.zero_point), high = static_cast<float>(levels - range.zero_point);
-  const int32_t offset = range.zero_point - 128;
-  for (int64_t i = 0; i < count; ++i) {
-    const float clamped = std::min(std::max(x[i] * inverse, low - 1.0f), high + 1.0f);
-    const float rounded = std::min(std::max((clamped + kRoundMagic) - kRoundMagic, low), high);
-    codes[i] = static_cast<int8_t>(static_cast<int32_t>(rounded) + offset);
-  }
+/// A range that was fixed when the model was made.
+std::optional<AffineRange> fixed_range(const QuantizedTensor& w) {
+  if (!w.has("input_scale")) return std::nullopt;
+  return AffineRange{.scale = w.part("input_scale").f32()[0],
+                     .zero_point = w.part("input_zero_point").data<int32_t>()[0]};
 }
 
 struct AffineActivations {
@@ -130,16 +108,19 @@ struct AffineActivations {
   std::vector<AffineRange> ranges;  // [tokens]
 };
 
-AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options) {
+AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options,
+                                       const std::optional<AffineRange>& fixed) {
   const int levels = options.reduce_range ? 127 : 255;
   AffineActivations a;
   a.codes.resize(static_cast<size_t>(args.tokens * cols));
   a.ranges.resize(static_cast<size_t>(args.tokens));
-  const AffineRange whole = options.per_token ? AffineRange() : choose_range(args.x, args.tokens * cols, levels);
+  const bool per_token = options.per_token && !fixed;
+  AffineRange whole = fixed.value_or(AffineRange());
+  if (!per_token && !fixed) whole = choose_range(extent_of(args.x, args.tokens * cols), levels);
   parallel_for(args.tokens, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       AffineRange& range = a.ranges[static_cast<size_t>(t)];
-      range = options.per_token ? choose_range(args.x + t * cols, cols, levels) : whole;
+      range = per_token ? choose_range(extent_of(args.x + t * cols, cols), levels) : whole;
       quantize_affine(args.x + t * cols, cols, range, levels, a.codes.data() + t * cols);
     }
   });
@@ -167,8 +148,15 @@ void matmul_int8_dynamic(std::span<const Product> products, const ComputeOptions
   const auto& [first, args] = products[0];
   const int64_t cols = first->cols();
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
-  const AffineActivations a = quantize_activations(args, cols, options);
-  for (const Product& product : products) multiply(*product.w, product.args, a);
+  std::optional<AffineRange> fixed = fixed_range(*first);
+  AffineActivations a = quantize_activations(args, cols, options, fixed);
+  for (const Product& product : products) {
+    if (const auto own = fixed_range(*product.w); own != fixed) {
+      fixed = own;
+      a = quantize_activations(args, cols, options, fixed);
+    }
+    multiply(*product.w, product.args, a);
+  }
 }
 
 }  // namespace

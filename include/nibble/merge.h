@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nibble/progress.h"
+
+namespace nibble {
+
+struct MergeOptions {
+  std::string to = "bf16";  ///< of the merged model: bf16, fp16, fp32, int8, nf4, ... (any format that can be written)
+  bool double_quant = false;  ///< 4-bit formats: quantize the scales too
+  bool force = false;         ///< write the result even when most of what the adapter learned is rounded away
+  uint64_t max_shard_size = 5'000'000'000;
+  bool overwrite = false;
+  ProgressFn progress = {};
+};
+
+/// What became of the change that an adapter makes to a matrix: delta = merged - base, before anything is rounded.
+struct MergeLoss {
+  double delta_norm_ratio = 0;  ///< norm(delta) / norm(base)
+  double delta_retained = 1;    ///< (stored - base) . delta / norm(delta)^2: 1 = all of it is in the file, 0 = nothing
+  double rounding_ratio = 0;    ///< norm(stored - merged) / norm(delta): the noise that storing adds
+};
+
+struct MergedLayer {
+  std::string name = {};  ///< of the module
+  std::vector<int64_t> shape = {};
+  std::string format = {};  ///< in which it is stored
+  MergeLoss loss = {};
+};
+
+struct MergeReport {
+  std::string output = {}, format = {};
+  std::vector<MergedLayer> layers = {};    ///< those that the adapter changes by a low-rank product
+  std::vector<std::string> replaced = {};  ///< tensors that it brings whole
+  MergeLoss total = {};                    ///< of all layers together
+  uint64_t bytes_before = 0, bytes_after = 0;
+};
+
+/// A result that keeps less than this of the change is refused unless forced.
+inline constexpr double kLeastDeltaRetained = 0.5;
+
+/// Writes one model from a base (a folder, dense or quantized, or a GGUF file) and a PEFT adapter folder, LoRA or DoRA:
+/// base + scaling * B A, computed in f32 from the weights that the base stores and rounded once. Tensors pass through
+/// memory one at a time.
+/// @throws Error{format} listing up to ten mismatches when the adapter was made for another model, Error{unsupported}
+///         when less than kLeastDeltaRetained survives or the adapter uses what is not known, Error{exists} when `out`
+///         exists and overwrite is not set. Nothing is written unless all is.
+MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
+                  const MergeOptions& options = {});
+
+}  // namespace nibble

@@ -1,0 +1,98 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/commands.h"
+#include "cli/print.h"
+#include "nibble/merge.h"
+
+namespace nibble::cli {
+namespace {
+
+Json loss_members(const MergeLoss& loss) {
+  return Json::object({{"delta_norm_ratio", loss.delta_norm_ratio},
+                       {"delta_retained", loss.delta_retained},
+                       {"rounding_ratio", loss.rounding_ratio}});
+}
+
+Json layer_json(const MergedLayer& layer) {
+  Json shape = Json::array();
+  for (const int64_t dim : layer.shape) shape.push_back(dim);
+  Json json = Json::object({{"name", layer.name}, {"shape", shape}, {"format", layer.format}});
+  const Json loss = loss_members(layer.loss);
+  for (const auto& [key, value] : loss.as_object("loss")) json.set(key, value);
+  return json;
+}
+
+Json report_json(const MergeReport& report) {
+  Json layers = Json::array(), replaced = Json::array();
+  for (const MergedLayer& layer : report.layers) layers.push_back(layer_json(layer));
+  for (const std::string& name : report.replaced) replaced.push_back(name);
+  return Json::object({{"output", report.output},
+                       {"format", report.format},
+                       {"bytes_before", report.bytes_before},
+                       {"bytes_after", report.bytes_after},
+                       {"total", loss_members(report.total)},
+                       {"layers", layers},
+                       {"replaced", replaced}});
+}
+
+std::vector<std::string> table_row(const std::string& name, const std::string& format, const MergeLoss& loss) {
+  return {name, format, fmt::format("{:.3f} %", 100 * loss.delta_norm_ratio),
+          fmt::format("{:.1f} %", 100 * loss.delta_retained), fmt::format("{:.1f} %", 100 * loss.rounding_ratio)};
+}
+
+/// The layers that lost most; --json lists all.
+void print_layers(const MergeReport& report) {
+  constexpr size_t kShown = 5;
+  std::vector<MergedLayer> layers = report.layers;
+  const auto less_retained = [](const MergedLayer& a, const MergedLayer& b) {
+    return a.loss.delta_retained < b.loss.delta_retained;
+  };
+  std::stable_sort(layers.begin(), layers.end(), less_retained);
+  std::vector<std::vector<std::string>> rows = {{"layer", "format", "change", "retained", "noise"}};
+  for (size_t i = 0; i < layers.size() && i < kShown; ++i) {
+    rows.push_back(table_row(layers[i].name, layers[i].format, layers[i].loss));
+  }
+  if (layers.size() > kShown) rows.push_back({fmt::format("... {} more", layers.size() - kShown), "", "", "", ""});
+  rows.push_back(table_row("all", report.format, report.total));
+  print_table(rows);
+}
+
+}  // namespace
+
+int cmd_merge(const Arguments& arguments) {
+  Common common;
+  MergeOptions options;
+  std::string model, adapter, out, max_shard_size;
+  Args args("merge",
+            "Writes one model from a base and a LoRA or DoRA adapter, and says how much of the change is left.",
+            "  nibble merge smollm2-135m --adapter my-adapter -o merged\n"
+            "  nibble merge smollm2-nf4 --adapter my-adapter -o merged-int8 --to int8");
+  args.positional("MODEL", model, "the base: folder, .gguf file or hub id");
+  args.option("--adapter", adapter, "DIR", "folder with adapter_config.json", Args::Need::required);
+  args.option("-o,--out", out, "FOLDER", "where to write", Args::Need::required);
+  args.option("--to", options.to, "FORMAT", "bf16 (default), fp16, fp32, int8, nf4, fp4, int4, int8-dynamic");
+  args.flag("--double-quant", options.double_quant, "4-bit formats: quantize the scales too");
+  args.flag("--force", options.force, "write the result even when rounding destroys most of the change");
+  args.option("--max-shard-size", max_shard_size, "SIZE", "per weights file; default 5GB");
+  args.flag("--overwrite", options.overwrite, "replace an existing output, once the new one is complete");
+  common.declare(args);
+  if (!args.parse(arguments)) return 0;
+  common.apply();
+  const JsonReport json;
+  if (!max_shard_size.empty()) options.max_shard_size = parse_size(max_shard_size, "--max-shard-size");
+  options.progress = progress_bar(common);
+  const MergeReport report = merge(model, adapter, out, options);
+  if (common.json) {
+    json.print(model, report_json(report));
+    return 0;
+  }
+  print_line(fmt::format("merged {} into {} ({} layers, {} replaced tensors)", adapter, model, report.layers.size(),
+                         report.replaced.size()));
+  print_layers(report);
+  print_line(fmt::format("wrote {} ({})", report.output, human_bytes(report.bytes_after)));
+  return 0;
+}
+
+}  // namespace nibble::cli

@@ -1,0 +1,36 @@
+#pragma once
+// Adapter folders as PEFT writes them: adapter_config.json and adapter_model.safetensors.
+//
+//   base_model.model.MODULE.lora_A.weight         [r, in]     .lora_B.weight [out, r]   .lora_B.bias [out]
+//   base_model.model.MODULE.lora_magnitude_vector [out]       DoRA
+//   base_model.model.MODULE.lora_embedding_A      [r, vocab]  .lora_embedding_B [dim, r]
+//   base_model.model.MODULE.base_layer.bias       [out]       a parameter of the model itself
+//   base_model.model.MODULE.weight                            the same, of modules_to_save
+#include <filesystem>
+#include <string>
+
+#include "core/json.h"
+#include "io/safetensors.h"
+#include "nibble/lora_config.h"
+
+namespace nibble {
+
+inline constexpr std::string_view kAdapterPrefix = "base_model.model.";
+inline constexpr const char* kAdapterConfigFile = "adapter_config.json";
+inline constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
+
+struct AdapterFiles {
+  LoraConfig config;
+  SafetensorsFile tensors;
+};
+
+/// @throws Error{io, format, unsupported} naming file and field.
+AdapterFiles open_adapter(const std::filesystem::path& folder);
+
+/// A field that nibble does not have is refused when its value means anything, never ignored.
+LoraConfig parse_lora_config(const Json& json, const std::string& where);
+
+/// All fields that PEFT has had since 0.10, so that old and new versions read them.
+Json lora_config_json(const LoraConfig& config);
+
+}  // namespace nibble

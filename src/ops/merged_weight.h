@@ -1,0 +1,11 @@
+#pragma once
+// A matrix and its low-rank adapters as one matrix.
+#include "core/tensor.h"
+#include "ops/lora.h"
+
+namespace nibble {
+
+/// W + scaling * B A, its rows brought to the lengths lora.magnitude where there are any. w: [out, in] f32
+Tensor merged_weight(const Tensor& w, const Lora& lora);
+
+}  // namespace nibble

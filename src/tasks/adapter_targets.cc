@@ -1,0 +1,168 @@
+#include "tasks/adapter_targets.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "core/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr std::string_view kAllLinear = "all-linear";
+
+// Output heads, which "all-linear" leaves out.
+constexpr std::string_view kHeads[] = {"lm_head", "classifier", "score"};
+
+struct DefaultTargets {
+  std::string_view model_type;
+  std::vector<std::string> names;
+};
+
+bool is_all_linear(const std::string& pattern) {
+  return std::equal(pattern.begin(), pattern.end(), kAllLinear.begin(), kAllLinear.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b; });
+}
+
+std::vector<std::string_view> split(std::string_view name) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    parts.push_back(name.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+bool is_head(std::string_view module) {
+  for (const std::string_view head : kHeads) {
+    if (module == head || module.starts_with(std::string(head) + ".") || ends_with_name(module, head)) return true;
+  }
+  return false;
+}
+
+/// Python's re.fullmatch.
+bool matches_whole(const Regex& regex, std::string_view text) {
+  const std::vector<Span> found = regex.find_all(text);
+  return found.size() == 1 && found[0].begin == 0 && found[0].end == text.size();
+}
+
+Regex whole_name(const std::string& pattern, const std::string& where) {
+  return Regex("\\A(?:" + pattern + ")\\z", where);
+}
+/// A key of rank_pattern: the whole name, or its end behind a dot.
+Regex end_of_name(const std::string& key, const std::string& where) {
+  return whole_name("(?:.*\\.)?(?:" + key + ")", where);
+}
+
+std::vector<Regex> compile(const ModuleChoice& choice, const std::string& where) {
+  if (choice.pattern.empty() || is_all_linear(choice.pattern)) return {};
+  return {whole_name(choice.pattern, where)};
+}
+
+/// The last number in a name that something stands before and behind: 3 of "model.layers.3.mlp.up_proj".
+std::optional<int64_t> layer_index(std::string_view module, const std::vector<std::string>& before) {
+  const std::vector<std::string_view> parts = split(module);
+  for (size_t i = parts.size() - 1; i-- > 1;) {
+    int64_t index = 0;
+    const auto [end, error] = std::from_chars(parts[i].data(), parts[i].data() + parts[i].size(), index);
+    const bool is_number = error == std::errc() && end == parts[i].data() + parts[i].size();
+    const bool named = before.empty() || std::find(before.begin(), before.end(), parts[i - 1]) != before.end();
+    if (is_number && named) return index;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+bool ends_with_name(std::string_view module, std::string_view name) {
+  if (!module.ends_with(name)) return false;
+  return module.size() == name.size() || module[module.size() - name.size() - 1] == '.';
+}
+
+AdapterTargets::AdapterTargets(LoraConfig config, std::string where) : config_(std::move(config)) {
+  targets_ = compile(config_.target_modules, where + ": target_modules");
+  excluded_ = compile(config_.exclude_modules, where + ": exclude_modules");
+  for (const auto& [key, rank] : config_.rank_pattern) {
+    ranks_.emplace_back(end_of_name(key, where + ": rank_pattern"), rank);
+  }
+  for (const auto& [key, alpha] : config_.alpha_pattern) {
+    alphas_.emplace_back(end_of_name(key, where + ": alpha_pattern"), alpha);
+  }
+}
+
+bool AdapterTargets::is_saved(std::string_view module) const {
+  return std::any_of(config_.modules_to_save.begin(), config_.modules_to_save.end(), [&](const std::string& name) {
+    // Without a dot in front, unlike targets: DistilBERT's pre_classifier is saved with its classifier.
+    return module.ends_with(name) || module.starts_with(name + ".") ||
+           module.find("." + name + ".") != std::string_view::npos;
+  });
+}
+
+bool AdapterTargets::is_in_layers(std::string_view module) const {
+  const std::vector<int64_t>& layers = config_.layers_to_transform;
+  if (layers.empty()) return true;
+  const std::optional<int64_t> index = layer_index(module, config_.layers_pattern);
+  return index && std::find(layers.begin(), layers.end(), *index) != layers.end();
+}
+
+bool AdapterTargets::is_in(const ModuleChoice& choice, const std::vector<Regex>& pattern, std::string_view module,
+                           ModuleKind kind) const {
+  if (!choice.pattern.empty() && pattern.empty()) return kind == ModuleKind::linear && !is_head(module);
+  if (!pattern.empty()) return matches_whole(pattern[0], module);
+  return std::any_of(choice.names.begin(), choice.names.end(),
+                     [&](const std::string& name) { return ends_with_name(module, name); });
+}
+
+bool AdapterTargets::is_target(std::string_view module, ModuleKind kind) const {
+  if (is_saved(module) || is_in(config_.exclude_modules, excluded_, module, kind)) return false;
+  if (!is_in(config_.target_modules, targets_, module, kind)) return false;
+  // A module that is named in full is meant whatever its layer.
+  const std::vector<std::string>& names = config_.target_modules.names;
+  return std::find(names.begin(), names.end(), module) != names.end() || is_in_layers(module);
+}
+
+int64_t AdapterTargets::rank(std::string_view module) const {
+  for (const auto& [regex, rank] : ranks_) {
+    if (matches_whole(regex, module)) return rank;
+  }
+  return config_.r;
+}
+
+double AdapterTargets::alpha(std::string_view module) const {
+  for (const auto& [regex, alpha] : alphas_) {
+    if (matches_whole(regex, module)) return alpha;
+  }
+  return config_.lora_alpha;
+}
+
+std::vector<std::string> AdapterTargets::unused_names(const std::vector<std::string>& modules) const {
+  std::vector<std::string> unused;
+  for (const std::string& name : config_.target_modules.names) {
+    const bool used = std::any_of(modules.begin(), modules.end(),
+                                  [&](const std::string& module) { return ends_with_name(module, name); });
+    if (!used) unused.push_back(name);
+  }
+  return unused;
+}
+
+ModuleChoice default_targets(const std::string& model_type) {
+  static const DefaultTargets table[] = {
+      {"llama", {"q_proj", "v_proj"}},
+      {"mistral", {"q_proj", "v_proj"}},
+      {"qwen2", {"q_proj", "v_proj"}},
+      {"qwen3", {"q_proj", "v_proj"}},
+      {"gemma2", {"q_proj", "v_proj"}},
+      {"gemma3_text", {"q_proj", "v_proj"}},
+      {"gpt2", {"c_attn"}},
+      {"bert", {"query", "value"}},
+      {"roberta", {"query", "value"}},
+  };
+  for (const DefaultTargets& row : table) {
+    if (row.model_type == model_type) return row.names;
+  }
+  fail(ErrorCode::invalid_argument,
+       "target_modules: there is no usual choice for " + model_type + "; name them, or take \"all-linear\"");
+}
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+#pragma once
+// Which modules of a model a LoraConfig means, with which rank and scale: PEFT's rules for names.
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "nibble/lora_config.h"
+#include "text/regex.h"
+
+namespace nibble {
+
+enum class ModuleKind { linear, embedding };
+
+class AdapterTargets {
+ public:
+  /// @param where  names the configuration for messages
+  /// @throws Error{format} for a pattern that is no regular expression.
+  AdapterTargets(LoraConfig config, std::string where);
+
+  bool is_target(std::string_view module, ModuleKind kind) const;
+  /// Trained whole and saved: a module of modules_to_save, or inside of one.
+  bool is_saved(std::string_view module) const;
+  int64_t rank(std::string_view module) const;
+  double alpha(std::string_view module) const;
+  /// Names of target_modules that are none of the modules', nor their ends.
+  std::vector<std::string> unused_names(const std::vector<std::string>& modules) const;
+
+  const LoraConfig& config() const { return config_; }
+
+ private:
+  template <class Value>
+  using Pattern = std::vector<std::pair<Regex, Value>>;
+
+  bool is_in(const ModuleChoice& choice, const std::vector<Regex>& pattern, std::string_view module,
+             ModuleKind kind) const;
+  bool is_in_layers(std::string_view module) const;
+
+  LoraConfig config_;
+  std::vector<Regex> targets_, excluded_;  // of the patterns: none or one
+  Pattern<int64_t> ranks_;
+  Pattern<double> alphas_;
+};
+
+/// Whether a module name is `name` or ends with it behind a dot.
+bool ends_with_name(std::string_view module, std::string_view name);
+
+/// target_modules when the user gives none, as PEFT has them. @throws Error{invalid_argument} for other architectures.
+ModuleChoice default_targets(const std::string& model_type);
+
+}  // namespace nibble

@@ -1,0 +1,80 @@
+#include "train/qat.h"
+
+#include "core/error.h"
+#include "ops/fake_quant.h"
+
+namespace nibble {
+namespace {
+
+/// Visits Linear layers alone.
+class EachLinear final : public ParameterVisitor {
+ public:
+  explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
+
+  void linear(Linear& layer) override { see_(layer); }
+  void embedding(const std::string&, Weight&) override {}
+  void vector(const std::string&, Tensor&) override {}
+
+ private:
+  std::function<void(Linear&)> see_;
+};
+
+void for_prepared(Model& model, const std::function<void(Linear&)>& see) {
+  EachLinear visitor([&](Linear& layer) {
+    if (layer.fake_quant) see(layer);
+  });
+  model.visit(visitor);
+}
+
+FakeQuant fake_quant_of(const QatConfig& config) {
+  FakeQuant fake = {.format = &find_format(config.format),
+                    .encode = {.block = config.block,
+                               .double_quant = config.double_quant,
+                               .granularity = parse_granularity(config.granularity)}};
+  check_encode_options(*fake.format, fake.encode);
+  if (fake.format->dense) {
+    fail(ErrorCode::invalid_argument, "qat: format '" + config.format + "' is not a quantized one");
+  }
+  const bool observed = config.activations == "observed";
+  if (!observed && config.activations != "dynamic") {
+    fail(ErrorCode::invalid_argument,
+         "qat: activations: found '" + config.activations + "', expected dynamic or observed");
+  }
+  if (observed && config.format != "int8-dynamic") {
+    fail(ErrorCode::invalid_argument, "qat: observed activation ranges go with format int8-dynamic alone");
+  }
+  if (observed) fake.input.emplace();
+  return fake;
+}
+
+}  // namespace
+
+std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
+                                     const std::function<bool(std::string_view module)>& chosen) {
+  const FakeQuant fake = fake_quant_of(config);
+  std::vector<std::string> modules;
+  EachLinear visitor([&](Linear& layer) {
+    if (!chosen(layer.name)) return;
+    layer.fake_quant = std::make_shared<FakeQuant>(fake);
+    modules.push_back(layer.name);
+  });
+  model.visit(visitor);
+  if (modules.empty()) fail(ErrorCode::invalid_argument, "qat: no Linear layer of the model is chosen");
+  return modules;
+}
+
+void freeze_qat_ranges(Model& model) {
+  for_prepared(model, [](Linear& layer) { layer.fake_quant->observes = false; });
+}
+
+void convert_qat(Model& model, const ComputeOptions& compute) {
+  for_prepared(model, [&](Linear& layer) {
+    QuantizedTensor deployed = deployed_weight(layer, compute);
+    if (deployed.format->pack) deployed.format->pack(deployed, compute, Residency::memory);
+    layer.weight = std::move(deployed);
+    layer.adapters.clear();
+    layer.fake_quant.reset();
+  });
+}
+
+}  // namespace nibble

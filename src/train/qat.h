@@ -1,0 +1,48 @@
+#pragma once
+// Quantization-aware training: a model that computes as if it were quantized already, while what is trained stays f32.
+//
+//   prepare_qat(model, {.format = "int4"}, is_linear_to_quantize);   // any order with the next line
+//   parameters = train_parameters(model, ...);                       // or add_lora(model, ...), or both
+//   ... train as always: Tape, add_gradients, Optimizer ...
+//   freeze_qat_ranges(model);                                        // near the end, with observed ranges
+//   convert_qat(model, compute);                                     // in memory
+//
+// Afterwards the model gives the same bits as before, and as a folder that quantize() makes of the trained weights, or
+// merge() of trained adapters, in the same format: prepared, converted and deployed layers all encode and multiply
+// through the format table.
+//
+// With adapters on a layer it is the merged matrix that is quantized: training that knows of the merge, which rounding
+// cannot undo later (see docs/merge.md).
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/model.h"
+#include "quant/format.h"
+
+namespace nibble {
+
+struct QatConfig {
+  std::string format = "int4";          // any quantized format that can be written
+  int64_t block = 0;                    // 4-bit formats; 0 = 64
+  bool double_quant = false;            // 4-bit formats
+  std::string granularity = "channel";  // int8-dynamic: one weight scale per output row, or per "tensor"
+  /// int8-dynamic. "dynamic": the range of each call; "observed": a moving average that training finds, then fixed.
+  std::string activations = "dynamic";
+};
+
+/// Marks the chosen Linear layers. @returns their modules, in the model's order
+/// @throws Error{invalid_argument} for an unknown or dense format, values that it does not have, and when no layer is
+///         chosen.
+std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
+                                     const std::function<bool(std::string_view module)>& chosen);
+
+/// From here on observed ranges stay as they are.
+void freeze_qat_ranges(Model& model);
+
+/// Replaces the weight of every prepared layer by what it is deployed with; its adapters are merged into it and gone.
+/// compute: as the model was loaded with.
+void convert_qat(Model& model, const ComputeOptions& compute);
+
+}  // namespace nibble
