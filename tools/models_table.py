@@ -27,7 +27,7 @@ COLUMNS = {
     "against transformers, fp32": r"(?:Families/FamilyGolden|Families/EncoderGolden)\.\w+/(\w+)",
     "bitsandbytes checkpoints": r"(?:Folders/BnbGolden|Folders/EncoderBnbGolden)\.\w+/(\w+)"
                                 r"|ReadsBitsandbytes\.([\w-]+)",
-    "our folders in transformers": r"(?:Quantized|Classifier|Dequantized)\.([\w-]+)",
+    "our folders in transformers": r"(?:Quantized|Classifier|Dequantized)\.([\w-]+)(?:/[\w-]+)?",
     "GGUF": r"Gguf\.(\w+)",
 }
 # Cases that compare stored bits only, because the real library computes wrongly on some processors.
