@@ -28,7 +28,7 @@ ALLOWED = {
 ALLOWED_FILES = {"kernels": ["core/dtype.h"]}
 
 # Public headers that every layer shares; the others describe tasks and models.
-SHARED_PUBLIC = ["nibble/error.h", "nibble/dtype.h", "nibble/progress.h"]
+SHARED_PUBLIC = ["nibble/error.h", "nibble/dtype.h", "nibble/progress.h", "nibble/lora_config.h"]
 PUBLIC_USERS = ["tasks", "cli", "models"]
 
 # Tasks stand beside each other: what a task offers is its public header nibble/TASK.h, and only these use another's.
@@ -38,6 +38,9 @@ TASKS_THAT_MAY_USE = {
     "sampler": ["generate"],     # a part of it
     "evaluate": ["generate", "classify"],
     "recommend_measure": ["evaluate"],
+    "bench": ["evaluate", "generate", "inspect", "system"],
+    "meters": ["system"],
+    "finetune_data": ["classify"],
 }
 
 # Where a library may be seen: by the beginning of its include, the only files.
@@ -46,6 +49,8 @@ LIBRARIES = {
     "nlohmann/": r"core/json_write\.cc",
     "fmt/": r".*\.cc",
     "CLI/": r"cli/args\.cc",
+    "malloc.h": r"tasks/meters\.cc",
+    "yaml-cpp/": r"tasks/finetune_yaml\.cc",
     "pcre2": r"text/regex\.cc",
     "utf8proc": r"text/unicode\.cc",
     "immintrin.h": r"kernels/x86/.*",

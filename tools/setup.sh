@@ -7,7 +7,7 @@ set -eu
 packages_for() {
   case $1 in
     build) echo g++ cmake ninja-build pkg-config libsimdjson-dev nlohmann-json3-dev libfmt-dev libpcre2-dev \
-                libutf8proc-dev libcli11-dev ;;
+                libutf8proc-dev libcli11-dev libyaml-cpp-dev ;;
     test)  echo libgtest-dev python3 ;;
     bench) echo libbenchmark-dev ;;
     fuzz)  echo clang libclang-rt-dev ;;

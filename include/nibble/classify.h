@@ -45,6 +45,7 @@ class SequenceClassifier {
   const DeviceMap& device_map() const;
 
   LoadedModel& internal() const { return *model_; }
+  std::shared_ptr<LoadedModel> shared() const { return model_; }
 
  private:
   std::shared_ptr<LoadedModel> model_;

@@ -27,8 +27,8 @@ struct LoadModelOptions {
   std::optional<DType> compute_dtype = {};  ///< of 4-bit formats; default: as the model's configuration says, else fp32
   std::string granularity = "channel";      ///< int8-dynamic: one weight scale per output row, or per "tensor"
   /// 4-bit formats: what weights are multiplied with. "int16" or "int8": integers with one scale per 64 activations, and
-  /// no compute dtype; "fp32": activations as the compute dtype has them; "auto": int16, unless a 16-bit compute dtype is
-  /// asked for here. docs/performance.md has what each costs.
+  /// no compute dtype; "fp32": activations as the compute dtype has them; "auto": fp32 for encoders, whose numbers are the
+  /// result; else int16, unless a 16-bit compute dtype is asked for here. docs/performance.md has what each costs.
   std::string activations = "auto";
   std::string activation_range = "token";  ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
   bool reduce_range = false;                ///< int8-dynamic: 127 activation steps instead of 255
@@ -38,6 +38,8 @@ struct LoadModelOptions {
   std::string device_map = "auto";
   /// With "auto": bytes by device. What "cpu" may take is 90 % of the available memory unless it is given.
   std::map<std::string, uint64_t> max_memory = {};
+  /// PEFT adapter folders, all of them in use: their changes add up.
+  std::vector<std::string> adapters = {};
   ProgressFn progress = {};
 };
 
@@ -78,6 +80,7 @@ class CausalLM {
   const DeviceMap& device_map() const;
 
   LoadedModel& internal() const { return *model_; }
+  std::shared_ptr<LoadedModel> shared() const { return model_; }
 
  private:
   std::shared_ptr<LoadedModel> model_;

@@ -95,6 +95,18 @@ void Args::repeated(const std::string& names, std::vector<std::string>& values, 
   add(impl_->app, impl_->names, names, values, help)->type_name(type)->allow_extra_args(false);
 }
 
+void Args::option_or_flag(const std::string& names, std::string& value, const std::string& alone,
+                          const std::string& type, const std::string& help) {
+  CLI::Option* option = add(impl_->app, impl_->names, names, value, help);
+  option->type_name(type)->expected(0, 1)->default_str(alone)->run_callback_for_default(false);
+  option->option_text("[" + type + "]");
+}
+
+void Args::flag(const std::string& names, std::optional<bool>& value, const std::string& help) {
+  impl_->names.push_back(names);
+  impl_->app.add_flag_callback(names, [&value] { value = true; }, help);
+}
+
 void Args::flag(const std::string& names, bool& value, const std::string& help) {
   impl_->names.push_back(names);
   impl_->app.add_flag(names, value, help);

@@ -27,6 +27,9 @@ class Args {
   void option(const std::string& names, std::optional<int64_t>& value, const std::string& help);
   void option(const std::string& names, float& value, const std::string& help);
   void option(const std::string& names, std::optional<double>& value, const std::string& help);
+  /// With a value or without one: `alone` when it stands alone.
+  void option_or_flag(const std::string& names, std::string& value, const std::string& alone, const std::string& type,
+                      const std::string& help);
   /// Takes one or more values, and may be given several times.
   void list(const std::string& names, std::vector<std::string>& values, const std::string& type,
             const std::string& help);
@@ -34,6 +37,7 @@ class Args {
   void repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
                 const std::string& help);
   void flag(const std::string& names, bool& value, const std::string& help);
+  void flag(const std::string& names, std::optional<bool>& value, const std::string& help);
 
   /// @returns false when --help was asked for and printed.
   /// @throws Error{invalid_argument} naming the argument, and the nearest one that exists.

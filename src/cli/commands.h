@@ -14,6 +14,8 @@ int cmd_info(const Arguments& arguments);
 int cmd_inspect(const Arguments& arguments);
 int cmd_quantize(const Arguments& arguments);
 int cmd_dequantize(const Arguments& arguments);
+int cmd_merge(const Arguments& arguments);
+int cmd_finetune(const Arguments& arguments);
 int cmd_generate(const Arguments& arguments);
 int cmd_chat(const Arguments& arguments);
 int cmd_logits(const Arguments& arguments);
@@ -21,5 +23,8 @@ int cmd_tokenize(const Arguments& arguments);
 int cmd_classify(const Arguments& arguments);
 int cmd_embed(const Arguments& arguments);
 int cmd_evaluate(const Arguments& arguments);
+int cmd_bench(const Arguments& arguments);
+int cmd_plan(const Arguments& arguments);
+int cmd_recommend(const Arguments& arguments);
 
 }  // namespace nibble::cli

@@ -33,6 +33,7 @@ const std::vector<Command>& commands() {
       {"inspect", "what is in a model", cmd_inspect},
       {"quantize", "write a quantized copy of a model", cmd_quantize},
       {"dequantize", "write the dense model that a quantized one stands for", cmd_dequantize},
+      {"merge", "one model from a base and an adapter", cmd_merge},
       {"generate", "continue a text, or answer a question", cmd_generate},
       {"chat", "a conversation in the terminal", cmd_chat},
       {"logits", "what a model predicts at each position", cmd_logits},
@@ -40,6 +41,10 @@ const std::vector<Command>& commands() {
       {"classify", "labels for texts", cmd_classify},
       {"embed", "vectors for sentences", cmd_embed},
       {"evaluate", "perplexity or accuracy, and what was lost against the original", cmd_evaluate},
+      {"bench", "size, speed, memory and accuracy of every format on this machine", cmd_bench},
+      {"finetune", "train a model or an adapter of it: LoRA, QLoRA, full", cmd_finetune},
+      {"plan", "the memory a model takes, and whether it fits", cmd_plan},
+      {"recommend", "which configuration to use, and why", cmd_recommend},
   };
   return table;
 }

@@ -14,7 +14,7 @@ namespace nibble::cli {
 struct ModelArgs {
   std::string model, format;
   std::optional<std::string> compute_dtype;
-  std::vector<std::string> skip;
+  std::vector<std::string> skip, adapters;
   int64_t block = 0;
   std::string granularity = "channel", activations = "auto", activation_range = "token";
   bool double_quant = false, reduce_range = false, quantize_head = false;

@@ -204,14 +204,8 @@ std::string CausalLM::apply_chat_template(const std::vector<ChatMessage>& messag
   for (const ChatMessage& message : messages) {
     list.push_back(Json::object({{"role", message.role}, {"content", message.content}}));
   }
-  Json variables = Json::object();
-  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-    const Json* token = model_->tokenizer_config.find_value(name);
-    if (token && token->is_object()) token = token->find_value("content");
-    if (token && token->is_string()) variables.set(name, *token);
-  }
   return ChatTemplate(*model_->chat_template, model_->path + ": chat template")
-      .render(list, {.add_generation_prompt = true, .variables = variables});
+      .render(list, {.add_generation_prompt = true, .variables = model_->chat_variables()});
 }
 
 std::vector<float> CausalLM::logits(std::span<const int32_t> ids) const {

@@ -9,6 +9,7 @@
 #include "io/quantization_config.h"
 #include "models/registry.h"
 #include "models/skip.h"
+#include "tasks/adapter.h"
 #include "text/chat_template.h"
 #include "text/gguf_vocab.h"
 
@@ -202,6 +203,21 @@ std::vector<int32_t> LoadedModel::end_ids() const {
   return ids;
 }
 
+Json LoadedModel::chat_variables() const {
+  Json variables = Json::object();
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
+    const Json* token = tokenizer_config.find_value(name);
+    if (token && token->is_object()) token = token->find_value("content");
+    if (token && token->is_string()) variables.set(name, *token);
+  }
+  return variables;
+}
+
+LoadModelOptions exact_by_default(LoadModelOptions options) {
+  if (options.activations == "auto") options.activations = "fp32";
+  return options;
+}
+
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options) {
   const ModelFiles files = open_model(path);
   auto loaded = std::make_shared<LoadedModel>();
@@ -219,6 +235,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->tokenizer = std::move(text.tokenizer);
   loaded->tokenizer_config = std::move(text.config);
   loaded->chat_template = std::move(text.chat_template);
+  for (const std::string& folder : options.adapters) attach_adapter(*loaded, folder, AdapterUse::inference);
   return loaded;
 }
 

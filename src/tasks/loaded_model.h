@@ -28,9 +28,14 @@ struct LoadedModel {
   const Tokenizer& require_tokenizer() const;
   /// Ids that end a text, from generation_config.json, config.json or the tokenizer.
   std::vector<int32_t> end_ids() const;
+  /// What chat templates see besides the messages: the texts of the special tokens.
+  Json chat_variables() const;
 };
 
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options);
+
+/// The options for a model whose numbers are what is asked for, and not what they lead to: activations "auto" is "fp32".
+LoadModelOptions exact_by_default(LoadModelOptions options);
 
 /// The tokenizer of a model without its weights.
 Tokenizer load_tokenizer(const std::string& path);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <map>
+#include <numbers>
 
 #include "core/error.h"
 #include "ops/counter_random.h"
@@ -61,53 +62,77 @@ class Choose final : public ParameterVisitor {
   std::vector<Tensor> kept_;                // so that no address comes twice
 };
 
+void check(const LoraOptions& options) {
+  if (options.rank < 1) {
+    fail(ErrorCode::invalid_argument, "lora rank: found " + std::to_string(options.rank) + ", expected at least 1");
+  }
+  if (!(options.dropout >= 0 && options.dropout < 1)) {
+    fail(ErrorCode::invalid_argument,
+         "lora dropout: found " + std::to_string(options.dropout) + ", expected at least 0 and below 1");
+  }
+}
+
+/// Within +-bound.
+Tensor uniform_values(const CounterRandom& random, Shape shape, float bound) {
+  Tensor values(DType::f32, std::move(shape));
+  for (int64_t i = 0; i < values.count(); ++i) {
+    values.f32()[i] = bound * (2.0f * random.unit(static_cast<uint64_t>(i)) - 1.0f);
+  }
+  return values;
+}
+
+/// Box and Muller's transform of two uniform numbers each.
+Tensor normal_values(const CounterRandom& random, Shape shape, double width) {
+  Tensor values(DType::f32, std::move(shape));
+  for (int64_t i = 0; i < values.count(); ++i) {
+    const auto index = static_cast<uint64_t>(2 * i);
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - static_cast<double>(random.unit(index))));
+    const double angle = 2.0 * std::numbers::pi * static_cast<double>(random.unit(index + 1));
+    values.f32()[i] = static_cast<float>(width * radius * std::cos(angle));
+  }
+  return values;
+}
+
+float inverse_root(int64_t n) { return 1.0f / std::sqrt(static_cast<float>(n)); }
+
 class AddLora final : public ParameterVisitor {
  public:
-  AddLora(const LoraOptions& options, const std::function<bool(std::string_view)>& chosen)
-      : options_(options), chosen_(chosen) {}
+  explicit AddLora(const LoraPlan& plan) : plan_(plan) {}
 
   void linear(Linear& layer) override {
-    if (!chosen_(layer.name)) return;
-    const Shape shape = weight_shape(layer.weight);
-    const auto rank = static_cast<float>(options_.rank);
-    layer.adapters.push_back(
-        std::make_shared<Lora>(Lora{.a = first_a(layer.name, shape[1]),
-                                    .b = Tensor(DType::f32, {shape[0], options_.rank}),
-                                    .scaling = options_.alpha / (options_.rslora ? std::sqrt(rank) : rank),
-                                    .dropout = options_.dropout,
-                                    .stream = hash_of(layer.name)}));
+    const std::optional<LoraOptions> options = plan_(layer.name);
+    if (!options) return;
+    check(*options);
+    layer.adapters.push_back(std::make_shared<Lora>(new_lora(layer, *options)));
     Lora& lora = *layer.adapters.back();
-    if (options_.dora) lora.magnitude = dora_row_lengths(layer.weight, lora);
-    added = true;
+    if (options->dora) lora.magnitude = dora_row_lengths(layer.weight, lora);
+    list_lora(layer.name, lora, parameters);
   }
   void embedding(const std::string&, Weight&) override {}
   void vector(const std::string&, Tensor&) override {}
 
-  bool added = false;
+  std::vector<TrainedParameter> parameters;
 
  private:
-  Tensor first_a(const std::string& name, int64_t in) const {
-    Tensor a(DType::f32, {options_.rank, in});
-    const float bound = 1.0f / std::sqrt(static_cast<float>(in));
-    const CounterRandom random(options_.seed, hash_of(name));
-    for (int64_t i = 0; i < a.count(); ++i) {
-      a.f32()[i] = bound * (2.0f * random.unit(static_cast<uint64_t>(i)) - 1.0f);
-    }
-    return a;
+  static Lora new_lora(const Linear& layer, const LoraOptions& o) {
+    const Shape shape = weight_shape(layer.weight);
+    const CounterRandom random(o.seed, hash_of(layer.name)), more(o.seed + 1, hash_of(layer.name));
+    const Shape a = {o.rank, shape[1]}, b = {shape[0], o.rank};
+    return {.a = o.init == LoraInit::gaussian ? normal_values(random, a, 1.0 / static_cast<double>(o.rank))
+                                              : uniform_values(random, a, inverse_root(shape[1])),
+            .b = o.init == LoraInit::random ? uniform_values(more, b, inverse_root(o.rank)) : Tensor(DType::f32, b),
+            .scaling = lora_scaling(o),
+            .dropout = o.dropout,
+            .stream = dropout_stream(layer.name)};
   }
 
-  const LoraOptions& options_;
-  const std::function<bool(std::string_view)>& chosen_;
+  const LoraPlan& plan_;
 };
 
 class ListLora final : public ParameterVisitor {
  public:
   void linear(Linear& layer) override {
-    for (const auto& lora : layer.adapters) {
-      parameters.push_back({layer.name + ".lora_A.weight", lora->a});
-      parameters.push_back({layer.name + ".lora_B.weight", lora->b});
-      if (!lora->magnitude.empty()) parameters.push_back({layer.name + ".lora_magnitude_vector", lora->magnitude});
-    }
+    for (const auto& lora : layer.adapters) list_lora(layer.name, *lora, parameters);
   }
   void embedding(const std::string&, Weight&) override {}
   void vector(const std::string&, Tensor&) override {}
@@ -123,19 +148,34 @@ std::vector<TrainedParameter> train_parameters(Model& model, const std::function
   return visitor.parameters;
 }
 
+float lora_scaling(const LoraOptions& o) {
+  const auto rank = static_cast<double>(o.rank);
+  return static_cast<float>(o.alpha / (o.rslora ? std::sqrt(rank) : rank));
+}
+
+uint64_t dropout_stream(std::string_view module) { return hash_of(module); }
+
+void list_lora(const std::string& module, const Lora& lora, std::vector<TrainedParameter>& parameters) {
+  parameters.push_back({module + ".lora_A.weight", lora.a});
+  parameters.push_back({module + ".lora_B.weight", lora.b});
+  if (!lora.magnitude.empty()) parameters.push_back({module + ".lora_magnitude_vector", lora.magnitude});
+}
+
+std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& plan) {
+  AddLora visitor(plan);
+  model.visit(visitor);
+  if (visitor.parameters.empty()) {
+    fail(ErrorCode::invalid_argument, "lora: no Linear layer of the model is chosen");
+  }
+  return visitor.parameters;
+}
+
 std::vector<TrainedParameter> add_lora(Model& model, const LoraOptions& options,
                                        const std::function<bool(std::string_view module)>& chosen) {
-  if (options.rank < 1) {
-    fail(ErrorCode::invalid_argument, "lora rank: found " + std::to_string(options.rank) + ", expected at least 1");
-  }
-  if (!(options.dropout >= 0 && options.dropout < 1)) {
-    fail(ErrorCode::invalid_argument,
-         "lora dropout: found " + std::to_string(options.dropout) + ", expected at least 0 and below 1");
-  }
-  AddLora visitor(options, chosen);
-  model.visit(visitor);
-  if (!visitor.added) fail(ErrorCode::invalid_argument, "lora: no Linear layer of the model is chosen");
-  return lora_parameters(model);
+  check(options);
+  return add_lora(model, [&](std::string_view module) {
+    return chosen(module) ? std::optional<LoraOptions>(options) : std::nullopt;
+  });
 }
 
 std::vector<TrainedParameter> lora_parameters(Model& model) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,20 +25,38 @@ struct TrainedParameter {
 /// @throws Error{unsupported} when a chosen parameter is quantized.
 std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen);
 
+/// How A and B begin. uniform: A within 1 / sqrt(in), B zero; gaussian: A normal, 1 / rank wide, B zero; random: both
+/// uniform, so that the adapter changes something from the start.
+enum class LoraInit { uniform, gaussian, random };
+
 struct LoraOptions {
   int64_t rank = 8;
-  float alpha = 8;
+  double alpha = 8;
   bool rslora = false;  // scaling alpha / sqrt(rank) instead of alpha / rank
   bool dora = false;    // with a trained length for every row: DoRA
   float dropout = 0;
-  uint64_t seed = 0;  // of the initial values of A
+  LoraInit init = LoraInit::uniform;
+  uint64_t seed = 0;  // of the initial values
 };
 
-/// Puts an adapter on every chosen Linear layer: A uniform within 1 / sqrt(in), B zero, so that the model gives what it
-/// gave. The values depend on the seed and the layer's name alone.
+/// The factor of B A in the weight.
+float lora_scaling(const LoraOptions& options);
+
+/// What distinguishes the dropout of a layer's adapter from that of others: a number made of the layer's name.
+uint64_t dropout_stream(std::string_view module);
+
+/// Puts an adapter on every Linear layer for which `plan` has options. The values depend on the seed and the layer's
+/// name alone. @returns those of the new adapters
 /// @throws Error{invalid_argument} for a rank below 1, a dropout outside [0, 1), and when nothing is chosen.
+using LoraPlan = std::function<std::optional<LoraOptions>(std::string_view module)>;
+std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& plan);
+
+/// The same adapter for all chosen layers.
 std::vector<TrainedParameter> add_lora(Model& model, const LoraOptions& options,
                                        const std::function<bool(std::string_view module)>& chosen);
+
+/// Appends the values of one adapter, as lora_parameters() names them.
+void list_lora(const std::string& module, const Lora& lora, std::vector<TrainedParameter>& parameters);
 
 /// All adapters of a model, by "MODULE.lora_A.weight", "MODULE.lora_B.weight" and "MODULE.lora_magnitude_vector".
 std::vector<TrainedParameter> lora_parameters(Model& model);

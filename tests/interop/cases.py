@@ -48,6 +48,7 @@ FORMATS = {
     "int8": (["--format", "int8"], None),
 }
 FAMILIES = ["mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3", "phi3", "olmo2", "gpt2"]
+MERGED = {"llama-qv": "llama", "llama-dora": "llama", "gpt2-conv1d": "gpt2", "qwen2-lora-only-bias": "qwen2"}
 ENCODERS = ["bert", "distilbert", "roberta"]
 
 
@@ -203,6 +204,62 @@ def case_dequantized_folder(nibble, source):
     expect_close(nibble.logits(folder, IDS), theirs, TOLERANCE, f"{source.name} dequantized")
 
 
+def case_merged_folder(nibble, source, adapter, target):
+    """What we merge loads in stock transformers and predicts what PEFT's own merge of the two does."""
+    import peft
+
+    folder = nibble.folder / "merged"
+    nibble("merge", need(source), "--adapter", need(adapter), "-o", folder, "--to", target, "--overwrite")
+    theirs, model = transformers_logits(folder, IDS)
+    if not decodes_rightly(model):
+        raise Skip("loads; logits not compared: on this processor (AVX-512) bitsandbytes decodes rows wrongly that are "
+                   "no multiple of the block")
+    expect_close(nibble.logits(folder, IDS), theirs, TOLERANCE, f"{adapter.name} to {target}: nibble, transformers")
+    if target != "fp32": return
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().eval()
+    with torch.no_grad():
+        expect_close(theirs, merged(torch.tensor([IDS])).logits[0].numpy(), TOLERANCE, f"{adapter.name}: PEFT's merge")
+
+
+# What is trained of which model, and with which options.
+TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--target-modules", "q_proj", "--dora"],
+           "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--lora-bias", "lora_only"],
+           "qwen2/bias": ["--target-modules", ".*_proj", "--lora-bias", "all"],
+           "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
+           "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
+
+
+def case_trained_adapter(nibble, source, options):
+    """An adapter that we trained loads in PEFT without a missing or unexpected tensor, and predicts the same."""
+    import peft
+
+    encoder = source.name in ENCODERS
+    data = nibble.folder / "data.jsonl"
+    data.write_text("".join(json.dumps({"input_ids": IDS[i:], "labels": i % 2 if encoder else IDS[i:]}) + "\n"
+                            for i in range(4)))
+    folder = nibble.folder / "adapter"
+    nibble("finetune", need(source), "-o", folder, "--data", data, "--steps", 3, "--learning-rate", 0.02, "--lora-r", 4,
+           "--overwrite", *options)
+    kind = AutoModelForSequenceClassification if encoder else AutoModelForCausalLM
+    base = kind.from_pretrained(source, dtype=torch.float32)
+    before = base.eval()(torch.tensor([IDS])).logits[0].detach().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # PEFT warns of adapter keys that are missing
+        model = peft.PeftModel.from_pretrained(base, str(folder)).eval()
+    with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
+        ours = set(stored.keys())
+    theirs = set(peft.get_peft_model_state_dict(model).keys())
+    assert ours == theirs, f"only in one of the two: {sorted(ours ^ theirs)[:6]}"
+    with torch.no_grad():
+        after = model(torch.tensor([IDS])).logits[0].numpy()
+    assert np.abs(after - before).max() > 1e-2, "the adapter changes nothing"
+    file = nibble.folder / "logits.npy"
+    nibble("classify" if encoder else "logits", source, "--adapter", folder, "--ids", ",".join(map(str, IDS)), "--npy", file)
+    mine = np.load(file)[0] if encoder else np.load(file)
+    expect_close(mine, after, TOLERANCE, f"{source.name}: nibble, PEFT")
+
+
 def case_longrope(nibble, source):
     """Sequences within and beyond the context that the model was trained on, half of each head rotated."""
     folder = nibble.folder / "longrope"
@@ -274,6 +331,12 @@ def cases():
         for name in ["nf4", "nf4-double-quant", "int8"]:
             yield f"Classifier.{family}/{name}", case_quantized_classifier, (SHARED / "goldens/models" / family, name)
     yield "Quantized.gpt2/nf4-double-quant", case_quantized_folder, (SHARED / "goldens/models/gpt2", "nf4-double-quant")
+    for adapter, source in MERGED.items():
+        for target in ["fp32", "nf4"]:
+            yield f"Merged.{adapter}/{target}", case_merged_folder, (
+                SHARED / "goldens/models" / source, SHARED / "goldens/peft" / adapter, target)
+    for name, options in TRAINED.items():
+        yield f"Trained.{name}", case_trained_adapter, (SHARED / "goldens/models" / name.split("/")[0], options)
     yield "Longrope.phi3", case_longrope, (SHARED / "goldens/models/phi3",)
     bnb = [folder for family in ["llama", "gpt2"] for folder in sorted((SHARED / "goldens/bnb").glob(f"{family}*"))]
     bnb = bnb or [SHARED / "goldens/bnb"]

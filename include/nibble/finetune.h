@@ -1,0 +1,127 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nibble/dtype.h"
+#include "nibble/lora_config.h"
+#include "nibble/progress.h"
+
+namespace nibble {
+
+/// One step of the optimizer, as a line of OUT/log.jsonl has it.
+struct FinetuneStep {
+  int64_t step = 0, steps = 0;  ///< 1, 2, ...; of how many
+  double epoch = 0;
+  double loss = 0;  ///< mean over the trained tokens of the step
+  double learning_rate = 0;
+  double grad_norm = 0;                            ///< before clipping
+  int64_t tokens = 0;                              ///< that were trained; for classifiers texts
+  double tokens_per_second = 0, seconds_left = 0;  ///< of all tokens that went through the model
+  std::optional<double> eval_loss = {};
+  bool skipped = false;  ///< the loss or a gradient was not finite
+};
+
+/// A piece of the text of a sample.
+struct PreviewPiece {
+  std::string text = {};
+  bool trained = false;
+};
+
+/// What is in the data, and what looks wrong with it.
+struct FinetuneData {
+  int64_t samples = 0;  ///< that training uses
+  int64_t tokens = 0, trained_tokens = 0, longest = 0;
+  int64_t truncated = 0;    ///< longer than max_length
+  int64_t dropped = 0;      ///< without anything to train on, most often because it was cut off
+  int64_t missing_eos = 0;  ///< nothing that ends a text is trained: the model would not learn to stop
+  int64_t double_bos = 0;
+  std::vector<PreviewPiece> preview = {};  ///< the first sample
+
+  /// One line for each thing that looks wrong.
+  std::vector<std::string> warnings() const;
+};
+
+struct FinetuneOptions {
+  std::string method = "lora";  ///< "lora", "qlora" (the same over a quantized base), "full"
+  std::string task = {};        ///< "causal_lm" or "seq_cls"; "" = what the model is
+  std::string data = {}, eval_data = {};
+
+  LoraConfig lora = {.r = 16, .lora_alpha = 32, .target_modules = "all-linear"};
+  std::string init_adapter = {};  ///< start from this adapter folder, with its configuration instead of `lora`
+
+  // qlora: what a dense base is quantized to while it is loaded.
+  std::string format = "nf4";
+  bool double_quant = false;
+  int64_t block = 0;
+  std::optional<DType> compute_dtype = {};  ///< of evaluation; training multiplies in fp32
+
+  int64_t epochs = 1;
+  int64_t steps = 0;          ///< 0 = as the epochs say, else instead of them
+  int64_t batch = 1;          ///< sequences, or packed rows, that go through the model together
+  int64_t grad_accum = 1;     ///< batches in a step; a token weighs the same in each of them
+  int64_t max_length = 1024;  ///< tokens; longer samples lose their ends
+  bool packing = false;       ///< samples share rows of max_length tokens; they do not see each other
+  bool shuffle = true;
+  uint64_t seed = 0;
+  bool gradient_checkpointing = false;  ///< less memory for a third more work, the same bits
+
+  std::string optimizer = "adamw";  ///< "adamw", "adamw8bit", "sgd"
+  double learning_rate = 0;         ///< 0 = 2e-4 for adapters, 2e-5 for full
+  std::string schedule = "linear";  ///< "linear", "cosine", "constant"
+  double warmup = 0;                ///< steps; below 1: a share of all steps
+  double weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0;
+  double max_grad_norm = 1;  ///< 0 = no clipping
+
+  int64_t eval_every = 0;      ///< steps; 0 = at the end of every epoch
+  int64_t early_stopping = 0;  ///< stop after so many evaluations without a better loss; 0 = never
+  int64_t save_every = 0;      ///< steps between checkpoints; 0 = none but when interrupted
+  int64_t save_limit = 0;      ///< checkpoints to keep; 0 = all
+  std::string on_nonfinite =
+      "stop";  ///< a loss or gradient that is not finite: "stop" naming the layer, or "skip" the step
+  /// Continue: the folder of a checkpoint, or "last" for the newest one in the output. Continued training gives the
+  /// bytes that training without a break gives.
+  std::string resume = {};
+  bool tensorboard = false;  ///< also write an event file for TensorBoard
+  bool overwrite = false;
+  ProgressFn progress = {};                               ///< of loading
+  std::function<void(const FinetuneData&)> on_data = {};  ///< once, before the first step
+  std::function<void(const FinetuneStep&)> on_step = {};
+};
+
+struct FinetuneReport {
+  std::string output = {}, method = {}, task = {};
+  int64_t steps = 0, skipped_steps = 0;
+  double final_loss = 0;                                      ///< of the last step
+  std::optional<double> eval_loss = {}, best_eval_loss = {};  ///< at the end; the best one
+  int64_t trainable_parameters = 0, tokens = 0;
+  double tokens_per_second = 0;
+  bool stopped_early = false;
+  std::vector<std::string> unused_targets = {};  ///< of lora.target_modules: names that no module has
+  FinetuneData data = {};
+};
+
+/// Trains a model, or an adapter of it, on a file:
+///   .jsonl       an object per line: text; prompt and completion; messages; conversations (ShareGPT); instruction,
+///                input and output (Alpaca); or input_ids and labels. Prompts are not trained, and neither are turns of
+///                others than the assistant.
+///   .txt         one text, cut into rows of max_length tokens
+///   .tsv, .csv   for classifiers, and .jsonl too: as read_labelled_texts() reads them
+///
+/// `out` is a folder with log.jsonl from the first step on, checkpoint-N folders, best/ (with eval_data), and when all
+/// is done the result: a PEFT adapter, or for "full" a model folder.
+/// @throws Error{format} naming file and line of data that is malformed, Error{interrupted} after a checkpoint has been
+/// written, Error{exists} when `out` exists and neither overwrite nor resume is set.
+FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options);
+
+/// Reads the data as finetune() would, and goes no further.
+FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options);
+
+/// `base` with what a YAML file says, in the words of FinetuneOptions or in those of axolotl.
+/// @throws Error{format} for unknown keys, naming the nearest known one, and for values of the wrong type.
+FinetuneOptions finetune_options_from_file(const std::string& path, const FinetuneOptions& base = {});
+
+}  // namespace nibble

@@ -1,0 +1,172 @@
+#include "tasks/adapter.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+#include "io/peft.h"
+#include "tasks/adapter_targets.h"
+#include "tasks/stored_form.h"
+
+namespace nibble {
+namespace {
+
+constexpr const char* kWhere = "LoraConfig";
+
+struct Modules {
+  std::vector<std::string> linears, all;
+};
+
+class ListModules final : public ParameterVisitor {
+ public:
+  void linear(Linear& layer) override {
+    modules.linears.push_back(layer.name);
+    modules.all.push_back(layer.name);
+  }
+  void embedding(const std::string& name, Weight&) override { modules.all.push_back(name); }
+  void vector(const std::string&, Tensor&) override {}
+
+  Modules modules;
+};
+
+void check(const LoraConfig& c) {
+  // What a file may say and what training can do are checked in one place.
+  parse_lora_config(lora_config_json(c), kWhere);
+  if (c.lora_bias) fail(ErrorCode::unsupported, "lora_bias: can be loaded, not trained");
+}
+
+/// What the model decides: the usual targets, a classifier that is trained with the adapter, the kind of task.
+LoraConfig completed(LoraConfig c, const LoadedModel& model, const Modules& modules) {
+  const ModelInfo& info = model.model->info();
+  if (c.target_modules.empty()) c.target_modules = default_targets(info.model_type);
+  if (c.task_type.empty()) c.task_type = !info.is_encoder ? "CAUSAL_LM" : info.labels.empty() ? "" : "SEQ_CLS";
+  if (c.base_model_name_or_path.empty()) c.base_model_name_or_path = model.path;
+  if (c.task_type != "SEQ_CLS") return c;
+  for (const char* head : {"classifier", "score"}) {
+    const bool there = std::any_of(modules.all.begin(), modules.all.end(), [&](const std::string& module) {
+      return module == head || module.starts_with(std::string(head) + ".");
+    });
+    const bool listed = std::find(c.modules_to_save.begin(), c.modules_to_save.end(), head) != c.modules_to_save.end();
+    if (there && !listed) c.modules_to_save.push_back(head);
+  }
+  return c;
+}
+
+/// The shortest list of names that means exactly these: their last parts, or all of them.
+std::vector<std::string> shortest_names(const std::vector<std::string>& chosen, const Modules& modules, bool suffixes) {
+  std::set<std::string> last;
+  for (const std::string& name : chosen) last.insert(name.substr(name.rfind('.') + 1));
+  const auto meant = std::count_if(modules.all.begin(), modules.all.end(), [&](const std::string& module) {
+    return std::any_of(last.begin(), last.end(), [&](const std::string& name) { return ends_with_name(module, name); });
+  });
+  if (suffixes && static_cast<size_t>(meant) == chosen.size()) return {last.begin(), last.end()};
+  return chosen;
+}
+
+LoraInit init_of(const std::string& name) {
+  if (name == "true") return LoraInit::uniform;
+  if (name == "gaussian") return LoraInit::gaussian;
+  if (name == "false") return LoraInit::random;
+  fail(ErrorCode::unsupported, "init_lora_weights: found '" + name + "', expected true, false or gaussian");
+}
+
+LoraPlan plan_of(const AdapterTargets& targets, uint64_t seed) {
+  const LoraConfig& c = targets.config();
+  return [&targets, &c, init = init_of(c.init_lora_weights), seed](std::string_view module) {
+    if (!targets.is_target(module, ModuleKind::linear)) return std::optional<LoraOptions>();
+    return std::optional<LoraOptions>({.rank = targets.rank(module),
+                                       .alpha = targets.alpha(module),
+                                       .rslora = c.use_rslora,
+                                       .dora = c.use_dora,
+                                       .dropout = static_cast<float>(c.lora_dropout),
+                                       .init = init,
+                                       .seed = seed});
+  };
+}
+
+std::string_view module_name(std::string_view parameter) { return parameter.substr(0, parameter.rfind('.')); }
+
+/// Parameters of the model itself that are trained with the adapter.
+std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets) {
+  const LoraConfig& c = targets.config();
+  return train_parameters(model, [&](std::string_view name) {
+    if (targets.is_saved(module_name(name))) return true;
+    if (!name.ends_with(".bias") || c.bias == "none") return false;
+    return c.bias == "all" || targets.is_target(module_name(name), ModuleKind::linear);
+  });
+}
+
+Modules modules_of(const LoadedModel& model) {
+  ListModules visitor;
+  model.model->visit(visitor);
+  return visitor.modules;
+}
+
+std::vector<std::string> targets_in(const AdapterTargets& targets, const Modules& modules) {
+  std::vector<std::string> chosen;
+  for (const std::string& module : modules.all) {
+    const bool is_linear = std::find(modules.linears.begin(), modules.linears.end(), module) != modules.linears.end();
+    if (!targets.is_target(module, is_linear ? ModuleKind::linear : ModuleKind::embedding)) continue;
+    if (!is_linear) {
+      fail(ErrorCode::unsupported,
+           "target_modules: " + module + ": is an embedding; name it in modules_to_save to train it");
+    }
+    chosen.push_back(module);
+  }
+  return chosen;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+}  // namespace
+
+AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed) {
+  check(config);
+  const Modules modules = modules_of(model);
+  AdapterTargets targets(completed(config, model, modules), kWhere);
+  const std::vector<std::string> chosen = targets_in(targets, modules);
+  if (chosen.empty()) {
+    fail(ErrorCode::invalid_argument, "target_modules: no Linear layer of " + model.path + " is meant (layers: " +
+                                          printable(joined(shortest_names(modules.linears, modules, true)), 400) + ")");
+  }
+  AttachedAdapter adapter;
+  adapter.unused_targets = targets.unused_names(modules.all);
+  adapter.parameters = add_lora(*model.model, plan_of(targets, seed));
+  for (TrainedParameter& p : train_whole(*model.model, targets)) adapter.parameters.push_back(std::move(p));
+  adapter.config = targets.config();
+  adapter.config.fan_in_fan_out = StoredForm(model.config, model.path).turns_matrices();
+  // As PEFT stores it: a list, in which the choice of layers is worked in already.
+  adapter.config.target_modules = shortest_names(chosen, modules, !model.model->info().is_encoder);
+  adapter.config.exclude_modules = {};
+  adapter.config.layers_to_transform.clear();
+  adapter.config.layers_pattern.clear();
+  return adapter;
+}
+
+void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter) {
+  const StoredForm stored(model.config, model.path);
+  std::set<std::string, std::less<>> adapted;
+  for (const TrainedParameter& p : adapter.parameters) {
+    if (const size_t at = p.name.find(".lora_A."); at != std::string::npos) adapted.insert(p.name.substr(0, at));
+  }
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  std::vector<TensorDeclaration> declared;
+  for (const TrainedParameter& p : adapter.parameters) {
+    std::string name = p.name;
+    const bool of_model = name.ends_with(".weight") || name.ends_with(".bias");
+    if (of_model && adapted.contains(module_name(name))) name.insert(module_name(name).size(), ".base_layer");
+    tensors.emplace_back(std::string(kAdapterPrefix) + name, stored.to_file(p.name, p.value));
+    declared.push_back({tensors.back().first, DType::f32, tensors.back().second.shape});
+  }
+  folder.write_text(kAdapterConfigFile, lora_config_json(adapter.config).dump(2) + "\n");
+  folder.require_space(safetensors_file_bytes(declared));
+  SafetensorsWriter writer(folder.file(kAdapterWeightsFile), declared);
+  for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
+  writer.finish();
+}
+
+}  // namespace nibble

@@ -1,0 +1,37 @@
+#pragma once
+// Adapters on a loaded model: read from PEFT folders, made new for training, written.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/output.h"
+#include "nibble/lora_config.h"
+#include "tasks/loaded_model.h"
+#include "train/parameters.h"
+
+namespace nibble {
+
+struct AttachedAdapter {
+  LoraConfig config;
+  std::vector<TrainedParameter> parameters;  // what training changes, by the names of lora_parameters() or of the model
+  std::vector<std::string> unused_targets;   // names of target_modules that mean nothing in this model
+};
+
+enum class AdapterUse {
+  inference,  // everything that a product needs is worked out once
+  training,   // parameters can be changed afterwards
+};
+
+/// Reads an adapter folder and puts it on the model, beside those that it has already.
+/// @throws Error{format} listing the first tensors that do not fit the model, and modules that have none;
+///         Error{unsupported} for what an adapter can hold and this use cannot.
+AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, AdapterUse use);
+
+/// Puts a new adapter on the model. @throws Error{invalid_argument} when no module is meant.
+AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed);
+
+/// Writes the two files of an adapter folder, f32.
+void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter);
+
+}  // namespace nibble

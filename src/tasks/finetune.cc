@@ -1,0 +1,324 @@
+// A training run from the first step to the last: what is trained comes from finetune_methods, what it is trained on
+// from finetune_data, and the mathematics of a step from train/.
+#include "nibble/finetune.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/progress.h"
+#include "io/peft.h"
+#include "ops/counter_random.h"
+#include "tasks/finetune_checkpoint.h"
+#include "tasks/finetune_data.h"
+#include "tasks/finetune_folder.h"
+#include "tasks/finetune_log.h"
+#include "tasks/finetune_methods.h"
+#include "train/schedule.h"
+#include "train/train_step.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kDropoutStream = 0x44524f50;  // apart from other uses of the seed
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void check(const FinetuneOptions& o) {
+  const auto require = [](bool good, const char* what, auto found) {
+    if (!good) fail(ErrorCode::invalid_argument, std::string(what) + ", found " + std::to_string(found));
+  };
+  require(o.epochs >= 1, "epochs: expected at least 1", o.epochs);
+  require(o.steps >= 0, "steps: expected at least 0", o.steps);
+  require(o.batch >= 1, "batch: expected at least 1", o.batch);
+  require(o.grad_accum >= 1, "grad_accum: expected at least 1", o.grad_accum);
+  require(o.max_length >= 2, "max_length: expected at least 2", o.max_length);
+  require(o.learning_rate >= 0, "learning_rate: expected at least 0", o.learning_rate);
+  require(o.warmup >= 0, "warmup: expected at least 0", o.warmup);
+  require(o.max_grad_norm >= 0, "max_grad_norm: expected at least 0", o.max_grad_norm);
+  require(o.save_every >= 0 && o.eval_every >= 0 && o.early_stopping >= 0 && o.save_limit >= 0,
+          "save_every, eval_every, early_stopping and save_limit: expected at least 0",
+          std::min({o.save_every, o.eval_every, o.early_stopping, o.save_limit}));
+  if (o.early_stopping > 0 && o.eval_data.empty()) {
+    fail(ErrorCode::invalid_argument, "early_stopping: needs eval_data");
+  }
+  if (o.on_nonfinite != "stop" && o.on_nonfinite != "skip") {
+    fail(ErrorCode::invalid_argument, "on_nonfinite: found '" + o.on_nonfinite + "', expected stop or skip");
+  }
+  if (o.data.empty()) fail(ErrorCode::invalid_argument, "data: is missing, expected a file to train on");
+  parse_schedule(o.schedule);
+}
+
+bool is_classification(const LoadedModel& model, const std::string& task) {
+  const ModelInfo& info = model.model->info();
+  const std::string is = info.is_encoder ? "seq_cls" : "causal_lm";
+  if (!task.empty() && task != "causal_lm" && task != "seq_cls") {
+    fail(ErrorCode::invalid_argument, "task: found '" + task + "', expected causal_lm or seq_cls");
+  }
+  if (!task.empty() && task != is) {
+    fail(ErrorCode::unsupported, model.path + ": " + info.architecture + " can be trained for " + is + ", not " + task);
+  }
+  if (info.is_encoder && info.labels.empty()) {
+    fail(ErrorCode::unsupported, model.path + ": " + info.architecture + " has no classifier to train");
+  }
+  return info.is_encoder;
+}
+
+DataOptions data_options(const LoadedModel& model, const FinetuneOptions& o) {
+  return {.classify = is_classification(model, o.task),
+          .max_length = std::min(o.max_length, model.model->info().context_length)};
+}
+
+/// Samples in rows, and the rows in batches.
+struct Batches {
+  TrainingData data;
+  std::vector<std::vector<size_t>> rows;
+  int64_t batch = 1;
+
+  int64_t count() const {
+    const auto all = static_cast<int64_t>(rows.size());
+    return (all + batch - 1) / batch;
+  }
+  LabelledBatch get(int64_t index, const std::vector<size_t>& order) const {
+    const auto begin = order.begin() + index * batch;
+    const auto end = order.begin() + std::min((index + 1) * batch, static_cast<int64_t>(order.size()));
+    return batch_of(data.samples, rows, {begin, end});
+  }
+};
+
+Batches read_batches(const std::shared_ptr<LoadedModel>& model, const std::string& path, const FinetuneOptions& o) {
+  const DataOptions options = data_options(*model, o);
+  Batches batches = {.data = read_training_data(model, path, options), .rows = {}, .batch = o.batch};
+  batches.rows = rows_of(batches.data.samples, o.packing && !options.classify, options.max_length);
+  return batches;
+}
+
+class Run {
+ public:
+  Run(const std::string& model, const std::string& out, FinetuneOptions options)
+      : o_(std::move(options)), method_(find_finetune_method(o_.method)), out_(RunFolder::checked(out, o_)) {
+    if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
+    model_ = load_model(model, method_.load_options(o_));
+    train_ = read_batches(model_, o_.data, o_);
+    if (!o_.eval_data.empty()) eval_ = read_batches(model_, o_.eval_data, o_);
+    if (o_.on_data) o_.on_data(train_.data.report);
+    trained_ = method_.prepare(*model_, o_);
+    const double in_epoch = static_cast<double>(train_.count()) / static_cast<double>(o_.grad_accum);
+    steps_in_epoch_ = static_cast<int64_t>(std::ceil(in_epoch));
+    steps_ = o_.steps > 0 ? o_.steps : o_.epochs * steps_in_epoch_;
+    const double warmup = o_.warmup < 1 ? std::ceil(o_.warmup * static_cast<double>(steps_)) : o_.warmup;
+    schedule_ = {.shape = parse_schedule(o_.schedule), .warmup = static_cast<int64_t>(warmup), .steps = steps_};
+  }
+
+  FinetuneReport go() {
+    Optimizer optimizer(trained_.parameters, {.name = o_.optimizer,
+                                              .beta1 = o_.beta1,
+                                              .beta2 = o_.beta2,
+                                              .eps = o_.epsilon,
+                                              .weight_decay = o_.weight_decay,
+                                              .momentum = o_.momentum});
+    if (!o_.resume.empty()) {
+      const fs::path from = RunFolder::checkpoint_to_resume(out_, o_);
+      state_ = read_checkpoint_state(from, optimizer, settings());
+    }
+    RunFolder folder(out_, o_);
+    FinetuneLog log(folder.path(), state_.step, o_.tensorboard);
+    try {
+      loop(folder, log, optimizer);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::interrupted) throw;
+      clear_interrupt();
+      save(folder, optimizer);
+      fail(ErrorCode::interrupted, "interrupted at step " + std::to_string(state_.step) + "; saved " +
+                                       checkpoint_path(folder.path(), state_.step).string() +
+                                       ", --resume continues from there");
+    }
+    log.close();
+    method_.write(folder.result(), *model_, trained_);
+    folder.publish();
+    return report();
+  }
+
+ private:
+  void loop(RunFolder& folder, FinetuneLog& log, Optimizer& optimizer) {
+    Tape tape = tape_for(trained_.parameters);
+    tape.recompute_layers = o_.gradient_checkpointing;
+    const int64_t first = state_.step;
+    begin_ = Clock::now();
+    while (state_.step < steps_ && !stopped_early_) {
+      check_interrupt();
+      FinetuneStep step = run_step(tape, optimizer);
+      step.seconds_left =
+          seconds_since(begin_) / static_cast<double>(state_.step - first) * static_cast<double>(steps_ - state_.step);
+      if (is_evaluation_due()) evaluate(folder, step);
+      log.add(step);
+      if (o_.on_step) o_.on_step(step);
+      const bool last = state_.step == steps_ || stopped_early_;
+      if (o_.save_every > 0 && (last || state_.step % o_.save_every == 0)) save(folder, optimizer);
+    }
+  }
+
+  std::vector<LabelledBatch> next_batches() {
+    const int64_t epoch = state_.step / steps_in_epoch_, begin = state_.step % steps_in_epoch_ * o_.grad_accum;
+    if (epoch != epoch_) {
+      epoch_ = epoch;
+      order_ = epoch_order(train_.rows.size(), o_.shuffle, o_.seed, epoch);
+    }
+    std::vector<LabelledBatch> batches;
+    for (int64_t i = begin; i < std::min(begin + o_.grad_accum, train_.count()); ++i) {
+      batches.push_back(train_.get(i, order_));
+    }
+    return batches;
+  }
+
+  FinetuneStep run_step(Tape& tape, Optimizer& optimizer) {
+    const auto start = Clock::now();
+    const std::vector<LabelledBatch> batches = next_batches();
+    const double rate = o_.learning_rate * schedule_factor(schedule_, state_.step);
+    const auto index = static_cast<uint64_t>(state_.step);
+    const StepResult result = train_step(*model_->model, batches, tape, optimizer,
+                                         {.rate = rate,
+                                          .max_norm = o_.max_grad_norm,
+                                          .dropout_seed = CounterRandom(o_.seed, kDropoutStream).bits(index)});
+    if (!result.finite) refuse_or_skip(batches);
+    int64_t tokens = 0;
+    for (const LabelledBatch& batch : batches) tokens += static_cast<int64_t>(batch.ids.size());
+    ++state_.step;
+    state_.tokens += tokens;
+    ran_tokens_ += tokens;
+    if (result.finite) state_.last_loss = result.loss.mean();
+    return {.step = state_.step,
+            .steps = steps_,
+            .epoch = static_cast<double>(state_.step) / static_cast<double>(steps_in_epoch_),
+            .loss = result.loss.mean(),
+            .learning_rate = rate,
+            .grad_norm = result.norm,
+            .tokens = result.loss.count,
+            .tokens_per_second = static_cast<double>(tokens) / std::max(seconds_since(start), 1e-9),
+            .skipped = !result.finite};
+  }
+
+  void refuse_or_skip(const std::vector<LabelledBatch>& batches) {
+    ++state_.skipped;
+    if (o_.on_nonfinite == "skip") return;
+    fail(ErrorCode::internal, "step " + std::to_string(state_.step + 1) + ": a value is not finite, first in " +
+                                  first_nonfinite_layer(*model_->model, batches) +
+                                  "; lower the learning rate, or skip such steps (--on-nonfinite skip)");
+  }
+
+  bool is_evaluation_due() const {
+    if (!eval_) return false;
+    const int64_t every = o_.eval_every > 0 ? o_.eval_every : steps_in_epoch_;
+    return state_.step % every == 0 || state_.step == steps_;
+  }
+
+  void evaluate(RunFolder& folder, FinetuneStep& step) {
+    const std::vector<size_t> order = epoch_order(eval_->rows.size(), false, 0, 0);
+    Loss loss;
+    for (int64_t i = 0; i < eval_->count(); ++i) {
+      check_interrupt();
+      const Loss part = loss_of(*model_->model, eval_->get(i, order));
+      loss.sum += part.sum;
+      loss.count += part.count;
+    }
+    step.eval_loss = eval_loss_ = loss.mean();
+    const bool better = !state_.best_eval_loss || loss.mean() < *state_.best_eval_loss;
+    state_.evaluations_without_gain = better ? 0 : state_.evaluations_without_gain + 1;
+    stopped_early_ = o_.early_stopping > 0 && state_.evaluations_without_gain >= o_.early_stopping;
+    if (!better) return;
+    state_.best_eval_loss = loss.mean();
+    OutputFolder best(folder.path() / "best", Overwrite::yes);
+    method_.write(best, *model_, trained_);
+    best.commit();
+  }
+
+  void save(RunFolder& folder, const Optimizer& optimizer) {
+    OutputFolder checkpoint(checkpoint_path(folder.path(), state_.step), Overwrite::yes);
+    method_.write(checkpoint, *model_, trained_);
+    write_checkpoint_state(checkpoint, optimizer, state_, settings());
+    checkpoint.commit();
+    folder.prune();
+  }
+
+  /// What a run that continues must have in common with the one before.
+  Json settings() const {
+    Json lora = lora_config_json(trained_.config);
+    lora.erase("base_model_name_or_path");
+    return Json::object({{"method", o_.method},
+                         {"samples", train_.data.report.samples},
+                         {"data_tokens", train_.data.report.tokens},
+                         {"batch", o_.batch},
+                         {"grad_accum", o_.grad_accum},
+                         {"max_length", o_.max_length},
+                         {"packing", o_.packing},
+                         {"shuffle", o_.shuffle},
+                         {"seed", o_.seed},
+                         {"optimizer", o_.optimizer},
+                         {"learning_rate", o_.learning_rate},
+                         {"schedule", o_.schedule},
+                         {"warmup", o_.warmup},
+                         {"weight_decay", o_.weight_decay},
+                         {"beta1", o_.beta1},
+                         {"beta2", o_.beta2},
+                         {"epsilon", o_.epsilon},
+                         {"momentum", o_.momentum},
+                         {"max_grad_norm", o_.max_grad_norm},
+                         {"lora", lora}});
+  }
+
+  FinetuneReport report() const {
+    FinetuneReport r = {.output = out_.string(), .method = o_.method};
+    r.task = model_->model->info().is_encoder ? "seq_cls" : "causal_lm";
+    r.steps = state_.step;
+    r.skipped_steps = state_.skipped;
+    r.final_loss = state_.last_loss;
+    r.eval_loss = eval_loss_;
+    r.best_eval_loss = state_.best_eval_loss;
+    for (const TrainedParameter& p : trained_.parameters) r.trainable_parameters += p.value.count();
+    r.tokens = state_.tokens;
+    r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
+    r.stopped_early = stopped_early_;
+    r.unused_targets = trained_.unused_targets;
+    r.data = train_.data.report;
+    return r;
+  }
+
+  FinetuneOptions o_;
+  const FinetuneMethod& method_;
+  fs::path out_;
+  std::shared_ptr<LoadedModel> model_;
+  AttachedAdapter trained_;
+  Batches train_;
+  std::optional<Batches> eval_;
+  Schedule schedule_;
+  int64_t steps_ = 0, steps_in_epoch_ = 0;
+
+  TrainerState state_;
+  int64_t epoch_ = -1;
+  std::vector<size_t> order_;  // of the rows in that epoch
+  std::optional<double> eval_loss_;
+  bool stopped_early_ = false;
+  int64_t ran_tokens_ = 0;
+  Clock::time_point begin_ = {};
+};
+
+}  // namespace
+
+FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options) {
+  check(options);
+  return Run(model, out, options).go();
+}
+
+FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options) {
+  check(options);
+  const auto loaded = load_model(model, {.activations = "fp32", .progress = options.progress});
+  return read_training_data(loaded, options.data, data_options(*loaded, options)).report;
+}
+
+}  // namespace nibble

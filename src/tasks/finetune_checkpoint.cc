@@ -1,0 +1,117 @@
+#include "tasks/finetune_checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "core/error.h"
+#include "io/safetensors.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kFolder = "checkpoint-";
+constexpr const char* kTensors = "state.safetensors";
+constexpr const char* kState = "trainer_state.json";
+constexpr std::string_view kParameter = "parameter.", kOptimizer = "optimizer.";
+
+std::optional<int64_t> step_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  if (!name.starts_with(kFolder)) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [at, error] = std::from_chars(name.data() + kFolder.size(), end, step);
+  return error == std::errc() && at == end ? std::optional(step) : std::nullopt;
+}
+
+std::vector<std::pair<std::string, Tensor>> tensors_of(const Optimizer& optimizer) {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const TrainedParameter& p : optimizer.parameters())
+    tensors.emplace_back(std::string(kParameter) + p.name, p.value);
+  for (auto& [name, tensor] : optimizer.state()) tensors.emplace_back(std::string(kOptimizer) + name, tensor);
+  return tensors;
+}
+
+void require_same(const Json& found, const Json& expected, const std::string& where) {
+  for (const auto& [key, value] : expected.as_object(where)) {
+    const Json* old = found.find(key);
+    if (old && old->dump() == value.dump()) continue;
+    fail(ErrorCode::invalid_argument, where + ": " + key + ": the checkpoint has " +
+                                          (old ? printable(old->dump(), 200) : "none") + ", this run " +
+                                          printable(value.dump(), 200) + "; continue with the same settings");
+  }
+}
+
+}  // namespace
+
+void write_checkpoint_state(OutputFolder& folder, const Optimizer& optimizer, const TrainerState& state,
+                            const Json& settings) {
+  const auto tensors = tensors_of(optimizer);
+  std::vector<TensorDeclaration> declared;
+  for (const auto& [name, tensor] : tensors) declared.push_back({name, tensor.dtype, tensor.shape});
+  folder.require_space(safetensors_file_bytes(declared));
+  SafetensorsWriter writer(folder.file(kTensors), declared);
+  for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
+  writer.finish();
+  const Json json = Json::object({{"step", state.step},
+                                  {"optimizer_steps", optimizer.steps()},
+                                  {"skipped", state.skipped},
+                                  {"tokens", state.tokens},
+                                  {"last_loss", state.last_loss},
+                                  {"best_eval_loss", state.best_eval_loss ? Json(*state.best_eval_loss) : Json()},
+                                  {"evaluations_without_gain", state.evaluations_without_gain},
+                                  {"settings", settings}});
+  folder.write_text(kState, json.dump(2) + "\n");
+}
+
+TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer, const Json& settings) {
+  const std::string where = (folder / kState).string();
+  const Json json = Json::parse_file(where);
+  const auto need = [&](const char* key) -> const Json& {
+    const Json* value = json.find(key);
+    if (value == nullptr) fail(ErrorCode::format, where + ": " + key + ": is missing");
+    return *value;
+  };
+  require_same(need("settings"), settings, where);
+  TrainerState state = {.step = need("step").as_int(where),
+                        .skipped = need("skipped").as_int(where),
+                        .tokens = need("tokens").as_int(where),
+                        .last_loss = need("last_loss").as_double(where)};
+  if (const Json& best = need("best_eval_loss"); !best.is_null()) state.best_eval_loss = best.as_double(where);
+  state.evaluations_without_gain = need("evaluations_without_gain").as_int(where);
+
+  const SafetensorsFile file(folder / kTensors);
+  for (const TrainedParameter& p : optimizer.parameters()) {
+    const std::string name = std::string(kParameter) + p.name;
+    const SafetensorsEntry* entry = file.find(name);
+    if (entry == nullptr || entry->shape != p.value.shape || entry->dtype != "F32") {
+      fail(ErrorCode::format, file.path().string() + ": " + name + ": is missing or has another shape");
+    }
+    Tensor value = p.value;
+    const Tensor saved = file.load(name);
+    std::memcpy(value.raw(), saved.raw(), value.bytes());
+  }
+  std::vector<std::pair<std::string, Tensor>> moments;
+  for (const auto& [part, tensor] : optimizer.state())
+    moments.emplace_back(part, file.load(std::string(kOptimizer) + part));
+  optimizer.restore(need("optimizer_steps").as_int(where), moments);
+  return state;
+}
+
+fs::path checkpoint_path(const fs::path& out, int64_t step) {
+  return out / (std::string(kFolder) + std::to_string(step));
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& out) {
+  std::vector<fs::path> found;
+  if (!fs::is_directory(out)) return found;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    if (entry.is_directory() && step_of(entry.path())) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end(), [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
+  return found;
+}
+
+}  // namespace nibble

@@ -1,0 +1,58 @@
+#include "tasks/finetune_folder.h"
+
+#include "core/error.h"
+#include "tasks/finetune_checkpoint.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLast = "last";
+constexpr const char* kResult = "result";
+
+}  // namespace
+
+fs::path RunFolder::checked(const std::string& out, const FinetuneOptions& options) {
+  const bool there = fs::symlink_status(out).type() != fs::file_type::not_found;
+  if (options.resume.empty() && there && !options.overwrite) {
+    fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
+  }
+  if (options.resume == kLast && list_checkpoints(out).empty()) {
+    fail(ErrorCode::io, out + ": has no checkpoint to continue from");
+  }
+  return out;
+}
+
+fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOptions& options) {
+  return options.resume == kLast ? list_checkpoints(out).back() : fs::path(options.resume);
+}
+
+RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
+    : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
+  if (!options.resume.empty()) return;
+  for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
+  fs::remove_all(path_ / "best");
+}
+
+void RunFolder::prune() const {
+  const std::vector<fs::path> found = list_checkpoints(path_);
+  for (size_t i = 0; save_limit_ > 0 && i + static_cast<size_t>(save_limit_) < found.size(); ++i) {
+    fs::remove_all(found[i]);
+  }
+}
+
+// The configurations come last: a folder that has them is complete.
+void RunFolder::publish() {
+  result_.commit();
+  for (const bool configurations : {false, true}) {
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(path_ / kResult)) {
+      if ((entry.path().extension() == ".json") == configurations) files.push_back(entry.path());
+    }
+    for (const fs::path& file : files) fs::rename(file, path_ / file.filename());
+  }
+  fs::remove_all(path_ / kResult);
+}
+
+}  // namespace nibble

@@ -1,0 +1,114 @@
+#include "tasks/finetune_methods.h"
+
+#include <map>
+
+#include "core/error.h"
+#include "io/model_files.h"
+#include "tasks/side_files.h"
+#include "tasks/stored_form.h"
+#include "tasks/weights_writer.h"
+
+namespace nibble {
+namespace {
+
+constexpr uint64_t kMaxShardSize = 5'000'000'000;
+
+/// Training multiplies in f32 whatever the activations, and so should the evaluation during it.
+LoadModelOptions load_as_stored(const FinetuneOptions& options) {
+  return {
+      .compute_dtype = options.compute_dtype, .activations = "fp32", .device_map = "cpu", .progress = options.progress};
+}
+
+LoadModelOptions load_quantized(const FinetuneOptions& options) {
+  LoadModelOptions load = load_as_stored(options);
+  load.format = options.format;
+  load.block = options.block;
+  load.double_quant = options.double_quant;
+  return load;
+}
+
+AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  if (options.init_adapter.empty()) return new_adapter(model, options.lora, options.seed);
+  return attach_adapter(model, options.init_adapter, AdapterUse::training);
+}
+
+AttachedAdapter prepare_full(LoadedModel& model, const FinetuneOptions& options) {
+  if (!options.init_adapter.empty()) {
+    fail(ErrorCode::invalid_argument, "init_adapter: method full trains no adapter");
+  }
+  return {.config = {},
+          .parameters = train_parameters(*model.model, [](std::string_view) { return true; }),
+          .unused_targets = {}};
+}
+
+/// A tensor of the source file in its new form.
+struct Planned {
+  const SourceTensor* source;
+  const Tensor* trained;  // null: as it was
+  DType dtype;
+};
+
+/// The model folder with the trained parameters in place of the old ones, in the dtypes of the source.
+void write_model(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& trained) {
+  const ModelFiles files = open_model(model.path);
+  const std::string where = files.path.string();
+  const StoredForm stored(files.config, where, files.weights.get());
+  std::map<std::string, const Tensor*, std::less<>> values;
+  for (const TrainedParameter& p : trained.parameters) values.emplace(p.name, &p.value);
+  const DType other = config_dtype(files.config, where).value_or(DType::f16);  // for the block formats of GGUF
+  std::vector<Planned> tensors;
+  std::vector<PlannedTensor> planned;
+  for (const SourceTensor& source : files.weights->tensors()) {
+    const auto found = values.find(source.name);
+    const Format* format = find_format_or_null(source.format);
+    tensors.push_back({.source = &source,
+                       .trained = found == values.end() ? nullptr : found->second,
+                       .dtype = format && format->dense ? *format->dense : other});
+    // An element type that no format has, like i64, is carried over.
+    const DType dtype = format ? tensors.back().dtype : std::get<Tensor>(files.weights->load(source.name)).dtype;
+    planned.push_back({.pieces = {{source.name, dtype, source.shape}}, .parameters = element_count(source.shape)});
+  }
+  write_weights(folder, planned, kMaxShardSize, [&](size_t i) -> NamedTensors {
+    const Planned& t = tensors[i];
+    const std::string& name = t.source->name;
+    if (t.trained) return {{name, stored.to_file(name, *t.trained).cast(t.dtype)}};
+    const Weight kept = files.weights->load(name);
+    const auto* dense = std::get_if<Tensor>(&kept);
+    if (dense && dense->dtype == planned[i].pieces[0].dtype) return {{name, *dense}};
+    return {{name, decode(kept).cast(t.dtype)}};
+  });
+  Json config = files.config;
+  if (files.is_gguf()) set_config_dtype(config, other);
+  write_side_files(folder, files, config);
+}
+
+constexpr FinetuneMethod kMethods[] = {
+    {.name = "lora",
+     .learning_rate = 2e-4,
+     .load_options = load_as_stored,
+     .prepare = prepare_adapter,
+     .write = write_adapter},
+    {.name = "qlora",
+     .learning_rate = 2e-4,
+     .load_options = load_quantized,
+     .prepare = prepare_adapter,
+     .write = write_adapter},
+    {.name = "full",
+     .learning_rate = 2e-5,
+     .load_options = load_as_stored,
+     .prepare = prepare_full,
+     .write = write_model},
+};
+
+}  // namespace
+
+const FinetuneMethod& find_finetune_method(const std::string& name) {
+  std::string known;
+  for (const FinetuneMethod& method : kMethods) {
+    if (method.name == name) return method;
+    known += (known.empty() ? "" : ", ") + std::string(method.name);
+  }
+  fail(ErrorCode::invalid_argument, "method: found '" + name + "', expected one of " + known);
+}
+
+}  // namespace nibble

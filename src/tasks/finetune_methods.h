@@ -1,0 +1,26 @@
+#pragma once
+// The table of training methods: how the base is loaded, what is trained, what is written.
+#include <span>
+#include <string_view>
+
+#include "core/output.h"
+#include "nibble/finetune.h"
+#include "tasks/adapter.h"
+#include "tasks/loaded_model.h"
+
+namespace nibble {
+
+struct FinetuneMethod {
+  std::string_view name;
+  double learning_rate;  // when the user gives none
+  LoadModelOptions (*load_options)(const FinetuneOptions& options);
+  /// Makes the model ready and says what is trained.
+  AttachedAdapter (*prepare)(LoadedModel& model, const FinetuneOptions& options);
+  /// Writes the result as it is now.
+  void (*write)(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& trained);
+};
+
+/// @throws Error{invalid_argument} listing the methods.
+const FinetuneMethod& find_finetune_method(const std::string& name);
+
+}  // namespace nibble

@@ -1,0 +1,218 @@
+#include "tasks/finetune_text.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "ops/cross_entropy.h"
+
+namespace nibble {
+namespace {
+
+/// A text member of a line.
+const std::string& text_of(const Json& object, const char* key, const std::string& where) {
+  const Json* value = object.find_value(key);
+  if (value == nullptr) fail(ErrorCode::format, where + ": " + key + ": is missing");
+  return value->as_string(where + ": " + key);
+}
+
+std::string text_or_none(const Json& object, const char* key, const std::string& where) {
+  return object.find_value(key) ? text_of(object, key, where) : std::string();
+}
+
+const Json* answer_of(const Json& object) {
+  const Json* answer = object.find_value("completion");
+  return answer ? answer : object.find_value("response");
+}
+
+// The prompt of the Alpaca data set (github.com/tatsu-lab/stanford_alpaca), which models are trained to expect.
+std::string alpaca_prompt(const std::string& instruction, const std::string& input) {
+  const std::string opening = "Below is an instruction that describes a task";
+  const std::string request = "Write a response that appropriately completes the request.\n\n### Instruction:\n";
+  if (input.empty()) return opening + ". " + request + instruction + "\n\n### Response:\n";
+  return opening + ", paired with an input that provides further context. " + request + instruction +
+         "\n\n### Input:\n" + input + "\n\n### Response:\n";
+}
+
+struct Speaker {
+  std::string_view from, role;
+};
+constexpr Speaker kSpeakers[] = {{"human", "user"},        {"user", "user"},           {"gpt", "assistant"},
+                                 {"chatgpt", "assistant"}, {"assistant", "assistant"}, {"system", "system"}};
+
+std::string_view role_of(const std::string& from, const std::string& where) {
+  std::string known;
+  for (const Speaker& speaker : kSpeakers) {
+    if (speaker.from == from) return speaker.role;
+    known += (known.empty() ? "" : ", ") + std::string(speaker.from);
+  }
+  fail(ErrorCode::format, where + ": from: found '" + printable(from, 60) + "', expected one of " + known);
+}
+
+}  // namespace
+
+void MaskedText::add(std::string_view piece, bool trained) {
+  const size_t before = sample_.ids.size();
+  std::vector<int32_t> all = tokenizer_.encode(text_ + std::string(piece), {.add_special_tokens = add_special_tokens_});
+  const bool goes_on = all.size() >= before && std::equal(sample_.ids.begin(), sample_.ids.end(), all.begin());
+  if (goes_on) {
+    sample_.ids = std::move(all);
+  } else {
+    const std::vector<int32_t> alone = tokenizer_.encode(piece, {.add_special_tokens = false});
+    sample_.ids.insert(sample_.ids.end(), alone.begin(), alone.end());
+  }
+  text_ += piece;
+  for (size_t i = before; i < sample_.ids.size(); ++i) {
+    sample_.labels.push_back(trained ? sample_.ids[i] : kNoLabel);
+  }
+}
+
+void MaskedText::add_id(int32_t id, bool trained) {
+  sample_.ids.push_back(id);
+  sample_.labels.push_back(trained ? id : kNoLabel);
+}
+
+struct SampleReader::Row {
+  const char* key;  // a line that has it is of this kind
+  TrainingSample (SampleReader::*read)(const Json& object, const std::string& where) const;
+};
+const SampleReader::Row SampleReader::kRows[] = {
+    {"input_ids", &SampleReader::token_ids},    {"messages", &SampleReader::messages},
+    {"conversations", &SampleReader::sharegpt}, {"prompt", &SampleReader::completion},
+    {"instruction", &SampleReader::alpaca},     {"text", &SampleReader::text},
+};
+
+SampleReader::SampleReader(const LoadedModel& model)
+    : model_(model), variables_(model.chat_variables()), end_ids_(model.end_ids()) {
+  if (model.chat_template) template_.emplace(*model.chat_template, model.path + ": chat template");
+  if (model.tokenizer) eos_ = model.tokenizer->special().eos;
+  if (!eos_ && !end_ids_.empty()) eos_ = end_ids_.front();
+  if (eos_ && std::find(end_ids_.begin(), end_ids_.end(), *eos_) == end_ids_.end()) end_ids_.push_back(*eos_);
+}
+
+TrainingSample SampleReader::read(const Json& object, const std::string& where) const {
+  std::string known;
+  for (const Row& row : kRows) {
+    if (object.find_value(row.key)) return (this->*row.read)(object, where);
+    known += (known.empty() ? "" : ", ") + std::string(row.key);
+  }
+  object.as_object(where);
+  fail(ErrorCode::format, where + ": has none of " + known);
+}
+
+TrainingSample SampleReader::plain(const std::string& text) const {
+  MaskedText sample(model_.require_tokenizer(), true);
+  sample.add(text, true);
+  if (eos_ && (sample.ids().empty() || sample.ids().back() != *eos_)) sample.add_id(*eos_, true);
+  return sample.take();
+}
+
+TrainingSample SampleReader::text(const Json& object, const std::string& where) const {
+  return plain(text_of(object, "text", where));
+}
+
+TrainingSample SampleReader::prompt_and_answer(const std::string& prompt, const std::string& answer) const {
+  MaskedText sample(model_.require_tokenizer(), true);
+  sample.add(prompt, false);
+  sample.add(answer, true);
+  if (eos_ && sample.ids().back() != *eos_) sample.add_id(*eos_, true);
+  return sample.take();
+}
+
+TrainingSample SampleReader::completion(const Json& object, const std::string& where) const {
+  const Json& prompt = *object.find_value("prompt");
+  const Json* answer = answer_of(object);
+  if (answer == nullptr) fail(ErrorCode::format, where + ": completion: is missing");
+  if (!prompt.is_array()) {
+    return prompt_and_answer(prompt.as_string(where + ": prompt"), answer->as_string(where + ": completion"));
+  }
+  Json::Array messages = prompt.as_array(where);
+  const size_t first_trained = messages.size();
+  for (const Json& message : answer->as_array(where + ": completion")) messages.push_back(message);
+  return conversation(messages, first_trained, object, where);
+}
+
+TrainingSample SampleReader::alpaca(const Json& object, const std::string& where) const {
+  const std::string prompt = alpaca_prompt(text_of(object, "instruction", where), text_or_none(object, "input", where));
+  return prompt_and_answer(prompt, text_of(object, "output", where));
+}
+
+TrainingSample SampleReader::messages(const Json& object, const std::string& where) const {
+  return conversation(object.find("messages")->as_array(where + ": messages"), 0, object, where + ": messages");
+}
+
+TrainingSample SampleReader::sharegpt(const Json& object, const std::string& where) const {
+  Json::Array messages;
+  for (const Json& turn : object.find("conversations")->as_array(where + ": conversations")) {
+    const std::string at = where + ": conversations[" + std::to_string(messages.size()) + "]";
+    messages.push_back(
+        Json::object({{"role", role_of(text_of(turn, "from", at), at)}, {"content", text_of(turn, "value", at)}}));
+  }
+  return conversation(messages, 0, object, where + ": conversations");
+}
+
+// Every trained turn is what the template adds to the text that ends with the opening of that turn, which is what
+// generation will see.
+TrainingSample SampleReader::conversation(const Json::Array& messages, size_t first_trained, const Json& object,
+                                          const std::string& where) const {
+  if (!template_) fail(ErrorCode::invalid_argument, model_.path + ": has no chat template; give prompt and completion");
+  if (messages.empty()) fail(ErrorCode::format, where + ": is empty");
+  Json variables = variables_;
+  if (const Json* tools = object.find_value("tools")) variables.set("tools", *tools);
+  const auto render = [&](size_t count, bool opening) {
+    if (count == 0) return std::string();
+    return template_->render(Json(Json::Array(messages.begin(), messages.begin() + static_cast<int64_t>(count))),
+                             {.add_generation_prompt = opening, .variables = variables});
+  };
+  MaskedText sample(model_.require_tokenizer(), false);
+  const auto advance = [&](const std::string& to, bool trained, size_t message) {
+    if (!to.starts_with(sample.text())) {
+      fail(ErrorCode::format,
+           where + "[" + std::to_string(message) +
+               "]: the chat template changes earlier turns when this one comes, so it cannot be told "
+               "what to train; give prompt and completion");
+    }
+    sample.add(std::string_view(to).substr(sample.text().size()), trained);
+  };
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const std::string at = where + "[" + std::to_string(i) + "]";
+    if (text_of(messages[i], "role", at) != "assistant" || i < first_trained) continue;
+    const std::string after = render(i + 1, false);
+    std::string before = render(i, true);
+    if (!after.starts_with(before)) before = render(i, false);
+    advance(before, false, i);
+    advance(after, true, i);
+  }
+  advance(render(messages.size(), false), false, messages.size() - 1);
+  return sample.take();
+}
+
+std::vector<int32_t> read_ids(const Json& list, const std::string& where, int64_t vocabulary,
+                              std::optional<int32_t> none) {
+  std::vector<int32_t> ids;
+  for (const Json& item : list.as_array(where)) {
+    const int64_t id = item.as_int(where);
+    if ((id < 0 || id >= vocabulary) && id != none.value_or(0)) {
+      fail(ErrorCode::format, where + ": found " + std::to_string(id) + ", which is outside the vocabulary of " +
+                                  std::to_string(vocabulary));
+    }
+    ids.push_back(static_cast<int32_t>(id));
+  }
+  return ids;
+}
+
+TrainingSample SampleReader::token_ids(const Json& object, const std::string& where) const {
+  const int64_t vocabulary = model_.model->info().vocab_size;
+  TrainingSample sample = {.ids = read_ids(*object.find("input_ids"), where + ": input_ids", vocabulary)};
+  if (const Json* labels = object.find_value("labels")) {
+    sample.labels = read_ids(*labels, where + ": labels", vocabulary, kNoLabel);
+  } else {
+    sample.labels = sample.ids;
+  }
+  if (sample.labels.size() != sample.ids.size()) {
+    fail(ErrorCode::format, where + ": labels: found " + std::to_string(sample.labels.size()) + ", expected " +
+                                std::to_string(sample.ids.size()) + ", one for each of input_ids");
+  }
+  return sample;
+}
+
+}  // namespace nibble

@@ -1,0 +1,42 @@
+#include "tasks/stored_form.h"
+
+#include "models/registry.h"
+#include "ops/elementwise.h"
+
+namespace nibble {
+namespace {
+
+Tensor shifted(const Tensor& value, float by) {
+  Tensor out = copy_of(value);
+  for (int64_t i = 0; i < out.count(); ++i) out.f32()[i] += by;
+  return out;
+}
+
+}  // namespace
+
+StoredForm::StoredForm(const Json& config, const std::string& where, const WeightSource* weights) {
+  const bool is_gemma = find_architecture(config, where).model_type.starts_with("gemma");
+  for (const Parameter& parameter : list_parameters(config, where, weights)) {
+    if (parameter.orientation == Orientation::in_out) turned_.insert(parameter.name);
+    // Gemma has no other vectors but norms and biases.
+    if (is_gemma && parameter.role == Role::vector && parameter.name.ends_with(".weight")) {
+      shifted_.insert(parameter.name);
+    }
+  }
+}
+
+Tensor StoredForm::to_file(const std::string& name, const Tensor& value) const {
+  if (shifted_.contains(name)) return shifted(value, -1.0f);
+  return turned_.contains(name) ? value.transposed() : value;
+}
+
+Tensor StoredForm::to_memory(const std::string& name, const Tensor& value) const {
+  if (shifted_.contains(name)) return shifted(value, 1.0f);
+  return turned_.contains(name) ? value.transposed() : value;
+}
+
+Shape StoredForm::to_file_shape(const std::string& name, const Shape& shape) const {
+  return turned_.contains(name) ? Shape{shape.at(1), shape.at(0)} : shape;
+}
+
+}  // namespace nibble

@@ -1,0 +1,58 @@
+#include "train/train_step.h"
+
+#include <cmath>
+
+#include "core/progress.h"
+#include "ops/linear.h"
+#include "ops/linear_observer.h"
+#include "train/schedule.h"
+
+namespace nibble {
+namespace {
+
+bool is_finite(const Tensor& values) {
+  for (int64_t i = 0; i < values.count(); ++i) {
+    if (!std::isfinite(values.f32()[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batches, Tape& tape, Optimizer& optimizer,
+                      const StepOptions& options) {
+  int64_t total = 0;
+  for (const LabelledBatch& batch : batches) total += label_count(model, batch);
+  StepResult result;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    check_interrupt();
+    if (options.dropout_seed) tape.dropout_seed = *options.dropout_seed + i;
+    const Loss loss = add_gradients(model, batches[i], total, tape);
+    result.loss.sum += loss.sum;
+    result.loss.count += loss.count;
+  }
+  std::vector<Tensor> gradients;
+  for (const TrainedParameter& p : optimizer.parameters()) gradients.push_back(tape.gradient(p.value));
+  result.norm = gradient_norm(gradients);
+  result.finite = std::isfinite(result.loss.sum) && std::isfinite(result.norm);
+  if (result.finite) {
+    if (options.max_norm > 0) clip_gradients(gradients, result.norm, options.max_norm);
+    optimizer.step(gradients, options.rate);
+  }
+  tape.clear_gradients();
+  return result;
+}
+
+std::string first_nonfinite_layer(const Model& model, const std::vector<LabelledBatch>& batches) {
+  std::string found;
+  const LinearObserver observer([&](const LinearCall& call) {
+    if (found.empty() && !is_finite(call.y)) found = call.layer.name;
+  });
+  for (const LabelledBatch& batch : batches) {
+    loss_of(model, batch);
+    if (!found.empty()) return found;
+  }
+  return "the loss or a gradient";
+}
+
+}  // namespace nibble

@@ -1,0 +1,34 @@
+#pragma once
+// One step of the optimizer over several batches, and what becomes of it when something is not finite.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/gradients.h"
+#include "train/optimizer.h"
+
+namespace nibble {
+
+struct StepOptions {
+  double rate = 0;
+  double max_norm = 0;                                  // of the gradient; 0 = as it is
+  std::optional<uint64_t> dropout_seed = std::nullopt;  // of this step; without one nothing is dropped
+};
+
+struct StepResult {
+  Loss loss;           // of all batches
+  double norm = 0;     // of the gradient, before clipping
+  bool finite = true;  // false: nothing was changed
+};
+
+/// Adds the gradients of all batches, a label weighing the same in each, and lets the optimizer use them. The tape must
+/// watch the optimizer's parameters, and comes back without gradients. @throws Error{interrupted} between batches.
+StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batches, Tape& tape, Optimizer& optimizer,
+                      const StepOptions& options);
+
+/// Where the batches first give a value that is not finite: the name of a layer, or "the loss or a gradient" when it is
+/// none of them.
+std::string first_nonfinite_layer(const Model& model, const std::vector<LabelledBatch>& batches);
+
+}  // namespace nibble

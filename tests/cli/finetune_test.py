@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""finetune and --adapter from outside.
+
+    python3 tests/cli/finetune_test.py --nibble build/release/nibble [--only SUBSTRING]
+"""
+
+import signal
+import sys
+import time
+
+from harness import *
+
+LINES = "".join(json.dumps({"prompt": f"Question {i}: what is {i} and {i}?", "completion": f" It is {2 * i}."}) + "\n"
+                for i in range(12))
+
+
+def train(t, out, *options, **more):
+    data = t.folder / "data.jsonl"
+    if not data.exists(): t.write("data.jsonl", LINES)
+    return t.json("finetune", TINY, "-o", out, "--data", data, "--lora-r", 4, *options, **more)
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@case
+def trains_and_uses_an_adapter(t):
+    result = train(t, "out", "--steps", 4, "--batch", 3, "--learning-rate", 1e-2)
+    lines = log(t.folder / "out")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    for key in ["loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second"]:
+        assert all(isinstance(line[key], (int, float)) for line in lines), key
+    assert result["steps"] == 4 and result["final_loss"] == lines[-1]["loss"] and result["eval_loss"] is None
+    assert result["output"] == "out" and result["peak_rss_bytes"] > 0
+    assert names_in(t.folder / "out") == ["adapter_config.json", "adapter_model.safetensors", "log.jsonl"]
+    assert names_in(t.folder) == ["data.jsonl", "out"]
+    plain = t.json("logits", TINY, "--ids", "5,17,9")
+    adapted = t.json("logits", TINY, "--ids", "5,17,9", "--adapter", "out")
+    assert plain["positions"] != adapted["positions"]
+    t.run("generate", TINY, "--adapter", "out", "-p", "Question", "-n", 4)
+    t.json("evaluate", TINY, "--adapter", "out", "--reference", TINY, "--text", TINY / "heldout.txt", "--max-tokens", 256)
+    again = t.json("logits", TINY, "--ids", "5,17,9", "--adapter", "out", "--adapter", "out")
+    assert again["positions"] != adapted["positions"], "a second adapter adds its change"
+
+
+@case
+def threads_do_not_matter(t):
+    for n in (1, 2): train(t, f"out{n}", "--steps", 2, "--threads", n, "--method", "qlora", "--lora-dropout", 0.1)
+    one, two = (files_of(t.folder / f"out{n}")["adapter_model.safetensors"] for n in (1, 2))
+    assert one == two
+
+
+@case
+def the_data_doctor_reports_and_stops(t):
+    data = t.write("data.jsonl", LINES)
+    report = t.json("finetune", TINY, "--data", data, "--check-data")
+    assert report["samples"] == 12 and 0 < report["trained_tokens"] < report["tokens"] and report["warnings"] == []
+    trained = "".join(piece["text"] for piece in report["preview"] if piece["trained"])
+    assert trained == " It is 0.<|endoftext|>", trained
+    shown = t.run("finetune", TINY, "--data", data, "--check-data").stdout
+    assert ">> It is 0.<|endoftext|><<" in shown, shown
+    cut = t.run("finetune", TINY, "--data", data, "--check-data", "--max-length", 24).stderr
+    assert "of 12 samples are longer than max_length" in cut, cut
+    assert names_in(t.folder) == ["data.jsonl"]
+
+
+@case
+def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
+    train(t, "whole", "--steps", 120, "--batch", 4)
+    command = ["finetune", TINY, "-o", "stopped", "--data", t.folder / "data.jsonl", "--lora-r", 4, "--steps", 120,
+               "--batch", 4]
+    process = t.start(*command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    lines = t.folder / "stopped/log.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count("\n") >= 3): time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    if process.returncode == DONE: raise Skip("the run was over before the signal")
+    assert process.returncode == INTERRUPTED and "--resume continues" in error, error
+    assert len([n for n in names_in(t.folder / "stopped") if n.startswith("checkpoint-")]) == 1
+    t.fails(EXISTS, *command, says="--resume")
+    t.run(*command, "--resume")
+    whole, stopped = (files_of(t.folder / name)["adapter_model.safetensors"] for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert len(log(t.folder / "stopped")) == 120
+
+
+@case
+def a_checkpoint_can_be_named(t):
+    train(t, "one", "--steps", 4, "--save-every", 2)
+    train(t, "two", "--steps", 4, "--resume", "one/checkpoint-2")
+    assert files_of(t.folder / "one")["adapter_model.safetensors"] == files_of(t.folder / "two")["adapter_model.safetensors"]
+    t.json("logits", TINY, "--ids", "5", "--adapter", "one/checkpoint-2")
+
+
+@case
+def a_file_describes_a_run_and_flags_win(t):
+    t.write("run.yaml", "adapter: qlora\nmicro_batch_size: 2\nmax_steps: 3\nlora_r: 2\nlearning_rate: 0.001\n")
+    result = train(t, "out", "--config", "run.yaml", "--steps", 2)
+    assert result["method"] == "qlora" and result["steps"] == 2
+    config = json.loads((t.folder / "out/adapter_config.json").read_text())
+    assert config["r"] == 4 and config["lora_alpha"] == 32  # --lora-r is given by train()
+    t.write("bad.yaml", "micro_batch: 2\n")
+    t.fails(BAD_INPUT, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--config", "bad.yaml",
+            says=["bad.yaml: 'micro_batch' is not known", "did you mean"])
+
+
+@case
+def full_training_writes_a_model(t):
+    train(t, "model", "--method", "full", "--steps", 2, "--learning-rate", 1e-3)
+    before, after = t.json("inspect", TINY, "--tensors"), t.json("inspect", "model", "--tensors")
+    shapes = [{x["name"]: (x["dtype"], x["shape"]) for x in model["tensors"]} for model in (before, after)]
+    assert shapes[0] == shapes[1]
+    t.run("generate", "model", "-p", "Question", "-n", 4)
+
+
+@case
+def wrong_use_is_refused(t):
+    data = t.write("data.jsonl", LINES)
+    start = ["finetune", TINY, "-o", "out", "--data", data]
+    t.fails(USAGE, "finetune", TINY, "--data", data, says="--out")
+    t.fails(USAGE, "finetune", TINY, "-o", "out", says="data: is missing")
+    t.fails(USAGE, *start, "--method", "magic", says=["method", "qlora"])
+    t.fails(USAGE, *start, "--lora-rank", 4, says="--lora-")
+    t.fails(USAGE, *start, "--target-modules", "query", says="no Linear layer")
+    t.fails(BAD_INPUT, "finetune", TINY, "-o", "out", "--data", "absent.jsonl", says="absent.jsonl")
+    t.write("bad.jsonl", LINES + '{"prompt": "x"}\n')
+    t.fails(BAD_INPUT, "finetune", TINY, "-o", "out", "--data", "bad.jsonl", says="bad.jsonl:13: completion: is missing")
+    t.fails(UNSUPPORTED, *start, "--task", "seq_cls", says="causal_lm")
+    t.fails(BAD_INPUT, *start, "--resume", says="no checkpoint")
+    assert not (t.folder / "out").exists()
+    t.fails(BAD_INPUT, "logits", TINY, "--ids", "5", "--adapter", t.folder, says="adapter_config.json")
+
+
+@case
+def a_full_disk_leaves_the_checkpoint_before(t):
+    """A limit on the size of files stands for a full disk: state.safetensors of the run with more values exceeds it."""
+    train(t, "out", "--steps", 2, "--save-every", 2)
+    before = files_of(t.folder / "out/checkpoint-2")
+    largest = max(map(len, before.values()))
+    limit = f"ulimit -f {(largest - 1) // 1024}; exec \"$0\" \"$@\""
+    command = ["bash", "-c", limit, t.program, "finetune", str(TINY), "-o", "out", "--data", "data.jsonl", "--lora-r", "4",
+               "--steps", "4", "--save-every", "2", "--resume"]
+    result = subprocess.run(command, cwd=t.folder, capture_output=True, text=True, timeout=60)
+    assert result.returncode == RESOURCES, (result.returncode, result.stderr)
+    assert files_of(t.folder / "out/checkpoint-2") == before
+    assert "checkpoint-4" not in names_in(t.folder / "out")
+    train(t, "out", "--steps", 4, "--save-every", 2, "--resume")
+    assert "checkpoint-4" in names_in(t.folder / "out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,303 @@
+// Whole runs: the reference traces through files, stopping and going on, what is written.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "nibble/classify.h"
+#include "nibble/finetune.h"
+#include "support/tiny_encoder.h"
+#include "tasks/tiny.h"
+#include "tasks/training_log.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+namespace fs = std::filesystem;
+
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class FinetuneTest : public ::testing::Test {
+ protected:
+  /// Ten short texts.
+  std::string data() {
+    std::string lines;
+    for (int i = 0; i < 10; ++i) {
+      lines +=
+          Json::object({{"text", heldout().substr(static_cast<size_t>(i) * 60, 60 + static_cast<size_t>(i))}}).dump() +
+          "\n";
+    }
+    return temp_.write("data.jsonl", lines).string();
+  }
+  FinetuneOptions options() {
+    return {.data = data(),
+            .lora = {.r = 4, .target_modules = "all-linear"},
+            .steps = 6,
+            .batch = 2,
+            .learning_rate = 1e-2};
+  }
+  FinetuneReport run(const std::string& out, const FinetuneOptions& o) {
+    return finetune(tiny_folder().string(), at(out), o);
+  }
+  std::string at(const std::string& name) const { return (temp_ / name).string(); }
+  std::string bytes(const std::string& out) const {
+    const fs::path adapter = temp_ / (out + "/adapter_model.safetensors");
+    return read_file(fs::exists(adapter) ? adapter : temp_ / (out + "/model.safetensors"));
+  }
+
+  TempFolder temp_;
+};
+
+TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
+  FinetuneOptions o = options();
+  o.batch = 10;  // all samples in every step
+  const FinetuneReport report = run("out", o);
+  const std::vector<Json> log = read_log(temp_ / "out");
+  ASSERT_EQ(log.size(), 6u);
+  EXPECT_LT(number(log[5], "loss"), number(log[0], "loss") - 0.1);
+  EXPECT_EQ(report.final_loss, number(log[5], "loss"));
+  EXPECT_EQ(report.steps, 6);
+  EXPECT_EQ(names_in(temp_ / "out"),
+            (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors", "log.jsonl"}));
+  const std::vector<int32_t> ids = {5, 17, 9};
+  EXPECT_NE(load(tiny_folder(), {.adapters = {at("out")}}).logits(ids), tiny().logits(ids));
+}
+
+// A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
+TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
+  FinetuneOptions o = options();
+  o.steps = 3;
+  o.batch = 10;
+  run("whole", o);
+  o.batch = 3;
+  o.grad_accum = 4;
+  run("split", o);
+  o.batch = 10;
+  o.grad_accum = 1;
+  o.packing = true;
+  o.max_length = 100;
+  run("packed", o);
+  o.gradient_checkpointing = true;
+  run("checkpointed", o);
+  EXPECT_EQ(bytes("packed"), bytes("checkpointed"));
+  const auto whole = read_log(temp_ / "whole");
+  for (const char* other : {"split", "packed"}) {
+    const auto log = read_log(temp_ / other);
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR(number(log[i], "loss"), number(whole[i], "loss"), 1e-4) << other << " " << i;
+      EXPECT_EQ(number(log[i], "tokens"), number(whole[i], "tokens")) << other << " " << i;
+    }
+  }
+}
+
+TEST_F(FinetuneTest, StoppingAndGoingOnGivesTheSameBytes) {
+  for (const std::string method : {"lora", "qlora", "full"}) {
+    FinetuneOptions o = options();
+    o.method = method;
+    o.optimizer = method == "full" ? "adamw8bit" : "adamw";
+    o.lora.lora_dropout = 0.2;
+    o.grad_accum = 2;
+    o.schedule = "cosine";
+    o.warmup = 2;
+    o.save_every = 4;
+    o.learning_rate = 1e-3;
+    run(method, o);
+    o.resume = at(method + "/checkpoint-4");
+    run(method + "-resumed", o);
+    EXPECT_EQ(bytes(method), bytes(method + "-resumed")) << method;
+    EXPECT_EQ(read_log(temp_ / (method + "-resumed")).size(), 2u);
+    EXPECT_TRUE(fs::exists(temp_ / (method + "/checkpoint-6"))) << "the last step is a checkpoint too";
+  }
+}
+
+TEST_F(FinetuneTest, AnInterruptLeavesACheckpointToContinueFrom) {
+  FinetuneOptions o = options();
+  o.lora.lora_dropout = 0.2;
+  run("whole", o);
+  o.on_step = [](const FinetuneStep& step) {
+    if (step.step == 3) request_interrupt();
+  };
+  expect_error(ErrorCode::interrupted, "interrupted at step 3; saved", [&] { run("stopped", o); });
+  EXPECT_EQ(names_in(temp_ / "stopped"), (std::vector<std::string>{"checkpoint-3", "log.jsonl"}));
+  o.on_step = {};
+  o.resume = "last";
+  run("stopped", o);
+  EXPECT_EQ(bytes("stopped"), bytes("whole"));
+  const auto whole = read_log(temp_ / "whole"), continued = read_log(temp_ / "stopped");
+  ASSERT_EQ(continued.size(), 6u);
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(number(continued[i], "loss"), number(whole[i], "loss")) << i;
+}
+
+TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
+  FinetuneOptions o = options();
+  o.save_every = 3;
+  run("out", o);
+  o.resume = "last";
+  FinetuneOptions other = o;
+  other.batch = 5;
+  expect_error(ErrorCode::invalid_argument, "batch: the checkpoint has 2, this run 5", [&] { run("out", other); });
+  other = o;
+  other.lora.r = 2;
+  expect_error(ErrorCode::invalid_argument, "lora: the checkpoint has", [&] { run("out", other); });
+  expect_error(ErrorCode::io, "has no checkpoint", [&] { run("nothing", o); });
+  o.resume.clear();
+  expect_error(ErrorCode::exists, "exists already", [&] { run("out", o); });
+  o.overwrite = true;
+  o.save_every = 0;
+  run("out", o);
+  EXPECT_EQ(names_in(temp_ / "out"),
+            (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors", "log.jsonl"}));
+}
+
+TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
+  FinetuneOptions o = options();
+  o.eval_data = temp_.write("eval.txt", heldout().substr(2000, 500)).string();
+  o.eval_every = 1;
+  o.steps = 40;
+  o.learning_rate = 0.2;  // far too much: it gets worse soon
+  o.early_stopping = 3;
+  o.save_every = 1;
+  o.save_limit = 2;
+  const FinetuneReport report = run("out", o);
+  EXPECT_TRUE(report.stopped_early);
+  EXPECT_LT(report.steps, 40);
+  ASSERT_TRUE(report.eval_loss && report.best_eval_loss);
+  EXPECT_LT(*report.best_eval_loss, *report.eval_loss);
+  EXPECT_TRUE(fs::exists(temp_ / "out/best/adapter_model.safetensors"));
+  EXPECT_NE(bytes("out/best"), bytes("out"));
+  EXPECT_EQ(names_in(temp_ / "out").size(), 6u) << "best, two checkpoints, log, two files of the adapter";
+}
+
+TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {
+  // The largest bf16 number in the weights of one layer: its products overflow.
+  const fs::path model = patched_tiny(temp_, {{"model.layers.1.mlp.down_proj.weight", {{0, 0x7f7f}, {1, 0x7f7f}}}});
+  FinetuneOptions o = options();
+  expect_error(ErrorCode::internal, "step 1: a value is not finite, first in model.layers.",
+               [&] { finetune(model.string(), at("stopped"), o); });
+  o.on_nonfinite = "skip";
+  o.steps = 2;
+  const FinetuneReport report = finetune(model.string(), at("skipped"), o);
+  EXPECT_EQ(report.skipped_steps, 2);
+  EXPECT_TRUE(read_log(temp_ / "skipped")[0].find("skipped")->as_bool(""));
+}
+
+TEST_F(FinetuneTest, OptionsOutOfRangeAreRefused) {
+  struct Row {
+    void (*change)(FinetuneOptions&);
+    const char* says;
+  };
+  const Row rows[] = {
+      {[](FinetuneOptions& o) { o.method = "magic"; }, "method: found 'magic', expected one of lora, qlora, full"},
+      {[](FinetuneOptions& o) { o.batch = 0; }, "batch: expected at least 1, found 0"},
+      {[](FinetuneOptions& o) { o.schedule = "zigzag"; }, "schedule"},
+      {[](FinetuneOptions& o) { o.optimizer = "adam"; }, "optimizer"},
+      {[](FinetuneOptions& o) { o.task = "poetry"; }, "task: found 'poetry'"},
+      {[](FinetuneOptions& o) { o.early_stopping = 1; }, "early_stopping: needs eval_data"},
+      {[](FinetuneOptions& o) { o.on_nonfinite = "hope"; }, "on_nonfinite"},
+      {[](FinetuneOptions& o) { o.data.clear(); }, "data: is missing"},
+  };
+  for (const Row& row : rows) {
+    FinetuneOptions o = options();
+    row.change(o);
+    expect_error(ErrorCode::invalid_argument, row.says, [&] { run("out", o); });
+    EXPECT_FALSE(fs::exists(temp_ / "out")) << row.says;
+  }
+  FinetuneOptions o = options();
+  o.task = "seq_cls";
+  expect_error(ErrorCode::unsupported, "can be trained for causal_lm", [&] { run("out", o); });
+}
+
+TEST_F(FinetuneTest, AClassifierLearns) {
+  const std::string model = write_encoder(temp_, "bert");
+  std::string rows = "text\tlabel\n";
+  for (const char* word : {"film", "so", "very", "is", "was", "not"}) {
+    rows += std::string(word) + " good\tgood\n" + word + " bad\tbad\n";
+  }
+  for (const std::string method : {"lora", "full"}) {
+    FinetuneOptions o = {.method = method, .data = temp_.write("d.tsv", rows).string()};
+    o.lora = {.r = 4, .target_modules = {"query", "value"}, .bias = "lora_only"};
+    o.epochs = 30;
+    o.batch = 6;
+    o.learning_rate = 5e-3;
+    const FinetuneReport report = finetune(model, at(method), o);
+    EXPECT_EQ(report.task, "seq_cls");
+    EXPECT_EQ(report.steps, 60);
+    const auto tuned = method == "lora"
+                           ? AutoModelForSequenceClassification::from_pretrained(model, {.adapters = {at(method)}})
+                           : AutoModelForSequenceClassification::from_pretrained(at(method));
+    EXPECT_EQ(tuned.classify("so good").label, "good") << method;
+    EXPECT_EQ(tuned.classify("so bad").label, "bad") << method;
+  }
+  const SafetensorsFile adapter(temp_ / "lora/adapter_model.safetensors");
+  EXPECT_NE(adapter.find("base_model.model.classifier.weight"), nullptr);
+  EXPECT_NE(adapter.find("base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias"), nullptr);
+}
+
+TEST_F(FinetuneTest, YamlFilesSpeakBothLanguages) {
+  const auto read = [&](const std::string& text) {
+    return finetune_options_from_file(temp_.write("run.yaml", text).string());
+  };
+  const FinetuneOptions o = read(
+      "base_model: some/model\nload_in_4bit: true\nadapter: qlora\nlora_r: 8\nlora_alpha: 16\n"
+      "lora_target_modules: [q_proj, v_proj]\ndatasets:\n  - path: train.jsonl\n    type: alpaca\n"
+      "micro_batch_size: 4\ngradient_accumulation_steps: 2\nnum_epochs: 3\noptimizer: adamw_bnb_8bit\n"
+      "lr_scheduler: cosine\nlearning_rate: 0.0003\nwarmup_ratio: 0.1\nsequence_len: 256\nsample_packing: true\n"
+      "bf16: auto\nweight_decay: 0.01\n");
+  EXPECT_EQ(o.method, "qlora");
+  EXPECT_EQ(o.format, "nf4");
+  EXPECT_EQ(o.lora.r, 8);
+  EXPECT_EQ(o.lora.target_modules, ModuleChoice({"q_proj", "v_proj"}));
+  EXPECT_EQ(o.data, "train.jsonl");
+  EXPECT_EQ(o.batch, 4);
+  EXPECT_EQ(o.grad_accum, 2);
+  EXPECT_EQ(o.epochs, 3);
+  EXPECT_EQ(o.optimizer, "adamw8bit");
+  EXPECT_EQ(o.schedule, "cosine");
+  EXPECT_EQ(o.learning_rate, 0.0003);
+  EXPECT_EQ(o.warmup, 0.1);
+  EXPECT_TRUE(o.packing);
+  EXPECT_EQ(read("load_in_8bit: true\n").format, "int8");
+  EXPECT_EQ(read("lora_target_linear: true\n").lora.target_modules, ModuleChoice("all-linear"));
+  struct Row {
+    const char* text;
+    const char* says;
+  };
+  const Row rows[] = {
+      {"learning_rat: 1\n", "'learning_rat' is not known, did you mean 'learning_rate'?"},
+      {"lora_r: many\n", "lora_r: found 'many', expected an integer"},
+      {"train_on_inputs: true\n", "train_on_inputs"},
+      {"- a\n", "expected a mapping"},
+      {"a: [1\n", "line 2"},
+      {"datasets: []\n", "datasets"},
+  };
+  for (const Row& row : rows) expect_error(ErrorCode::format, row.says, [&] { read(row.text); });
+}
+
+// An event file is records of length, checksum, bytes, checksum; see finetune_log.cc.
+TEST_F(FinetuneTest, WritesEventsForTensorBoard) {
+  FinetuneOptions o = options();
+  o.steps = 2;
+  o.tensorboard = true;
+  run("out", o);
+  const std::string events = read_file(temp_ / "out/events.out.tfevents.0.nibble");
+  size_t at = 0, records = 0;
+  for (; at + 16 <= events.size(); ++records) {
+    uint64_t length = 0;
+    std::memcpy(&length, events.data() + at, sizeof(length));
+    at += 16 + length;
+  }
+  EXPECT_EQ(at, events.size());
+  EXPECT_EQ(records, 3u);
+  // The length of the first record is 24; this is what TensorFlow's writer has for it.
+  EXPECT_EQ(events.substr(0, 12), std::string("\x18\0\0\0\0\0\0\0\xa3\x7f\x4b\x22", 12));
+  EXPECT_NE(events.find("train/loss"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace nibble
