@@ -104,7 +104,8 @@ void Args::option_or_flag(const std::string& names, std::string& value, const st
 
 void Args::flag(const std::string& names, std::optional<bool>& value, const std::string& help) {
   impl_->names.push_back(names);
-  impl_->app.add_flag_callback(names, [&value] { value = true; }, help);
+  impl_->app.add_flag_callback(
+      names, [&value] { value = true; }, help);
 }
 
 void Args::flag(const std::string& names, bool& value, const std::string& help) {

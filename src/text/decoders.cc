@@ -11,7 +11,7 @@ namespace nibble {
 namespace {
 
 using Tokens = std::vector<std::string>;
-using ParseDecoder = void (*)(const Json&, const std::string& where, Decoder& decoder);
+using ParseDecoder = void (*)(const Json&, const std::string& where, TokenDecoder& decoder);
 
 std::string concat(const Tokens& tokens) {
   std::string text;
@@ -26,7 +26,7 @@ void hold_back(DecodeState& state, Tokens& tokens, std::string text, size_t keep
   tokens = {std::move(text)};
 }
 
-void parse_byte_level(const Json&, const std::string&, Decoder& decoder) {
+void parse_byte_level(const Json&, const std::string&, TokenDecoder& decoder) {
   decoder.steps.push_back([](DecodeState& state, Tokens& tokens, bool last) {
     std::string bytes = std::move(state.held);
     for (const std::string& token : tokens) bytes += chars_to_bytes(token);
@@ -42,7 +42,7 @@ constexpr std::string_view kCleanups[][2] = {
     {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
 };
 
-void parse_word_piece(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_word_piece(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const std::string prefix = string_or(json, "prefix", "##", where);
   const bool cleanup = bool_or(json, "cleanup", true, where);
   decoder.steps.push_back([=](DecodeState& state, Tokens& tokens, bool) {
@@ -57,7 +57,7 @@ void parse_word_piece(const Json& json, const std::string& where, Decoder& decod
   });
 }
 
-void parse_metaspace(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_metaspace(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const std::string mark = string_or(json, "replacement", "\u2581", where);
   if (mark.empty()) fail(ErrorCode::format, where + ".replacement: empty");
   const std::string old = bool_or(json, "add_prefix_space", true, where) ? "always" : "never";
@@ -72,7 +72,7 @@ void parse_metaspace(const Json& json, const std::string& where, Decoder& decode
 }
 
 // The last token's suffix vanishes, the others' become spaces: a token waits for the next one.
-void parse_bpe(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_bpe(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const std::string suffix = string_or(json, "suffix", "</w>", where);
   if (suffix.empty()) fail(ErrorCode::format, where + ".suffix: empty");
   const Matcher suffixes = match_literal(suffix);
@@ -107,7 +107,7 @@ int byte_of(const std::string& token) {
 }
 
 // A run of byte tokens is text if it is UTF-8 as a whole, else U+FFFD for each byte: it waits for its end.
-void parse_byte_fallback(const Json&, const std::string&, Decoder& decoder) {
+void parse_byte_fallback(const Json&, const std::string&, TokenDecoder& decoder) {
   decoder.steps.push_back([](DecodeState& state, Tokens& tokens, bool last) {
     Tokens out;
     const auto flush = [&] {
@@ -133,7 +133,7 @@ void parse_byte_fallback(const Json&, const std::string&, Decoder& decoder) {
   });
 }
 
-void parse_fuse(const Json&, const std::string&, Decoder& decoder) { decoder.fused = true; }
+void parse_fuse(const Json&, const std::string&, TokenDecoder& decoder) { decoder.fused = true; }
 
 // How many bytes `count` copies of `c` at most make at one end of the text.
 size_t run_bytes(std::string_view text, std::string_view c, int64_t count, bool at_end) {
@@ -145,7 +145,7 @@ size_t run_bytes(std::string_view text, std::string_view c, int64_t count, bool 
   return bytes;
 }
 
-void parse_strip(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_strip(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const std::string c = string_or(json, "content", " ", where);
   const int64_t start = required(json, "start", where).as_int(where + ".start");
   const int64_t stop = required(json, "stop", where).as_int(where + ".stop");
@@ -173,7 +173,7 @@ void parse_strip(const Json& json, const std::string& where, Decoder& decoder) {
   });
 }
 
-void parse_replace(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_replace(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const Matcher matcher = parse_pattern(required(json, "pattern", where), where + ".pattern");
   const std::string content = required_string(json, "content", where);
   decoder.steps.push_back([=](DecodeState&, Tokens& tokens, bool) {
@@ -188,9 +188,9 @@ void gather(DecodeState& state, Tokens& tokens, bool last) {
   if (last) tokens = {std::exchange(state.held, {})};
 }
 
-void parse_any(const Json& json, const std::string& where, Decoder& decoder);
+void parse_any(const Json& json, const std::string& where, TokenDecoder& decoder);
 
-void parse_sequence(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_sequence(const Json& json, const std::string& where, TokenDecoder& decoder) {
   size_t index = 0;
   for (const Json& step : required(json, "decoders", where).as_array(where + ".decoders")) {
     parse_any(step, where + ".decoders[" + std::to_string(index++) + "]", decoder);
@@ -209,7 +209,7 @@ constexpr TypeRow<ParseDecoder> kTypes[] = {
     {"Sequence", parse_sequence},
 };
 
-void parse_any(const Json& json, const std::string& where, Decoder& decoder) {
+void parse_any(const Json& json, const std::string& where, TokenDecoder& decoder) {
   const std::string type = required_string(json, "type", where);
   const ParseDecoder parse = find_type(kTypes, type, where);
   if (decoder.fused && type != "Fuse" && type != "Strip" && type != "Sequence") {
@@ -227,8 +227,8 @@ void join_with_spaces(DecodeState& state, Tokens& tokens, bool) {
 
 }  // namespace
 
-Decoder parse_decoder(const Json& json, const std::string& where) {
-  Decoder decoder;
+TokenDecoder parse_decoder(const Json& json, const std::string& where) {
+  TokenDecoder decoder;
   if (json.is_null()) {
     decoder.steps.push_back(join_with_spaces);
   } else {
@@ -237,8 +237,8 @@ Decoder parse_decoder(const Json& json, const std::string& where) {
   return decoder;
 }
 
-std::string decode_tokens(const Decoder& decoder, std::vector<DecodeState>& states, std::vector<std::string> tokens,
-                          bool last) {
+std::string decode_tokens(const TokenDecoder& decoder, std::vector<DecodeState>& states,
+                          std::vector<std::string> tokens, bool last) {
   states.resize(decoder.steps.size());
   for (size_t i = 0; i < decoder.steps.size(); ++i) decoder.steps[i](states[i], tokens, last);
   return concat(tokens);

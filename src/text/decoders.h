@@ -20,16 +20,16 @@ struct DecodeState {
 /// Rewrites the next tokens; `last` says that none follow. Tokens that are undecided stay in the state.
 using DecodeStep = std::function<void(DecodeState& state, std::vector<std::string>& tokens, bool last)>;
 
-struct Decoder {
+struct TokenDecoder {
   std::vector<DecodeStep> steps;
   bool fused = false;  // the steps so far make one text of all tokens: what follows sees pieces of a single token
 };
 
 /// The "decoder" of tokenizer.json; null gives one that puts a space between tokens.
-Decoder parse_decoder(const Json& json, const std::string& where);
+TokenDecoder parse_decoder(const Json& json, const std::string& where);
 
 /// Runs the chain on the next tokens and returns the text that is certain by now.
-std::string decode_tokens(const Decoder& decoder, std::vector<DecodeState>& states, std::vector<std::string> tokens,
-                          bool last);
+std::string decode_tokens(const TokenDecoder& decoder, std::vector<DecodeState>& states,
+                          std::vector<std::string> tokens, bool last);
 
 }  // namespace nibble

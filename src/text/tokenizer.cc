@@ -82,7 +82,7 @@ struct Tokenizer::Impl {
   TokenModel model;
   AddedTokens added;
   PostProcessor post_processor;
-  Decoder decoder;
+  TokenDecoder decoder;
   SpecialIds special;
   int64_t vocab_size = 0;
 

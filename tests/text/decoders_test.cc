@@ -11,14 +11,14 @@ namespace {
 using Tokens = std::vector<std::string>;
 
 std::string decoded(const std::string& json, const Tokens& tokens) {
-  const Decoder decoder = parse_decoder(Json::parse(json, "test"), "test");
+  const TokenDecoder decoder = parse_decoder(Json::parse(json, "test"), "test");
   std::vector<DecodeState> states;
   return decode_tokens(decoder, states, tokens, true);
 }
 
 // Token by token; every part must be whole characters.
 std::string streamed(const std::string& json, const Tokens& tokens) {
-  const Decoder decoder = parse_decoder(Json::parse(json, "test"), "test");
+  const TokenDecoder decoder = parse_decoder(Json::parse(json, "test"), "test");
   std::vector<DecodeState> states;
   std::string text;
   for (const std::string& token : tokens) {
@@ -78,7 +78,7 @@ TEST(Decoders, EveryTypeGivesTheSameTextAtOnceAndStreamed) {
 }
 
 TEST(Decoders, TextIsGivenOutAsSoonAsItIsCertain) {
-  const Decoder decoder = parse_decoder(Json::parse(kLlama, "test"), "test");
+  const TokenDecoder decoder = parse_decoder(Json::parse(kLlama, "test"), "test");
   std::vector<DecodeState> states;
   EXPECT_EQ(decode_tokens(decoder, states, {"_the"}, false), "the");
   EXPECT_EQ(decode_tokens(decoder, states, {"<0xC3>"}, false), "");
