@@ -9,13 +9,13 @@
 namespace nibble {
 
 enum class PlanTask { inference, finetune };
-enum class FinetuneMethod { lora, qlora, full };  ///< qlora: lora over a quantized base, nf4 unless `format` says
-enum class Optimizer { adamw, adamw8bit, sgd };
+enum class TrainingMethod { lora, qlora, full };  ///< qlora: lora over a quantized base, nf4 unless `format` says
+enum class OptimizerKind { adamw, adamw8bit, sgd };
 
 /// @throws Error{invalid_argument} naming the known words.
 PlanTask parse_plan_task(const std::string& name);
-FinetuneMethod parse_finetune_method(const std::string& name);
-Optimizer parse_optimizer(const std::string& name);
+TrainingMethod parse_finetune_method(const std::string& name);
+OptimizerKind parse_optimizer(const std::string& name);
 
 /// What the memory is to be computed for.
 struct PlanOptions {
@@ -32,10 +32,10 @@ struct PlanOptions {
   int64_t prompt_tokens = 0;    ///< the longest prompt; 0 = as long as the context
   DType kv_dtype = DType::f32;  ///< f32, f16 or bf16
 
-  FinetuneMethod method = FinetuneMethod::qlora;
+  TrainingMethod method = TrainingMethod::qlora;
   int64_t lora_r = 16;
   std::vector<std::string> target_modules = {};  ///< suffixes of names; empty = all Linear layers but the head
-  Optimizer optimizer = Optimizer::adamw;
+  OptimizerKind optimizer = OptimizerKind::adamw;
   bool gradient_checkpointing = false;
 
   std::optional<uint64_t> memory = {};  ///< bytes that there are

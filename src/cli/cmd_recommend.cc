@@ -81,7 +81,7 @@ Json measured_json(const MeasuredLoss& m) {
 
 Json method_json(const PlanOptions& c) {
   if (c.task != PlanTask::finetune) return Json();
-  return c.method == FinetuneMethod::full ? "full" : c.method == FinetuneMethod::qlora ? "qlora" : "lora";
+  return c.method == TrainingMethod::full ? "full" : c.method == TrainingMethod::qlora ? "qlora" : "lora";
 }
 
 Json candidate_json(const Candidate& c) {
@@ -98,9 +98,9 @@ Json candidate_json(const Candidate& c) {
                            {"expected_kl", c.expected_kl ? Json(*c.expected_kl) : Json()},
                            {"measured", c.measured ? measured_json(*c.measured) : Json()}});
   if (o.task == PlanTask::finetune) {
-    out.set("optimizer", o.optimizer == Optimizer::adamw8bit ? "adamw8bit" : "adamw");
+    out.set("optimizer", o.optimizer == OptimizerKind::adamw8bit ? "adamw8bit" : "adamw");
     out.set("gradient_checkpointing", o.gradient_checkpointing);
-    if (o.method != FinetuneMethod::full) out.set("lora_r", o.lora_r);
+    if (o.method != TrainingMethod::full) out.set("lora_r", o.lora_r);
   }
   return out;
 }

@@ -53,8 +53,8 @@ void check_options(const PlanModel& model, const PlanOptions& o) {
 PlanOptions with_base_format(const PlanModel& model, PlanOptions options) {
   if (options.task != PlanTask::finetune) return options;
   const bool quantized = options.format.empty() ? model.is_quantized() : !find_format(options.format).dense;
-  if (options.method == FinetuneMethod::qlora && options.format.empty() && !quantized) options.format = "nf4";
-  if (options.method == FinetuneMethod::full) {
+  if (options.method == TrainingMethod::qlora && options.format.empty() && !quantized) options.format = "nf4";
+  if (options.method == TrainingMethod::full) {
     if (quantized)
       fail(ErrorCode::invalid_argument, "method full trains the weights themselves: they cannot be quantized");
     options.format = "fp32";
@@ -96,7 +96,7 @@ class Planner {
     p.resident_bytes = weights.resident_bytes;
     const TrainableBytes trainable = plan_trainable(model_, options);
     p.trainable_parameters = trainable.parameters;
-    p.lora_bytes = options.method == FinetuneMethod::full ? 0 : trainable.weights;
+    p.lora_bytes = options.method == TrainingMethod::full ? 0 : trainable.weights;
     p.gradient_bytes = trainable.gradients;
     p.optimizer_bytes = trainable.optimizer;
     add_activations(model_, widths_, options, p);
@@ -167,17 +167,17 @@ constexpr Change kChanges[] = {
      [](const MemoryPlan&, const PlanOptions& o) { return trains(o) && !o.gradient_checkpointing; },
      [](PlanOptions& o) { o.gradient_checkpointing = true; }},
     {"--optimizer adamw8bit", "8-bit optimizer state",
-     [](const MemoryPlan&, const PlanOptions& o) { return trains(o) && o.optimizer == Optimizer::adamw; },
-     [](PlanOptions& o) { o.optimizer = Optimizer::adamw8bit; }},
+     [](const MemoryPlan&, const PlanOptions& o) { return trains(o) && o.optimizer == OptimizerKind::adamw; },
+     [](PlanOptions& o) { o.optimizer = OptimizerKind::adamw8bit; }},
     {"--method qlora", "adapters instead of all weights",
-     [](const MemoryPlan&, const PlanOptions& o) { return trains(o) && o.method == FinetuneMethod::full; },
-     [](PlanOptions& o) { o.method = FinetuneMethod::qlora, o.format.clear(); }},
+     [](const MemoryPlan&, const PlanOptions& o) { return trains(o) && o.method == TrainingMethod::full; },
+     [](PlanOptions& o) { o.method = TrainingMethod::qlora, o.format.clear(); }},
     {"--format int8", "half of 16 bits",
      [](const MemoryPlan& p, const PlanOptions& o) { return !trains(o) && is_dense_format(p); },
      [](PlanOptions& o) { o.format = "int8", o.double_quant = false; }},
     {"--format nf4", "4 bits: measure the loss with 'nibble evaluate'",
      [](const MemoryPlan& p, const PlanOptions& o) {
-       return !is_4bit(p) && !is_read_only(p) && !(trains(o) && o.method == FinetuneMethod::full);
+       return !is_4bit(p) && !is_read_only(p) && !(trains(o) && o.method == TrainingMethod::full);
      },
      [](PlanOptions& o) { o.format = "nf4"; }},
     {"--double-quant", "the scales in 8 bits too",
@@ -265,17 +265,18 @@ PlanTask parse_plan_task(const std::string& name) {
   return parse_word(name, "task", {Word<PlanTask>{"inference", PlanTask::inference}, {"finetune", PlanTask::finetune}});
 }
 
-FinetuneMethod parse_finetune_method(const std::string& name) {
+TrainingMethod parse_finetune_method(const std::string& name) {
   return parse_word(name, "method",
-                    {Word<FinetuneMethod>{"lora", FinetuneMethod::lora},
-                     {"qlora", FinetuneMethod::qlora},
-                     {"full", FinetuneMethod::full}});
+                    {Word<TrainingMethod>{"lora", TrainingMethod::lora},
+                     {"qlora", TrainingMethod::qlora},
+                     {"full", TrainingMethod::full}});
 }
 
-Optimizer parse_optimizer(const std::string& name) {
-  return parse_word(
-      name, "optimizer",
-      {Word<Optimizer>{"adamw", Optimizer::adamw}, {"adamw8bit", Optimizer::adamw8bit}, {"sgd", Optimizer::sgd}});
+OptimizerKind parse_optimizer(const std::string& name) {
+  return parse_word(name, "optimizer",
+                    {Word<OptimizerKind>{"adamw", OptimizerKind::adamw},
+                     {"adamw8bit", OptimizerKind::adamw8bit},
+                     {"sgd", OptimizerKind::sgd}});
 }
 
 MemoryPlan plan(const std::string& model, const PlanOptions& options) {
@@ -294,7 +295,7 @@ std::vector<MemoryPlan> plan_formats(const std::string& model, const PlanOptions
   }
   for (const std::string& name : writable_format_names()) {
     const Format& format = find_format(name);
-    if (o.method == FinetuneMethod::full && o.task == PlanTask::finetune && name != "fp32") continue;
+    if (o.method == TrainingMethod::full && o.task == PlanTask::finetune && name != "fp32") continue;
     if (o.block != 0 && !format.block_choice) continue;
     o.format = name;
     for (const bool double_quant : {false, true}) {

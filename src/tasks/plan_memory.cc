@@ -76,13 +76,13 @@ bool is_target(std::string_view module, const std::vector<std::string>& targets)
 }
 
 /// m and v of Adam for one tensor.
-uint64_t optimizer_bytes(Optimizer optimizer, int64_t values) {
-  if (optimizer == Optimizer::sgd) return 0;
-  if (optimizer == Optimizer::adamw || values < kAdam8bitSmallest) return 2 * bytes_of(values);
+uint64_t optimizer_bytes(OptimizerKind optimizer, int64_t values) {
+  if (optimizer == OptimizerKind::sgd) return 0;
+  if (optimizer == OptimizerKind::adamw || values < kAdam8bitSmallest) return 2 * bytes_of(values);
   return 2 * (bytes_of(values, 1) + bytes_of(ceil_div(values, kAdam8bitBlock)));
 }
 
-void add_trainable(TrainableBytes& out, Optimizer optimizer, int64_t values) {
+void add_trainable(TrainableBytes& out, OptimizerKind optimizer, int64_t values) {
   out.parameters += values;
   out.weights += bytes_of(values);
   out.gradients += bytes_of(values);
@@ -137,7 +137,7 @@ TrainableBytes plan_trainable(const PlanModel& model, const PlanOptions& options
   if (options.task != PlanTask::finetune) return out;
   for (const PlanTensor& t : model.tensors) {
     if (!t.parameter) continue;
-    if (options.method == FinetuneMethod::full) {
+    if (options.method == TrainingMethod::full) {
       add_trainable(out, options.optimizer, element_count(t.parameter->shape));
     } else if (t.parameter->role == Role::linear && is_target(module_of(t.stored.name), options.target_modules)) {
       add_trainable(out, options.optimizer, options.lora_r * t.parameter->shape[0]);

@@ -146,11 +146,11 @@ Recommendation recommend(const std::string& model, const RecommendOptions& wante
 std::string Candidate::label() const {
   std::string text = plan.format + (configuration.double_quant ? " + double quant" : "");
   if (configuration.task != PlanTask::finetune) return text;
-  text = configuration.method == FinetuneMethod::full    ? "full training in fp32"
-         : configuration.method == FinetuneMethod::qlora ? "qlora over " + text
+  text = configuration.method == TrainingMethod::full    ? "full training in fp32"
+         : configuration.method == TrainingMethod::qlora ? "qlora over " + text
                                                          : "lora over " + text;
   if (configuration.gradient_checkpointing) text += ", checkpointing";
-  if (configuration.optimizer == Optimizer::adamw8bit) text += ", 8-bit adam";
+  if (configuration.optimizer == OptimizerKind::adamw8bit) text += ", 8-bit adam";
   return text;
 }
 
@@ -159,11 +159,11 @@ std::string Candidate::flags() const {
   const bool four_bit = find_format(plan.format).bits_per_weight_double_quant > 0;
   if (four_bit) text += " --compute-dtype " + std::string(dtype_name(compute_dtype));
   if (configuration.task != PlanTask::finetune) return text;
-  const bool full = configuration.method == FinetuneMethod::full;
+  const bool full = configuration.method == TrainingMethod::full;
   text += full ? " --method full"
                : fmt::format(" --method {} --lora-r {} --target-modules all-linear",
-                             configuration.method == FinetuneMethod::qlora ? "qlora" : "lora", configuration.lora_r);
-  text += configuration.optimizer == Optimizer::adamw8bit ? " --optimizer adamw8bit" : " --optimizer adamw";
+                             configuration.method == TrainingMethod::qlora ? "qlora" : "lora", configuration.lora_r);
+  text += configuration.optimizer == OptimizerKind::adamw8bit ? " --optimizer adamw8bit" : " --optimizer adamw";
   return text + (configuration.gradient_checkpointing ? " --gradient-checkpointing" : "");
 }
 

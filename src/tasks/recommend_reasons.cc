@@ -18,7 +18,7 @@ struct Context {
   bool is(std::string_view format) const { return choice.plan.format == format; }
   bool is_4bit() const { return find_format(choice.plan.format).bits_per_weight_double_quant > 0; }
   bool trains() const { return choice.configuration.task == PlanTask::finetune; }
-  FinetuneMethod method() const { return choice.configuration.method; }
+  TrainingMethod method() const { return choice.configuration.method; }
   Goal goal() const { return situation.options.goal; }
   Device device() const { return situation.options.device; }
   uint64_t memory() const { return situation.options.memory; }
@@ -118,7 +118,7 @@ std::string memory_saving(const Context& c) {
 }
 
 std::string double_quant_for_training(const Context& c) {
-  if (!c.trains() || c.method() != FinetuneMethod::qlora) return "";
+  if (!c.trains() || c.method() != TrainingMethod::qlora) return "";
   const std::string saving = fmt::format("{} of the file and {}", size_text(double_quant_saving(c)), memory_saving(c));
   if (c.choice.plan.double_quant) {
     return fmt::format(
@@ -157,7 +157,7 @@ std::string mixed_levels(const Context& c) {
 std::string small_or_large(const Context& c) {
   if (c.goal() != Goal::finetune) return "";
   const double billions = static_cast<double>(c.choice.plan.parameters) / 1e9;
-  if (c.method() == FinetuneMethod::lora) {
+  if (c.method() == TrainingMethod::lora) {
     return fmt::format(
         "{:.2f} B parameters, and 16-bit weights fit: adapters learn best over a base that lost nothing. "
         "int8 would save memory but not help training: it is decoded again for every step",
@@ -165,7 +165,7 @@ std::string small_or_large(const Context& c) {
   }
   std::string full;
   for (const Candidate& other : c.all) {
-    if (other.configuration.method != FinetuneMethod::full) continue;
+    if (other.configuration.method != TrainingMethod::full) continue;
     full = ". Training all weights would need " + size_text(other.plan.total_bytes);
   }
   return fmt::format("{:.2f} B parameters: adapters over nf4{}", billions, full);

@@ -207,15 +207,16 @@ TEST(Plan, AdaptersByHand) {
   EXPECT_EQ(p.lora_bytes, 4u * all);
   EXPECT_EQ(p.gradient_bytes, 4u * all);
   EXPECT_EQ(p.optimizer_bytes, 8u * all);
-  const MemoryPlan few = plan(
-      "llama-2-7b",
-      {.task = PlanTask::finetune, .lora_r = 8, .target_modules = {"q_proj", "v_proj"}, .optimizer = Optimizer::sgd});
+  const MemoryPlan few = plan("llama-2-7b", {.task = PlanTask::finetune,
+                                             .lora_r = 8,
+                                             .target_modules = {"q_proj", "v_proj"},
+                                             .optimizer = OptimizerKind::sgd});
   EXPECT_EQ(few.trainable_parameters, qv);
   EXPECT_EQ(few.optimizer_bytes, 0u);
   // 8-bit Adam: two bytes per value and two scales per 256 of them.
-  const MemoryPlan small = plan("llama-2-7b", {.task = PlanTask::finetune, .optimizer = Optimizer::adamw8bit});
+  const MemoryPlan small = plan("llama-2-7b", {.task = PlanTask::finetune, .optimizer = OptimizerKind::adamw8bit});
   EXPECT_EQ(small.optimizer_bytes, 2u * all + 2u * 4u * all / 256u);
-  const MemoryPlan full = plan("llama-2-7b", {.task = PlanTask::finetune, .method = FinetuneMethod::full});
+  const MemoryPlan full = plan("llama-2-7b", {.task = PlanTask::finetune, .method = TrainingMethod::full});
   EXPECT_EQ(full.gradient_bytes + full.optimizer_bytes + full.resident_bytes, 16u * 6'738'415'616u);
   expect_error(ErrorCode::invalid_argument, "target_modules: 'q_porj' matches no Linear layer of llama-2-7b, did you",
                [] { plan("llama-2-7b", {.task = PlanTask::finetune, .target_modules = {"q_porj"}}); });
@@ -277,7 +278,7 @@ TEST(Plan, RefusesWhatMeansNothing) {
   refuse({.context = 5000}, "context: found 5000, expected an integer from 0 to 4096");
   refuse({.batch = 0}, "batch: found 0");
   refuse({.kv_dtype = DType::i8}, "kv_dtype: found int8");
-  refuse({.format = "nf4", .task = PlanTask::finetune, .method = FinetuneMethod::full}, "method full");
+  refuse({.format = "nf4", .task = PlanTask::finetune, .method = TrainingMethod::full}, "method full");
   refuse({.format = "nf4", .skip = {"nothing"}}, "skip: 'nothing' matches no layer");
   expect_error(ErrorCode::io, "did you mean 'llama-2-7b'?", [] { plan("lama-2-7b"); });
   expect_error(ErrorCode::invalid_argument, "optimizer: found 'adam', expected one of adamw, adamw8bit, sgd",
