@@ -9,9 +9,9 @@
 namespace nibble {
 
 struct DynamicOptions {
-  std::string granularity = "channel";  ///< one weight scale per output row, or per "tensor" (torch's default)
+  std::string granularity = "channel";     ///< one weight scale per output row, or per "tensor" (torch's default)
   std::string activation_range = "token";  ///< one range per token, or per "tensor" (all of a call, as torch)
-  bool reduce_range = false;            ///< 127 activation steps, as torch on x86, instead of 255
+  bool reduce_range = false;               ///< 127 activation steps, as torch on x86, instead of 255
 };
 
 /// The model with its Linear layers quantized, the classifier or output head among them (one that shares the
