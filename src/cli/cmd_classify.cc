@@ -125,8 +125,7 @@ int cmd_classify(const Arguments& arguments) {
   common.apply();
   inputs.check();
   const JsonReport json;
-  const SequenceClassifier model =
-      model_args.load<AutoModelForSequenceClassification>(common);
+  const SequenceClassifier model = model_args.load<AutoModelForSequenceClassification>(common);
   const Result result = run(model, inputs, common);
   if (!npy.empty()) write_logits(npy, result);
   if (common.json) {

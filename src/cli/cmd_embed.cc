@@ -71,8 +71,7 @@ int cmd_embed(const Arguments& arguments) {
   }
   if (file) texts = lines_of(*file);
   const JsonReport json;
-  const SentenceTransformer model =
-      model_args.load<SentenceTransformer>(common);
+  const SentenceTransformer model = model_args.load<SentenceTransformer>(common);
   const std::vector<std::vector<float>> vectors = model.embed(texts, {.progress = progress_bar(common)});
   if (!npy.empty()) {
     std::vector<float> values;

@@ -26,7 +26,8 @@ void ModelArgs::declare(Args& args) {
   args.repeated("--adapter", adapters, "DIR", "a PEFT adapter folder to use; may be repeated, their changes add up");
   args.option("--device-map", device_map, "auto|cpu|disk",
               "layers in memory as far as they fit, the others mapped from the file; or all in one place");
-  args.option("--max-memory", max_memory, "cpu=SIZE", "with auto: memory for weights; default 90 % of what is available");
+  args.option("--max-memory", max_memory, "cpu=SIZE",
+              "with auto: memory for weights; default 90 % of what is available");
 }
 
 namespace {

@@ -1,5 +1,6 @@
 #pragma once
-// Where the time of a computation goes: operations say when they begin and end, and how many bytes of weights they read.
+// Where the time of a computation goes: operations say when they begin and end, and how many bytes of weights they
+// read.
 #include <chrono>
 #include <cstdint>
 #include <string>

@@ -56,11 +56,11 @@ enum class Activations { f32, i16, i8 };
 
 /// How a product is computed; not stored with the weight but chosen by the model's configuration.
 struct ComputeOptions {
-  DType compute_dtype = DType::f32;  // 4-bit formats: activations and decoded weights are rounded to it
+  DType compute_dtype = DType::f32;            // 4-bit formats: activations and decoded weights are rounded to it
   Activations activations = Activations::f32;  // 4-bit formats: integers take the place of the compute dtype
-  float int8_threshold = 6.0f;       // int8: activations at or above it are taken out of the integer product
-  bool reduce_range = false;         // int8-dynamic: 127 activation steps as torch's fbgemm, instead of 255
-  bool per_token = true;             // int8-dynamic: one activation scale per token, or torch's one per call
+  float int8_threshold = 6.0f;                 // int8: activations at or above it are taken out of the integer product
+  bool reduce_range = false;                   // int8-dynamic: 127 activation steps as torch's fbgemm, instead of 255
+  bool per_token = true;                       // int8-dynamic: one activation scale per token, or torch's one per call
 };
 
 /// y = x W^T + bias. x: [tokens, cols] f32, y: [tokens, rows] f32, both row-major and contiguous.

@@ -34,7 +34,8 @@ struct LoadedModel {
 
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options);
 
-/// The options for a model whose numbers are what is asked for, and not what they lead to: activations "auto" is "fp32".
+/// The options for a model whose numbers are what is asked for, and not what they lead to: activations "auto" is
+/// "fp32".
 LoadModelOptions exact_by_default(LoadModelOptions options);
 
 /// The tokenizer of a model without its weights.

@@ -181,10 +181,12 @@ std::string cell_name(const ::testing::TestParamInfo<EveryCell::ParamType>& info
 }
 
 INSTANTIATE_TEST_SUITE_P(Decoders, EveryCell,
-                         ::testing::Combine(::testing::ValuesIn(decoders()), ::testing::ValuesIn(writable_format_names())),
+                         ::testing::Combine(::testing::ValuesIn(decoders()),
+                                            ::testing::ValuesIn(writable_format_names())),
                          cell_name);
 INSTANTIATE_TEST_SUITE_P(Encoders, EveryCell,
-                         ::testing::Combine(::testing::ValuesIn(encoders()), ::testing::ValuesIn(writable_format_names())),
+                         ::testing::Combine(::testing::ValuesIn(encoders()),
+                                            ::testing::ValuesIn(writable_format_names())),
                          cell_name);
 INSTANTIATE_TEST_SUITE_P(Decoders, EveryFamily, ::testing::ValuesIn(decoders()), name_of);
 INSTANTIATE_TEST_SUITE_P(Encoders, EveryFamily, ::testing::ValuesIn(encoders()), name_of);

@@ -89,8 +89,9 @@ TEST(SkipNames, AreSuffixesAndDottedPrefixes) {
 TEST(SkipNames, ThatMeanNoLinearLayerAreRefused) {
   const std::vector<Parameter> all = list_parameters(tiny_config(), "config.json");
   check_skip_names({"q_proj", "model.layers.1", "lm_head"}, all);
-  test::expect_error(ErrorCode::invalid_argument, "skip: 'down_prj' matches no layer, the nearest is 'down_proj'",
-                     [&] { check_skip_names({"q_proj", "down_prj"}, all); });
+  test::expect_error(ErrorCode::invalid_argument, "skip: 'down_prj' matches no layer, the nearest is 'down_proj'", [&] {
+    check_skip_names({"q_proj", "down_prj"}, all);
+  });
   test::expect_error(ErrorCode::invalid_argument, "'embed_tokens' matches no layer",
                      [&] { check_skip_names({"embed_tokens"}, all); });
 }

@@ -130,9 +130,8 @@ void matmul_int8(std::span<const Product> products, const ComputeOptions& option
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
   const RowwiseActivations a = quantize_activations(args, cols, options.int8_threshold);
   for (const auto& [w, out] : products) {
-    multiply_codes(
-        a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
-        [&](int64_t begin, int64_t end, const int32_t* sums) { scale_rows(*w, out, a, sums, begin, end); });
+    multiply_codes(a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
+                   [&](int64_t begin, int64_t end, const int32_t* sums) { scale_rows(*w, out, a, sums, begin, end); });
   }
 }
 
