@@ -11,64 +11,12 @@
 #include "io/safetensors.h"
 #include "models/harness.h"
 #include "nibble/quantize.h"
+#include "support/families.h"
 
 namespace nibble {
 namespace {
 
 using namespace nibble::test;
-
-constexpr std::string_view kDecoderShape =
-    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "rope_theta": 100.0)";
-constexpr std::string_view kEncoderShape =
-    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "max_position_embeddings": 32, "pad_token_id": 1, "num_labels": 3)";
-
-struct Case {
-  std::string model_type;
-  std::string more;  // members of config.json besides the shape
-  std::string_view shape = kDecoderShape;
-  std::string gguf = {};  // its architecture in GGUF files, when that has another name; "-" = has none
-};
-
-// The windows are shorter than the text, so that a family that forgets its own is found by decoding step by step.
-const std::vector<Case>& decoders() {
-  static const std::vector<Case> rows = {
-      {"llama", R"("attention_bias": true, "mlp_bias": true)"},
-      {"mistral", R"("sliding_window": 4)", kDecoderShape, "llama"},
-      {"qwen2", R"("tie_word_embeddings": true)"},
-      {"qwen3", R"("use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1)"},
-      {"smollm3", R"("no_rope_layers": [1, 0])"},
-      {"gemma2", R"("sliding_window": 4, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0)"},
-      {"gemma3_text", R"("sliding_window": 4, "sliding_window_pattern": 2)", kDecoderShape, "gemma3"},
-      {"gemma3", "", kDecoderShape, "-"},
-      {"phi3", R"("partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "rope_scaling": {
-         "type": "longrope", "short_factor": [1, 1, 1.5, 2], "long_factor": [1, 2, 3, 4]})"},
-      {"olmo2", ""},
-      {"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)", ""},
-  };
-  return rows;
-}
-
-const std::vector<Case>& encoders() {
-  static const std::vector<Case> rows = {
-      {"bert", R"("architectures": ["BertForSequenceClassification"])", kEncoderShape},
-      {"roberta", R"("architectures": ["RobertaForSequenceClassification"])", kEncoderShape},
-      {"distilbert", R"("architectures": ["DistilBertForSequenceClassification"], "vocab_size": 40, "dim": 64,
-         "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 32, "num_labels": 3)",
-       ""},
-  };
-  return rows;
-}
-
-std::string config_text(const Case& c) {
-  const std::string comma = c.shape.empty() || c.more.empty() ? "" : ", ";
-  if (c.model_type == "gemma3") {
-    return R"({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "sliding_window": 4, )" +
-           std::string(c.shape) + "}}";
-  }
-  return R"({"model_type": ")" + c.model_type + R"(", )" + std::string(c.shape) + comma + c.more + "}";
-}
 
 /// Multiples of 1/128 below 2 in size: exact in fp32, fp16 and bf16 alike.
 Tensor random_tensor(const Shape& shape, std::mt19937& random) {
@@ -83,7 +31,7 @@ Shape stored_shape(const Parameter& p) {
 }
 
 /// The folder of a model with random weights.
-std::string make_model(const TempFolder& folder, const Case& c) {
+std::string make_model(const TempFolder& folder, const Family& c) {
   const std::string path = (folder / "original").string();
   folder.write("original/config.json", config_text(c));
   const std::vector<Parameter> parameters = list_parameters(Json::parse(config_text(c), c.model_type), c.model_type);
@@ -111,7 +59,7 @@ std::string quantize_to(const TempFolder& folder, const std::string& model, cons
 }
 
 /// A family in a format.
-class EveryCell : public ::testing::TestWithParam<std::tuple<Case, std::string>> {};
+class EveryCell : public ::testing::TestWithParam<std::tuple<Family, std::string>> {};
 
 TEST_P(EveryCell, QuantizedFolderEqualsQuantizingWhileLoading) {
   const auto& [family, format] = GetParam();
@@ -126,7 +74,7 @@ TEST_P(EveryCell, QuantizedFolderEqualsQuantizingWhileLoading) {
   EXPECT_EQ(expected == original, options.format->dense.has_value());
 }
 
-class EveryFamily : public ::testing::TestWithParam<Case> {
+class EveryFamily : public ::testing::TestWithParam<Family> {
  protected:
   TempFolder folder_;
   std::string model_ = make_model(folder_, GetParam());
@@ -161,7 +109,7 @@ TEST_P(EveryDecoder, DecodingStepByStepEqualsPrefill) {
 }
 
 TEST_P(EveryDecoder, EveryTensorHasAGgufName) {
-  const Case& c = GetParam();
+  const Family& c = GetParam();
   if (c.gguf == "-") return;  // with a vision tower
   const GgufArchitecture& architecture = find_gguf_architecture(c.gguf.empty() ? c.model_type : c.gguf, "test");
   EXPECT_EQ(architecture.model_type, c.model_type == "mistral" ? "llama" : c.model_type);
@@ -172,12 +120,12 @@ TEST_P(EveryDecoder, EveryTensorHasAGgufName) {
   }
 }
 
-std::string name_of(const ::testing::TestParamInfo<Case>& info) { return info.param.model_type; }
+std::string name_of(const ::testing::TestParamInfo<Family>& info) { return info.param.model_type; }
 
 std::string cell_name(const ::testing::TestParamInfo<EveryCell::ParamType>& info) {
   std::string format = std::get<std::string>(info.param);
   std::replace(format.begin(), format.end(), '-', '_');
-  return std::get<Case>(info.param).model_type + "__" + format;
+  return std::get<Family>(info.param).model_type + "__" + format;
 }
 
 INSTANTIATE_TEST_SUITE_P(Decoders, EveryCell,
@@ -195,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(Decoders, EveryDecoder, ::testing::ValuesIn(decoders())
 TEST(FamilyTable, HasARowInThisTestForEveryFamily) {
   std::set<std::string_view> here;
   for (const auto* rows : {&decoders(), &encoders()}) {
-    for (const Case& c : *rows) here.insert(c.model_type);
+    for (const Family& c : *rows) here.insert(c.model_type);
   }
   for (const Architecture& row : all_architectures()) EXPECT_TRUE(here.contains(row.model_type)) << row.model_type;
 }
@@ -229,7 +177,7 @@ TEST(Gemma3, RefusesWhatItDoesNotDo) {
          ErrorCode::unsupported, "rope_parameters.sliding_attention: rope type 'spiral'");
 }
 
-const Case& gpt2() { return decoders().back(); }
+const Family& gpt2() { return decoders().back(); }
 
 // Files of a GPT-2 without its head, as OpenAI's own, have no prefix; the quantized folder keeps their names.
 TEST(Gpt2, WorksWithoutThePrefix) {

@@ -11,6 +11,7 @@
 #include "models/registry.h"
 #include "nibble/formats.h"
 #include "nibble/quantize.h"
+#include "support/families.h"
 #include "tasks/loaded_model.h"
 #include "tasks/tiny.h"
 
@@ -20,50 +21,9 @@ namespace {
 using namespace nibble::test;
 namespace fs = std::filesystem;
 
-constexpr std::string_view kDecoder =
-    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64)";
-constexpr std::string_view kEncoder =
-    R"("vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "max_position_embeddings": 32, "pad_token_id": 1, "num_labels": 3)";
-
-struct Family {
-  std::string model_type;
-  std::string_view shape;
-  std::string more = {};
-};
-
-const std::vector<Family>& families() {
-  static const std::vector<Family> rows = {
-      {"llama", kDecoder, R"(, "attention_bias": true, "mlp_bias": true)"},
-      {"mistral", kDecoder},
-      {"qwen2", kDecoder, R"(, "tie_word_embeddings": true)"},
-      {"qwen3", kDecoder},
-      {"smollm3", kDecoder},
-      {"gemma2", kDecoder},
-      {"gemma3_text", kDecoder},
-      {"gemma3", kDecoder},
-      {"phi3", kDecoder},
-      {"olmo2", kDecoder},
-      {"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)"},
-      {"bert", kEncoder, R"(, "architectures": ["BertForSequenceClassification"])"},
-      {"roberta", kEncoder, R"(, "architectures": ["RobertaForSequenceClassification"])"},
-      {"distilbert", R"("vocab_size": 40, "dim": 64, "hidden_dim": 96, "n_layers": 2, "n_heads": 4,
-       "max_position_embeddings": 32, "architectures": ["DistilBertForSequenceClassification"])"},
-  };
-  return rows;
-}
-
-std::string config_text(const Family& f, const std::string& dtype) {
-  const std::string inside = std::string(f.shape) + f.more + R"(, "dtype": ")" + dtype + "\"";
-  if (f.model_type != "gemma3") return R"({"model_type": ")" + f.model_type + "\", " + inside + "}";
-  return R"({"model_type": "gemma3", "dtype": ")" + dtype + R"(", "text_config": {"model_type": "gemma3_text", )" +
-         inside + "}}";
-}
-
 /// A folder whose weights are ones; only their shapes matter.
 std::string make_model(const TempFolder& folder, const Family& family, DType dtype) {
-  const std::string config = config_text(family, std::string(torch_dtype_name(dtype)));
+  const std::string config = config_text(family, 64, std::string(torch_dtype_name(dtype)));
   folder.write("model/config.json", config);
   std::vector<TensorDeclaration> declared;
   for (const Parameter& p : list_parameters(Json::parse(config, "test"), "test")) {
@@ -144,11 +104,11 @@ TEST_P(PlanFamily, WeightsOfFp32Models) {
 }
 
 std::string name_of(const ::testing::TestParamInfo<Family>& info) { return info.param.model_type; }
-INSTANTIATE_TEST_SUITE_P(All, PlanFamily, ::testing::ValuesIn(families()), name_of);
+INSTANTIATE_TEST_SUITE_P(All, PlanFamily, ::testing::ValuesIn(every_family()), name_of);
 
 TEST(Plan, HasARowInThisTestForEveryFamily) {
   std::set<std::string_view> here;
-  for (const Family& f : families()) here.insert(f.model_type);
+  for (const Family& f : every_family()) here.insert(f.model_type);
   for (const Architecture& row : all_architectures()) EXPECT_TRUE(here.contains(row.model_type)) << row.model_type;
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "ops/elementwise.h"
+#include "support/families.h"
 #include "train/harness.h"
 #include "train/schedule.h"
 
@@ -14,18 +15,7 @@ namespace {
 
 using namespace nibble::test;
 
-constexpr std::string_view kDecoderShape =
-    R"("vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "rope_theta": 100.0)";
-constexpr std::string_view kEncoderShape =
-    R"("vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "max_position_embeddings": 32, "pad_token_id": 1, "num_labels": 3)";
-
-struct Case {
-  std::string model_type;
-  std::string more;  // members of config.json besides the shape
-  std::string_view shape = kDecoderShape;
-};
+constexpr int kHidden = 32;
 
 /// Weights from a random generator, f32.
 class RandomWeights final : public WeightSource {
@@ -57,20 +47,18 @@ class RandomWeights final : public WeightSource {
   std::map<std::string, Tensor, std::less<>> values_;
 };
 
-class EveryFamilyGradient : public ::testing::TestWithParam<Case> {
+class EveryFamilyGradient : public ::testing::TestWithParam<Family> {
  protected:
   void SetUp() override {
-    const Case& c = GetParam();
-    const std::string comma = c.shape.empty() || c.more.empty() ? "" : ", ";
-    const Json config = Json::parse(
-        R"({"model_type": ")" + c.model_type + R"(", )" + std::string(c.shape) + comma + c.more + "}", "config.json");
+    const Family& family = GetParam();
+    const Json config = Json::parse(config_text(family, kHidden), "config.json");
     const RandomWeights weights(config);
     Loader loader(weights, {});
     model_ = build_model(config, "config.json", loader);
     parameters_ = train_parameters(*model_, [](std::string_view) { return true; });
     batch_ = {.ids = {5, 17, 9, 3, 24, 31, 12, 20, 33, 7, 11, 2}, .lengths = {7, 5}};
     batch_.labels = model_->info().is_encoder ? std::vector<int32_t>{2, 0} : batch_.ids;
-    if (c.model_type == "bert") batch_.token_type_ids = {0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+    if (family.model_type == "bert") batch_.token_type_ids = {0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1};
   }
 
   /// d loss along `direction`, a tensor of length 1, by differences of the f32 loss.
@@ -115,25 +103,8 @@ TEST_P(EveryFamilyGradient, EvaluatesAsItTrains) {
   EXPECT_EQ(trained.sum, loss_of(*model_, batch_).sum);
 }
 
-// The windows are shorter than the sequences; caps and partial rotations are in use.
-INSTANTIATE_TEST_SUITE_P(
-    Families, EveryFamilyGradient,
-    ::testing::Values(
-        Case{"llama", R"("attention_bias": true, "mlp_bias": true)"}, Case{"mistral", R"("sliding_window": 4)"},
-        Case{"qwen2", R"("tie_word_embeddings": true)"},
-        Case{"qwen3", R"("use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1)"},
-        Case{"smollm3", R"("no_rope_layers": [1, 0])"},
-        Case{"gemma2", R"("sliding_window": 4, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0,
-                          "final_logit_softcapping": 8.0)"},
-        Case{"gemma3_text", R"("sliding_window": 4, "sliding_window_pattern": 2)"},
-        Case{"phi3", R"("partial_rotary_factor": 0.5)"}, Case{"olmo2", ""},
-        Case{"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)", ""},
-        Case{"bert", R"("architectures": ["BertForSequenceClassification"])", kEncoderShape},
-        Case{"roberta", R"("architectures": ["RobertaForSequenceClassification"])", kEncoderShape},
-        Case{"distilbert", R"("architectures": ["DistilBertForSequenceClassification"], "vocab_size": 40, "dim": 32,
-            "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "max_position_embeddings": 32, "num_labels": 3)",
-             ""}),
-    [](const auto& info) { return info.param.model_type; });
+INSTANTIATE_TEST_SUITE_P(Families, EveryFamilyGradient, ::testing::ValuesIn(every_family()),
+                         [](const auto& info) { return info.param.model_type; });
 
 }  // namespace
 }  // namespace nibble
