@@ -246,6 +246,24 @@ TEST(EveryFormat, ProductsWithOneInputEqualThoseOneByOne) {
   }
 }
 
+// Blocks of 32 have no packed layout: they must not change how their neighbours are multiplied.
+TEST(FourBit, ProductsWithOneInputMayHaveOtherBlocks) {
+  for (const Activations activations : kActivations) {
+    const ComputeOptions options = {.activations = activations};
+    const Tensor x = gaussian({2, 128}, 16);
+    Weight packed = encode(gaussian({16, 128}, 17), find_format("nf4"), {});
+    Weight plain = encode(gaussian({16, 128}, 18), find_format("nf4"), {.block = 32});
+    pack(packed, options);
+    pack(plain, options);
+    std::vector<float> a(32), b(32);
+    const WeightProduct products[] = {{&packed, {.x = x.f32(), .y = a.data(), .tokens = 2}},
+                                      {&plain, {.x = x.f32(), .y = b.data(), .tokens = 2}}};
+    matmul_all(products, options);
+    EXPECT_EQ(a, product(packed, x, options));
+    EXPECT_EQ(b, product(plain, x, options));
+  }
+}
+
 TEST(EveryFormat, DoesNotDependOnTheThreadCount) {
   for (const Variant& v : variants()) {
     std::vector<std::vector<float>> decoded, products;

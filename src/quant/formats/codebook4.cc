@@ -270,9 +270,12 @@ void matmul_4bit(std::span<const Product> products, const ComputeOptions& option
   if (std::all_of(products.begin(), products.end(), [&](const Product& p) { return packed_products(*p.w, options); })) {
     return multiply_packed4(products, options.activations, scales_of);
   }
-  for (const auto& [w, args] : products) {
-    const bool whole_blocks = w->cols() % w->block == 0 && !w->has("records");
-    if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) {
+  for (const Product& product : products) {
+    const auto& [w, args] = product;
+    const bool whole_blocks = w->cols() % w->block == 0;
+    if (packed_products(*w, options)) {
+      multiply_packed4({&product, 1}, options.activations, scales_of);
+    } else if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) {
       multiply_one(*w, args);
     } else {
       matmul_by_decode(*w, args, options.compute_dtype);
