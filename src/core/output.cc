@@ -152,7 +152,7 @@ OutputFolder::OutputFolder(const fs::path& path, Overwrite overwrite) : path_(tr
   lock_ = std::make_unique<Lock>(hidden_beside(path_, ".nibble-lock"));
   refuse_existing();  // another process may have finished it just now
   fs::remove_all(staging_, error);
-  fs::create_directory(staging_, error);
+  if (!error) fs::create_directory(staging_, error);
   if (error) fail_errno(staging_, "cannot be created", error.value());
 }
 

@@ -140,6 +140,7 @@ void matmul(const Weight& w, const MatmulArgs& args, const ComputeOptions& optio
 }
 
 void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& options) {
+  if (products.empty()) return;
   std::vector<Product> same;
   for (const WeightProduct& p : products) {
     const auto* w = std::get_if<QuantizedTensor>(p.w);

@@ -80,6 +80,9 @@ class PackedCall {
   PackedCall(std::span<const Product> products, Activations activations, ScalesOf scales_of)
       : products_(products), arithmetic_(arithmetic_of(activations)), scales_of_(scales_of) {
     panels_ = prepare(arithmetic_, products[0].args, products[0].w->cols());
+    for (const Product& p : products) {
+      levels_.push_back(p.w->has("records") ? Levels4() : make_levels4(p.w->part("quant_map").f32()));
+    }
   }
 
   void run() const {
@@ -110,7 +113,7 @@ class PackedCall {
 
   void multiply_unpacked(const Product& p, int64_t begin, int64_t end) const {
     const QuantizedTensor& w = *p.w;
-    const Levels4 levels = make_levels4(w.part("quant_map").f32());
+    const Levels4& levels = levels_[static_cast<size_t>(&p - products_.data())];
     std::vector<uint8_t> records(static_cast<size_t>(packed4_bytes(kPackRows, w.cols(), 4)));
     std::vector<float> room;
     for (int64_t r = begin; r < end; r += kPackRows) {
@@ -131,6 +134,7 @@ class PackedCall {
   Arithmetic arithmetic_;
   ScalesOf scales_of_;
   std::vector<uint32_t> panels_;
+  std::vector<Levels4> levels_;  // of each product that is not packed
 };
 
 }  // namespace

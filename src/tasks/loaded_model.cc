@@ -111,8 +111,8 @@ DeviceMap device_map_of(const Loader& loader) {
 /// What 4-bit weights are multiplied with. A compute dtype of 16 bits that is asked for here is for comparing with
 /// libraries that round to it; one that the files record is what they would compute in, and integers are more exact.
 Activations activations_of(const LoadModelOptions& options) {
-  DType asked = options.compute_dtype.value_or(DType::f32);
-  if (options.quantization_config) asked = options.quantization_config->bnb_4bit_compute_dtype;
+  const auto& config = options.quantization_config;
+  const DType asked = options.compute_dtype.value_or(config ? config->bnb_4bit_compute_dtype : DType::f32);
   const std::string& name = options.activations;
   if (name == "fp32") return Activations::f32;
   if (name == "auto") return asked == DType::f32 ? Activations::i16 : Activations::f32;
