@@ -20,6 +20,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,20 +31,25 @@ TORCH_LIBRARIES = ["transformers-fp32", "bitsandbytes-nf4", "bitsandbytes-int8",
 class Contender:
     def __init__(self, name, command, environment):
         self.name = name
+        self.errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would stop it when full
         self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, env=environment)
+                                        stderr=self.errors, text=True, env=environment)
         if self.process.stdout.readline().strip() != "ready":
-            error = (self.process.stderr.read().strip().splitlines() or ["it ended"])[-1]
-            raise RuntimeError(error)
+            self.end()
+            raise RuntimeError(self.last_error())
         self.process.send_signal(signal.SIGSTOP)
 
     def ask(self, *request):
         self.process.send_signal(signal.SIGCONT)
         print(*request, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline().split()
-        if not answer: raise RuntimeError(f"{self.name} ended: {self.process.stderr.read().strip()}")
+        if not answer: raise RuntimeError(f"{self.name} ended: {self.last_error()}")
         self.process.send_signal(signal.SIGSTOP)
         return [float(number) for number in answer]
+
+    def last_error(self):
+        self.errors.seek(0)
+        return (self.errors.read().strip().splitlines() or ["without a message"])[-1]
 
     def end(self):
         self.process.kill()
@@ -55,7 +61,7 @@ def contenders(args):
     environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     rows = []
     for choice in args.nibble:
-        rows.append((f"nibble {choice}".strip(), [worker, args.model, *choice.split()]))
+        rows.append((f"nibble {choice}".strip(), [worker, args.model, args.threads, *choice.split()]))
     for library in args.rivals:
         rows.append((library, [PEERS / "bin/python", ROOT / "bench/rival_worker.py", library, args.model, args.threads]))
     for file in args.gguf:

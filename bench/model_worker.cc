@@ -2,9 +2,10 @@
 //   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
 //   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
 //   read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
-// Usage: model_worker MODEL [FORMAT [ACTIVATIONS]]
+// Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS]]
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <sstream>
 
@@ -54,8 +55,9 @@ void read_all(const Buffer& buffer) {
 
 int serve(int argc, char** argv) {
   LoadModelOptions options;
-  if (argc > 2) options.format = argv[2];
-  if (argc > 3) options.activations = argv[3];
+  set_threads(std::atoi(argv[2]));
+  if (argc > 3) options.format = argv[3];
+  if (argc > 4) options.activations = argv[4];
   const CausalLM model(load_model(argv[1], options));
   std::shared_ptr<Buffer> room;
   std::printf("ready\n");
@@ -85,8 +87,8 @@ int serve(int argc, char** argv) {
 }  // namespace nibble
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: model_worker MODEL [FORMAT [ACTIVATIONS]]\n");
+  if (argc < 3) {
+    std::fprintf(stderr, "usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS]]\n");
     return 2;
   }
   try {

@@ -143,13 +143,13 @@ int cmd_bench(const Arguments& arguments) {
   }
   options.progress = progress_bar(common);
   const BenchReport report = bench(model, options);
-  if (report_file) write_report(*report_file, page(model, report));
   if (common.json) {
     json.print(model, to_json(report));
-    return 0;
+  } else {
+    print_table(table(report));
+    note(circumstances(report));
   }
-  print_table(table(report));
-  note(circumstances(report));
+  if (report_file) write_report(*report_file, page(model, report));
   return 0;
 }
 

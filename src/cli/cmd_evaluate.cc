@@ -201,13 +201,13 @@ int finish(const Request& request, Evaluation evaluation, const JsonReport& json
   evaluation.reference = request.references.name();
   judge(request, evaluation);
   const std::string text = json.text(evaluation.model, to_json(evaluation));
-  if (request.report) write_report(*request.report, page_of(evaluation, text));
   if (request.common.json) {
     print_line(text);
   } else {
     print_evaluation(evaluation);
   }
   for (const std::string& reason : evaluation.failed) note("nibble: gate failed: " + reason);
+  if (request.report) write_report(*request.report, page_of(evaluation, text));
   return evaluation.failed.empty() ? 0 : kGateFailed;
 }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <cctype>
+#include <charconv>
 
 #include "cli/commands.h"
 #include "cli/print.h"
@@ -43,11 +44,13 @@ void read_accuracy(const std::string& wish, RecommendOptions& o) {
     o.accuracy = parse_accuracy_wish(wish);
     return;
   }
-  size_t end = 0;
-  o.max_kl = std::stod(wish, &end);
-  if (end != wish.size()) {
+  double kl = 0;
+  const char* last = wish.data() + wish.size();
+  const auto [end, error] = std::from_chars(wish.data(), last, kl);
+  if (error != std::errc() || end != last) {
     fail(ErrorCode::invalid_argument, "--accuracy: '" + wish + "' is neither a word nor a number of nats such as 0.05");
   }
+  o.max_kl = kl;
 }
 
 RecommendOptions Given::resolve(const Common& common) const {

@@ -112,9 +112,9 @@ LinePlot hidden_error_by_block(const LayersReport& r) {
                    .x_label = "layer",
                    .y_label = "relative error, %"};
   plot.lines.push_back({.name = "error"});
-  for (const BlockError& b : r.blocks) {
-    if (b.hidden_error == 0) continue;
-    plot.lines[0].points.emplace_back(static_cast<double>(plot.lines[0].points.size()), 100 * b.hidden_error);
+  for (size_t i = 0; i < r.blocks.size(); ++i) {
+    const double error = r.blocks[i].hidden_error;
+    if (error != 0) plot.lines[0].points.emplace_back(static_cast<double>(i), 100 * error);
   }
   return plot;
 }

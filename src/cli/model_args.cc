@@ -43,8 +43,9 @@ uint64_t parse_max_memory(const std::string& text) {
 }  // namespace
 
 LoadModelOptions ModelArgs::load_options(const Common& common) const {
-  if (format.empty() && (double_quant || block != 0 || !skip.empty() || quantize_head)) {
-    fail(ErrorCode::invalid_argument, "--double-quant, --block, --skip and --quantize-head need --format");
+  if (format.empty() && (double_quant || block != 0 || !skip.empty() || quantize_head || granularity != "channel")) {
+    fail(ErrorCode::invalid_argument,
+         "--double-quant, --block, --skip, --quantize-head and --granularity need --format");
   }
   LoadModelOptions options;
   options.format = format;

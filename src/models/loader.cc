@@ -48,7 +48,7 @@ Weight Loader::fetch(const Parameter& parameter) {
     return Tensor();
   }
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
-  const Residency residency = place(name);
+  const Residency residency = turned ? place_in_memory(name) : place(name);
   Weight weight = source_->load(name, residency);
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
@@ -88,6 +88,16 @@ Residency Loader::place(const std::string& name) {
   }
   placements_.push_back(placement);
   return placement.residency;
+}
+
+// A matrix that has to be turned cannot be used as it lies in its file, whatever the limit; the placement says so.
+Residency Loader::place_in_memory(const std::string& name) {
+  place(name);
+  const std::string layer = layer_of(name);
+  for (Placement& placed : placements_) {
+    if (placed.layer == layer) placed.residency = Residency::memory;
+  }
+  return Residency::memory;
 }
 
 /// As kept in memory: what will be quantized counts in its new form.

@@ -76,6 +76,7 @@ class Loader {
  private:
   Weight fetch(const Parameter& parameter);
   Residency place(const std::string& name);
+  Residency place_in_memory(const std::string& name);
   uint64_t planned_bytes(const SourceTensor& tensor) const;
   Weight quantize_on_load(Weight weight, const std::string& name) const;
 

@@ -251,6 +251,10 @@ class Run {
     Json lora = lora_config_json(trained_.config);
     lora.erase("base_model_name_or_path");
     return Json::object({{"method", o_.method},
+                         {"format", o_.format},
+                         {"block", o_.block},
+                         {"double_quant", o_.double_quant},
+                         {"model_type", model_->model->info().model_type},
                          {"samples", train_.data.report.samples},
                          {"data_tokens", train_.data.report.tokens},
                          {"batch", o_.batch},

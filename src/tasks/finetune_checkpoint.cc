@@ -80,6 +80,8 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
                         .tokens = need("tokens").as_int(where),
                         .last_loss = need("last_loss").as_double(where)};
   if (const Json& best = need("best_eval_loss"); !best.is_null()) state.best_eval_loss = best.as_double(where);
+  const int64_t optimizer_steps = need("optimizer_steps").as_int(where);
+  if (state.step < 0 || optimizer_steps < 0) fail(ErrorCode::format, where + ": step: expected at least 0");
   state.evaluations_without_gain = need("evaluations_without_gain").as_int(where);
 
   const SafetensorsFile file(folder / kTensors);
@@ -96,7 +98,7 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
   std::vector<std::pair<std::string, Tensor>> moments;
   for (const auto& [part, tensor] : optimizer.state())
     moments.emplace_back(part, file.load(std::string(kOptimizer) + part));
-  optimizer.restore(need("optimizer_steps").as_int(where), moments);
+  optimizer.restore(optimizer_steps, moments);
   return state;
 }
 

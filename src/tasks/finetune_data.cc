@@ -178,6 +178,11 @@ TrainingSample classified_ids(const LoadedModel& model, const Json& object, cons
   if (const Json* types = object.find_value("token_type_ids")) {
     sample.token_type_ids = read_ids(*types, where + ": token_type_ids", vocabulary);
   }
+  const int64_t positions = model.model->info().context_length;
+  if (sample.ids.empty() || static_cast<int64_t>(sample.ids.size()) > positions) {
+    fail(ErrorCode::format, where + ": input_ids: found " + std::to_string(sample.ids.size()) + ", expected 1 to " +
+                                std::to_string(positions) + ", the model's positions");
+  }
   if (!sample.token_type_ids.empty() && sample.token_type_ids.size() != sample.ids.size()) {
     fail(ErrorCode::format, where + ": token_type_ids: expected one for each of input_ids");
   }

@@ -28,11 +28,23 @@ fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOpti
   return options.resume == kLast ? list_checkpoints(out).back() : fs::path(options.resume);
 }
 
+/// Whether a run leaves files of this name in its folder: what --overwrite must not mix with the new ones.
+bool is_result_of_run(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name == "adapter_config.json" || name == "config.json" || file.extension() == ".safetensors" ||
+         name.ends_with(".safetensors.index.json") || name.starts_with("events.out.tfevents.");
+}
+
 RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
     : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
   if (!options.resume.empty()) return;
   for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
   fs::remove_all(path_ / "best");
+  std::vector<fs::path> old_results;
+  for (const auto& entry : fs::directory_iterator(path_)) {
+    if (is_result_of_run(entry.path())) old_results.push_back(entry.path());
+  }
+  for (const fs::path& old : old_results) fs::remove(old);
 }
 
 void RunFolder::prune() const {

@@ -38,7 +38,8 @@ double nice_step(double span) {
 enum class Ends { nice, exact };
 
 Axis make_axis(double low, double high, double begin, double end, Ends ends = Ends::nice) {
-  if (!(high > low)) {  // one value, or none
+  // One value, or none, or such that a step would be lost in rounding.
+  if (!(high - low > 1e-9 * std::max(std::fabs(low), std::fabs(high)))) {
     const double margin = std::max(std::fabs(low) * 0.1, 1e-9);
     low -= margin;
     high += margin;

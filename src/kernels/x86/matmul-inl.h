@@ -7,7 +7,8 @@
 //
 // M has: Args, In (weights), Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
 // start(term); load_w and load_x (Whole or part); mac(w, x, acc); part(count), the mask of the last step;
-// sum(acc); sum4(acc, acc, acc, acc) -> four Out, each added up in the order of sum.
+// sum(acc); sum4(acc, acc, acc, acc), four f32 or i32, each added up in the order of sum; kPrefetch, whether rows to
+// come are fetched into the second-level cache.
 
 constexpr int kTileRows = 4;
 constexpr int64_t kRowBlockBytes = 256 << 10;  // rows that stay in the second-level cache while all tokens pass by
