@@ -126,6 +126,6 @@ struct LabelReport {
 /// @throws Error{invalid_argument} when there are no labels or the models have different ones, Error{format} naming the
 ///         layer when a model predicts NaN.
 LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClassifier* reference,
-                            const LabelledTexts& data, const ClassifyOptions& options = {});
+                            const LabelledTexts& data, const ClassifyOptions& options = {}, uint64_t seed = 0);
 
 }  // namespace nibble

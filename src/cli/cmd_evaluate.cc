@@ -177,8 +177,8 @@ Evaluation evaluate_classifier(const Request& request) {
                                                                     {.progress = progress_bar(request.common)});
   }
   Evaluation evaluation;
-  evaluation.labels =
-      evaluate_labels(model, reference ? &*reference : nullptr, texts, request.data.labels.options(request.common));
+  evaluation.labels = evaluate_labels(model, reference ? &*reference : nullptr, texts,
+                                      request.data.labels.options(request.common), request.options.seed);
   if (request.layers) {
     evaluation.layers = evaluate_layers(model, *reference, texts.inputs, {.progress = progress_bar(request.common)});
   }

@@ -55,7 +55,7 @@ void declare_adapter(Args& args, Given& g) {
   args.list("--target-modules", g.target_modules, "NAME...",
             "layers that get one: names or their ends, a regular expression, or all-linear (default)");
   args.list("--modules-to-save", g.modules_to_save, "NAME...", "modules that are trained whole");
-  args.option("--lora-bias", g.bias, "none|all|lora_only", "biases that are trained too; default none");
+  args.option("--bias", g.bias, "none|all|lora_only", "biases that are trained too; default none");
   args.flag("--rslora", g.rslora, "scale alpha / sqrt(r)");
   args.flag("--dora", g.dora, "train the lengths of the rows too (DoRA)");
   args.option("--init-adapter", g.init_adapter, "DIR", "start from an adapter's tensors and configuration");

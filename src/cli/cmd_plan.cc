@@ -120,17 +120,12 @@ std::string heading(const MemoryPlan& p) {
 }
 
 void print_formats(const std::vector<MemoryPlan>& plans, bool asked) {
-  const bool trains = plans[0].task == PlanTask::finetune;
   print_line(heading(plans[0]));
-  std::vector<std::vector<std::string>> rows = {{"format", "weights", "in memory"}};
-  rows[0].insert(rows[0].end(), trains ? std::initializer_list<std::string>{"adapters + optimizer"}
-                                       : std::initializer_list<std::string>{"KV cache"});
-  rows[0].insert(rows[0].end(), {"activations", "total"});
+  std::vector<std::vector<std::string>> rows = {{"format", "weights", "in memory", "KV cache", "activations", "total"}};
   if (asked) rows[0].insert(rows[0].end(), {"fits", "longest context"});
   for (const MemoryPlan& p : plans) {
-    const uint64_t extra = trains ? p.lora_bytes + p.gradient_bytes + p.optimizer_bytes : p.kv_cache_bytes;
-    rows.push_back({format_label(p), size_text(p.weights_bytes), size_text(p.resident_bytes), size_text(extra),
-                    size_text(p.activation_bytes), size_text(p.total_bytes)});
+    rows.push_back({format_label(p), size_text(p.weights_bytes), size_text(p.resident_bytes),
+                    size_text(p.kv_cache_bytes), size_text(p.activation_bytes), size_text(p.total_bytes)});
     if (asked)
       rows.back().insert(rows.back().end(), {p.fits ? "yes" : "no", std::to_string(p.largest_context_that_fits)});
   }

@@ -1,6 +1,7 @@
 #include "io/peft.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -109,6 +110,10 @@ void check(const LoraConfig& c, const std::string& where) {
     if (!good) fail(ErrorCode::format, where + ": " + what);
   };
   require(c.r >= 1, "r: found " + std::to_string(c.r) + ", expected at least 1");
+  require(std::isfinite(c.lora_alpha), "lora_alpha: expected a finite number");
+  for (const auto& [key, alpha] : c.alpha_pattern) {
+    require(std::isfinite(alpha), "alpha_pattern: " + printable(key, 100) + ": expected a finite number");
+  }
   require(c.lora_dropout >= 0 && c.lora_dropout < 1,
           "lora_dropout: found " + std::to_string(c.lora_dropout) + ", expected at least 0 and below 1");
   require(c.bias == "none" || c.bias == "all" || c.bias == "lora_only",
@@ -142,8 +147,8 @@ Json pattern_json(const std::vector<std::pair<std::string, Value>>& pattern) {
 
 /// PEFT writes 16, not 16.0.
 Json number_json(double value) {
-  const auto whole = static_cast<int64_t>(value);
-  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+  const bool whole = std::abs(value) < 0x1p53 && value == std::trunc(value);
+  return whole ? Json(static_cast<int64_t>(value)) : Json(value);
 }
 
 Json init_json(const std::string& init) {

@@ -183,6 +183,9 @@ class Attacher final : public ParameterVisitor {
       magnitude = take(tensors.magnitude, {shape[0]}, layer.name + ".lora_magnitude_vector");
     }
     if (targets_.config().lora_bias) bias = take(tensors.b_bias, {shape[0]}, layer.name + ".lora_B.bias");
+    if ((!targets_.config().use_dora && tensors.magnitude) || (!targets_.config().lora_bias && tensors.b_bias)) {
+      mismatches.push_back(layer.name + ": has tensors of DoRA or of a bias that adapter_config.json does not name");
+    }
     if (!a || !b) return;
     auto lora = std::make_shared<Lora>(Lora{.a = *a,
                                             .b = *b,

@@ -233,6 +233,14 @@ std::vector<Figure> figures_of(const ChoiceTask& task, const Answers& model, con
 ChoiceReport evaluate_choices(const CausalLM& model, const CausalLM* reference, const ChoiceTask& task,
                               const ChoiceOptions& options) {
   if (task.questions.empty()) fail(ErrorCode::invalid_argument, task.name + ": has no questions");
+  const bool one = task.questions[0].choices.size() == 1;
+  for (const ChoiceQuestion& q : task.questions) {
+    const auto choices = static_cast<int64_t>(q.choices.size());
+    if (choices == 0 || q.gold < 0 || q.gold >= choices || (choices == 1) != one) {
+      fail(ErrorCode::invalid_argument,
+           task.name + ": a question has no choices, no right one, or another kind of choices than the first");
+    }
+  }
   ChoiceReport report = {.task = task.name, .questions = static_cast<int64_t>(task.questions.size())};
   Pass pass = {.task = task, .options = options, .total = report.questions * (reference ? 2 : 1)};
   const Answers answers = answer(model, pass, report.truncated);

@@ -124,7 +124,7 @@ const std::vector<std::string> kCompared = {"accuracy",      "f1",      "referen
 
 /// Every text is a block of its own.
 std::vector<Figure> label_figures(const std::vector<Prediction>& predictions, const std::vector<Prediction>& original,
-                                  const std::vector<int64_t>& labels) {
+                                  const std::vector<int64_t>& labels, uint64_t seed) {
   const auto values = [&](std::span<const int32_t> weights, std::span<double> out) {
     const LabelScores scores = weighted_scores(predictions, labels, weights);
     out[0] = scores.accuracy;
@@ -141,14 +141,13 @@ std::vector<Figure> label_figures(const std::vector<Prediction>& predictions, co
     }
     out[6] = flips / static_cast<double>(labels.size());
   };
-  constexpr uint64_t kSeed = 0;
-  return with_intervals(original.empty() ? kAlone : kCompared, static_cast<int64_t>(labels.size()), values, kSeed);
+  return with_intervals(original.empty() ? kAlone : kCompared, static_cast<int64_t>(labels.size()), values, seed);
 }
 
 }  // namespace
 
 LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClassifier* reference,
-                            const LabelledTexts& data, const ClassifyOptions& options) {
+                            const LabelledTexts& data, const ClassifyOptions& options, uint64_t seed) {
   if (data.labels.empty()) fail(ErrorCode::invalid_argument, "the texts have no labels to compare with");
   if (reference && reference->labels() != model.labels()) {
     fail(ErrorCode::invalid_argument, "the model and its reference have different labels");
@@ -167,7 +166,7 @@ LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClass
   report.tokens_per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
   std::vector<Prediction> original;
   if (reference) original = predict(*reference, encode_all(*reference, data, options), options);
-  report.figures = label_figures(predictions, original, labels);
+  report.figures = label_figures(predictions, original, labels, seed);
   report.accuracy = find_figure(report.figures, "accuracy")->value;
   report.f1 = find_figure(report.figures, "f1")->value;
   if (reference == nullptr) return report;

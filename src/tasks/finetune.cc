@@ -218,11 +218,11 @@ class Run {
     return state_.step % every == 0 || state_.step == steps_;
   }
 
+  // Not interrupted: a checkpoint of this step has to have seen it.
   void evaluate(RunFolder& folder, FinetuneStep& step) {
     const std::vector<size_t> order = epoch_order(eval_->rows.size(), false, 0, 0);
     Loss loss;
     for (int64_t i = 0; i < eval_->count(); ++i) {
-      check_interrupt();
       const Loss part = loss_of(*model_->model, eval_->get(i, order));
       loss.sum += part.sum;
       loss.count += part.count;

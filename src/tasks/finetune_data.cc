@@ -199,7 +199,6 @@ TrainingSample classified_ids(const LoadedModel& model, const Json& object, cons
 
 /// Whether the first line of a .jsonl file has token ids.
 bool holds_ids(const std::string& path, const std::string& text) {
-  if (std::filesystem::path(path).extension() != ".jsonl") return false;
   const std::string_view line = std::string_view(text).substr(0, text.find('\n'));
   return !is_blank(line) && Json::parse(line, path + ":1").find("input_ids") != nullptr;
 }
@@ -247,6 +246,7 @@ void read_labelled(const std::shared_ptr<LoadedModel>& model, const std::string&
 
 void read_classified(const std::shared_ptr<LoadedModel>& model, const std::string& path, const DataOptions& options,
                      Collector& out) {
+  if (std::filesystem::path(path).extension() != ".jsonl") return read_labelled(model, path, options, out);
   const std::string text = read_text_file(path, limits::kMaxJsonBytes);
   if (!holds_ids(path, text)) return read_labelled(model, path, options, out);
   for_lines(text, path, [&](std::string_view line, const std::string& where) {

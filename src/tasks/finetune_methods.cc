@@ -65,7 +65,7 @@ void write_model(OutputFolder& folder, const LoadedModel& model, const AttachedA
                        .trained = found == values.end() ? nullptr : found->second,
                        .dtype = format && format->dense ? *format->dense : other});
     // An element type that no format has, like i64, is carried over.
-    const DType dtype = format ? tensors.back().dtype : std::get<Tensor>(files.weights->load(source.name)).dtype;
+    const DType dtype = format ? tensors.back().dtype : stored_dtype(source);
     planned.push_back({.pieces = {{source.name, dtype, source.shape}}, .parameters = element_count(source.shape)});
   }
   write_weights(folder, planned, kMaxShardSize, [&](size_t i) -> NamedTensors {

@@ -81,12 +81,11 @@ const SampleReader::Row SampleReader::kRows[] = {
     {"instruction", &SampleReader::alpaca},     {"text", &SampleReader::text},
 };
 
-SampleReader::SampleReader(const LoadedModel& model)
-    : model_(model), variables_(model.chat_variables()), end_ids_(model.end_ids()) {
+SampleReader::SampleReader(const LoadedModel& model) : model_(model), variables_(model.chat_variables()) {
   if (model.chat_template) template_.emplace(*model.chat_template, model.path + ": chat template");
   if (model.tokenizer) eos_ = model.tokenizer->special().eos;
-  if (!eos_ && !end_ids_.empty()) eos_ = end_ids_.front();
-  if (eos_ && std::find(end_ids_.begin(), end_ids_.end(), *eos_) == end_ids_.end()) end_ids_.push_back(*eos_);
+  const std::vector<int32_t> end_ids = model.end_ids();
+  if (!eos_ && !end_ids.empty()) eos_ = end_ids.front();
 }
 
 TrainingSample SampleReader::read(const Json& object, const std::string& where) const {

@@ -42,9 +42,6 @@ class SampleReader {
   /// A text on its own.
   TrainingSample plain(const std::string& text) const;
 
-  /// Ids that end a text.
-  const std::vector<int32_t>& end_ids() const { return end_ids_; }
-
  private:
   struct Row;
   static const Row kRows[];
@@ -63,7 +60,6 @@ class SampleReader {
   const LoadedModel& model_;
   std::optional<ChatTemplate> template_;
   Json variables_;
-  std::vector<int32_t> end_ids_;
   std::optional<int32_t> eos_;
 };
 

@@ -45,26 +45,16 @@ bool is_quantized(const ModelFiles& files) {
 }
 
 /// With tied embeddings the output head would change too, which is not what was trained.
-void refuse_tied_embeddings(const ModelFiles& files, const std::vector<Parameter>& parameters,
+void refuse_tied_embeddings(const ModelInfo& info, const std::vector<Parameter>& parameters,
                             const AdapterChanges& changes) {
   bool has_head = false;
   for (const Parameter& parameter : parameters) has_head |= parameter.role == Role::head;
-  const Json* names = files.config.find_value("architectures");
-  const bool decoder = names != nullptr && names->dump().find("ForCausalLM") != std::string::npos;
-  if (has_head || !decoder) return;
-  for (const Parameter& parameter : parameters) {
-    const bool changed = changes.low_rank.contains(parameter.name) || changes.replaced.contains(parameter.name);
-    if (parameter.role == Role::embedding && changed) {
-      fail(ErrorCode::unsupported,
-           parameter.name + ": the output head shares these embeddings, so an adapter of one of them cannot be merged");
-    }
+  if (has_head || info.is_encoder) return;
+  const std::string& tokens = parameters.front().name;  // the table of tokens comes first, before that of positions
+  if (changes.low_rank.contains(tokens) || changes.replaced.contains(tokens)) {
+    fail(ErrorCode::unsupported,
+         tokens + ": the output head shares these embeddings, so an adapter of one of them cannot be merged");
   }
-}
-
-std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& format) {
-  if (format.dense) return format.dense;
-  if (!files.is_gguf()) return std::nullopt;
-  return config_dtype(files.config, files.path.string()).value_or(DType::f16);
 }
 
 MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const MergeOptions& options) {
@@ -75,9 +65,11 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
   plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
-  const auto parameters = list_parameters(files.config, where, files.weights.get());
+  Loader describing(files.weights.get());
+  const ModelInfo info = build_model(files.config, where, describing)->info();
+  const std::vector<Parameter>& parameters = describing.parameters();
   plan.changes = read_adapter_changes(adapter, parameters);
-  refuse_tied_embeddings(files, parameters, plan.changes);
+  refuse_tied_embeddings(info, parameters, plan.changes);
   const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is
   for (const Parameter& parameter : parameters) {
     if (parameter.orientation == Orientation::in_out) plan.in_out.insert(parameter.name);

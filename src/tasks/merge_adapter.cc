@@ -77,14 +77,11 @@ Contents read_tensors(const SafetensorsFile& file) {
 
 /// The parameter that an adapter's name means: the same, or one of the two with a prefix in front.
 const Parameter* find_parameter(const std::vector<Parameter>& parameters, const std::string& name) {
-  const auto is_suffix = [](const std::string& longer, const std::string& shorter) {
-    return longer.size() > shorter.size() && longer.ends_with("." + shorter);
-  };
   const Parameter* found = nullptr;
   int matches = 0;
   for (const Parameter& parameter : parameters) {
     if (parameter.name == name) return &parameter;
-    if (!is_suffix(parameter.name, name) && !is_suffix(name, parameter.name)) continue;
+    if (!ends_with_name(parameter.name, name) && !ends_with_name(name, parameter.name)) continue;
     found = &parameter;
     ++matches;
   }
@@ -138,6 +135,16 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
   for (auto& [module, lora] : contents.modules) {
     const Parameter* parameter = fitting(module + ".weight", lora, module);
     if (parameter == nullptr) continue;
+    if (files.config.use_dora == lora.magnitude.empty()) {
+      misfits.push_back(printable(module, 200) + ": use_dora and lora_magnitude_vector contradict each other");
+    }
+    if (files.config.lora_bias != contents.bias.contains(module)) {
+      misfits.push_back(printable(module, 200) + ": lora_bias and lora_B.bias contradict each other");
+    }
+    if (const int64_t rank = targets.rank(module); rank != lora.a.rows()) {
+      misfits.push_back(printable(module, 200) + ": has rank " + std::to_string(lora.a.rows()) +
+                        ", adapter_config.json says " + std::to_string(rank));
+    }
     lora.scaling =
         lora_scaling({.rank = lora.a.rows(), .alpha = targets.alpha(module), .rslora = files.config.use_rslora});
     if (const auto bias = contents.bias.find(module); bias != contents.bias.end()) {

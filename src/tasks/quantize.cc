@@ -33,13 +33,6 @@ EncodeOptions encode_options(const QuantizeOptions& options) {
           .granularity = parse_granularity(options.granularity)};
 }
 
-/// GGUF mixes block formats and f32 vectors; a Hugging Face folder needs one dtype for what stays dense.
-std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& format) {
-  if (format.dense) return format.dense;
-  if (!files.is_gguf()) return std::nullopt;
-  return config_dtype(files.config, files.path.string()).value_or(DType::f16);
-}
-
 void refuse_quantized_source(const ModelFiles& files) {
   if (files.is_gguf()) return;  // its block formats are a starting point like any other
   for (const SourceTensor& tensor : files.weights->tensors()) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "core/cgroups.h"
 #include "core/error.h"
@@ -33,10 +34,11 @@ std::optional<double> known_kl(const Candidate& c) {
 
 /// Candidates whose loss is known to be below the wish, the smallest first, and then the others.
 void sort_by_max_kl(std::vector<Candidate>& all, double max_kl) {
-  const auto within = [&](const Candidate& c) { return known_kl(c).value_or(0) <= max_kl; };
+  const auto loss_of = [](const Candidate& c) { return known_kl(c).value_or(std::numeric_limits<double>::infinity()); };
+  const auto within = [&](const Candidate& c) { return loss_of(c) <= max_kl; };
   std::stable_sort(all.begin(), all.end(), [&](const Candidate& a, const Candidate& b) {
     if (within(a) != within(b)) return within(a);
-    return within(a) ? a.plan.weights_bytes < b.plan.weights_bytes : *known_kl(a) < *known_kl(b);
+    return within(a) ? a.plan.weights_bytes < b.plan.weights_bytes : loss_of(a) < loss_of(b);
   });
 }
 

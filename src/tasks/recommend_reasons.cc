@@ -140,9 +140,16 @@ std::string compute_dtype(const Context& c) {
   if (c.choice.compute_dtype == DType::bf16) {
     return "compute dtype bf16, never fp16: fp16 ends at 65504 and large activations overflow";
   }
-  return "compute dtype fp32: nibble multiplies 4-bit weights with activations of 12 bits and their own scale per 64, "
+  return "compute dtype fp32: nibble multiplies 4-bit weights with int16 activations with a scale per 64 of them, "
          "finer than bf16, which would only round more; fp16 can overflow besides. bf16 is right where 16-bit units do "
          "the work (--device gpu)";
+}
+
+std::string above_the_limit(const Context& c) {
+  const auto& limit = c.situation.options.max_kl;
+  const auto kl = c.choice.measured ? std::optional(c.choice.measured->kl_mean) : c.choice.expected_kl;
+  if (!limit || !kl || *kl <= *limit) return "";
+  return fmt::format("nothing that fits stays below {:.4g} nats; this one is expected to lose {:.4g}", *limit, *kl);
 }
 
 std::string mixed_levels(const Context& c) {
@@ -190,6 +197,7 @@ std::string from_scratch(const Context& c) {
 }
 
 constexpr Say kSentences[] = {memory_sentence,
+                              above_the_limit,
                               passed_over,
                               small_or_large,
                               from_scratch,

@@ -17,10 +17,11 @@ struct FormatLoss {
   bool double_quant;
   double kl;
 };
-constexpr FormatLoss kLosses[] = {{"fp32", false, 0.0},    {"bf16", false, 0.00003},        {"fp16", false, 0.00003},
-                                  {"int8", false, 0.0157}, {"int8-dynamic", false, 0.0142}, {"nf4", false, 0.2260},
-                                  {"nf4", true, 0.2265},   {"int4", false, 0.2970},         {"int4", true, 0.3001},
-                                  {"fp4", false, 0.4417}};
+constexpr FormatLoss kLosses[] = {{"int8", false, 0.0157},
+                                  {"int8-dynamic", false, 0.0142},
+                                  {"nf4", false, 0.2260},
+                                  {"nf4", true, 0.2265},
+                                  {"int4", true, 0.3001}};
 
 std::optional<double> expected_kl(const PlanOptions& c) {
   for (const FormatLoss& row : kLosses) {
@@ -104,7 +105,7 @@ bool matches(const Rule& rule, const RecommendOptions& o, Size size) {
          (!rule.accuracy || *rule.accuracy == o.accuracy) && (rule.size == Size::any || rule.size == size);
 }
 
-Candidate make_candidate(std::string_view word, const RecommendOptions& o, const MemoryPlan& original) {
+Candidate make_candidate(std::string_view word, const RecommendOptions& o) {
   Candidate c;
   for (const Choice& choice : choices()) {
     if (choice.word == word) c.configuration = choice.configuration;
@@ -116,9 +117,7 @@ Candidate make_candidate(std::string_view word, const RecommendOptions& o, const
   p.lora_r = o.lora_r;
   // On a GPU products run in 16 bits, and bf16 has the range of fp32. On a CPU nothing is gained by rounding to it.
   c.compute_dtype = o.device == Device::gpu ? DType::bf16 : DType::f32;
-  PlanOptions named = p;
-  if (named.format.empty()) named.format = original.format;
-  c.expected_kl = word == "original" ? 0.0 : expected_kl(named);
+  if (p.task == PlanTask::inference) c.expected_kl = p.format.empty() ? std::optional(0.0) : expected_kl(p);
   return c;
 }
 
@@ -130,7 +129,7 @@ std::vector<Candidate> preferences(const Situation& situation) {
   std::vector<Candidate> out;
   for (const Rule& rule : rules()) {
     if (!matches(rule, o, size)) continue;
-    for (const std::string_view word : rule.words) out.push_back(make_candidate(word, o, situation.original));
+    for (const std::string_view word : rule.words) out.push_back(make_candidate(word, o));
     break;
   }
   return out;

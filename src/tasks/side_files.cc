@@ -69,4 +69,10 @@ void set_config_dtype(Json& config, DType dtype) {
   config.set(dtype_key(config), std::string(torch_dtype_name(dtype)));
 }
 
+std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& format) {
+  if (format.dense) return format.dense;
+  if (!files.is_gguf()) return std::nullopt;
+  return config_dtype(files.config, files.path.string()).value_or(DType::f16);
+}
+
 }  // namespace nibble

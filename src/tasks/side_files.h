@@ -16,4 +16,8 @@ std::optional<DType> config_dtype(const Json& config, const std::string& where);
 /// Sets it, under the key that the configuration uses.
 void set_config_dtype(Json& config, DType dtype);
 
+/// The dtype of what stays dense when a model is written in a format; nullopt = as it is. GGUF mixes block formats and
+/// f32 vectors, and a Hugging Face folder needs one dtype.
+std::optional<DType> dense_dtype_for(const ModelFiles& files, const Format& format);
+
 }  // namespace nibble

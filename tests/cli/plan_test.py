@@ -132,6 +132,7 @@ def recommend_measures(t):
 
 @case
 def recommend_refuses_what_means_nothing(t):
+    for wish in (".", "1e999"): t.fails(USAGE, "recommend", "llama-2-7b", "--memory", "8GB", "--accuracy", wish, says=wish)
     t.fails(USAGE, "recommend", TINY, "--measure", says="--measure and --text FILE go together")
     t.fails(USAGE, "recommend", TINY, "--device", "phone", says="expected one of server, edge, gpu")
     t.fails(USAGE, "recommend", TINY, "--accuracy", "0.1x", says="0.1x")

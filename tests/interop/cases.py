@@ -224,8 +224,8 @@ def case_merged_folder(nibble, source, adapter, target):
 
 # What is trained of which model, and with which options.
 TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--target-modules", "q_proj", "--dora"],
-           "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--lora-bias", "lora_only"],
-           "qwen2/bias": ["--target-modules", ".*_proj", "--lora-bias", "all"],
+           "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--bias", "lora_only"],
+           "qwen2/bias": ["--target-modules", ".*_proj", "--bias", "all"],
            "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
            "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
 

@@ -249,6 +249,20 @@ TEST(Merge, RefusesAdaptersOfOtherModels) {
   EXPECT_FALSE(fs::exists(temp / "out"));
 }
 
+// GPT-2's head is the table of tokens; that of positions is a matrix like any other.
+TEST(Merge, RefusesTokensThatAreTheHeadOfGpt2) {
+  NIBBLE_NEED_SHARED("goldens/models/gpt2");
+  const TempFolder temp;
+  const std::string model = (shared_folder() / "goldens/models/gpt2").string();
+  const Json config = Json::parse_file(model + "/config.json");
+  const auto width = static_cast<int64_t>(int_at(config, "n_embd"));
+  const auto adapter = [&](const std::string& module, const char* rows) {
+    return write_adapter(temp, {.module = module, .out = static_cast<int64_t>(int_at(config, rows)), .in = width});
+  };
+  expect_error(ErrorCode::unsupported, "transformer.wte.weight: the output head shares these embeddings",
+               [&] { merge(model, adapter("transformer.wte", "vocab_size"), (temp / "out").string()); });
+}
+
 TEST(Merge, RefusesAFileWithoutA) {
   const TempFolder temp;
   write_adapter(temp, {});

@@ -157,6 +157,11 @@ TEST(Recommend, MeasuresOnTheUsersModelAndText) {
 TEST(Recommend, RefusesWhatMeansNothing) {
   expect_error(ErrorCode::invalid_argument, "only inference can be measured",
                [] { recommend("llama-2-7b", {.goal = Goal::finetune, .measure_text = "x"}); });
+  RecommendOptions limited = in(10, {.max_kl = 0.001});
+  limited.context = 2048;
+  const Recommendation above = recommend("llama-2-7b", limited);
+  const auto says = [](const std::string& reason) { return reason.find("nothing that fits stays below") == 0; };
+  EXPECT_TRUE(std::any_of(above.reasons.begin(), above.reasons.end(), says));
   expect_error(ErrorCode::invalid_argument, "max_kl: is about inference",
                [] { recommend("llama-2-7b", {.goal = Goal::finetune, .max_kl = 0.1}); });
   expect_error(ErrorCode::invalid_argument, "max_kl: found -1", [] { recommend("llama-2-7b", {.max_kl = -1.0}); });

@@ -130,6 +130,7 @@ TEST(Report, DrawsWhateverTheNumbersAre) {
                                             {kNan, kNan},
                                             {INFINITY, -INFINITY},
                                             {-3, -2},
+                                            {1e16, 1e16 + 2},
                                             {0, 1e-9}}) {
     LinePlot plot = {.lines = {{"l", {}}}};
     BarChart chart;
