@@ -3,7 +3,7 @@
 #   tools/check.sh [STEP...]        default: all of them
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-steps=${*:-format layers size tests isa asan ubsan}
+steps=${*:-format layers size tests models isa asan ubsan}
 
 check_format() {
   git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' | xargs -0 clang-format --dry-run --Werror
@@ -23,6 +23,9 @@ build_and_test() {
 
 check_tests() { build_and_test release ""; }
 
+# After the tests: counts what they reported.
+check_models() { python3 tools/models_table.py build/release --check; }
+
 # What users run is what may not contain instructions of another processor.
 check_isa() { tools/check_isa_symbols.sh build/release; }
 
@@ -34,7 +37,7 @@ check_ubsan() { build_and_test ubsan "-LE slow" UBSAN_OPTIONS=print_stacktrace=1
 failed=
 for step in $steps; do
   declare -F "check_$step" > /dev/null || {
-    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests isa asan ubsan" >&2
+    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests models isa asan ubsan" >&2
     exit 2
   }
   echo "== $step"

@@ -2,7 +2,8 @@
 """Writes the table of docs/models.md from the results of the last test run in a build folder.
 
     make test && tools/models_table.py build/release           rewrite the table
-    tools/models_table.py build/release --check                exit with 1 when the table would change
+    tools/models_table.py build/release --check                exit with 1 when the table would change; says so and exits
+                                                               with 0 when reference models are missing
 
 A cell is the number of passed test cases that are about this family and this way of reading it. It needs a run in which
 none of them was skipped: with the reference models and the Python environment that tests/README.md names.
@@ -50,6 +51,9 @@ def passed_cases(build):
     compared = counts.passed + [name for name, reason in counts.skipped if THEIR_DEFECT in reason]
     missing = [name for name, reason in counts.skipped
                if THEIR_DEFECT not in reason and any(re.search(p, name) for p in [*COLUMNS.values(), FORMATS])]
+    if missing and "--check" in sys.argv:
+        print(f"not checked: {len(missing)} cases were skipped, such as {missing[0]}")
+        sys.exit(0)
     if missing or counts.failed: sys.exit(f"these cases did not pass: {', '.join(missing + counts.failed)}")
     return [name.split(": ", 1)[1] for name in compared if ": " in name]
 

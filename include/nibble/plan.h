@@ -85,7 +85,7 @@ struct MemoryPlan {
   uint64_t program_bytes = 0;  ///< the program itself and its tokenizer, about
   uint64_t total_bytes = 0;    ///< resident_bytes and everything below it
 
-  std::vector<TrainingLength> lengths = {};  ///< finetune: at 512, 1024, ... up to the model's own length
+  std::vector<TrainingLength> lengths = {};  ///< finetune: at 512, 1024, ... up to the model's own length or 32768
 
   // With options.memory:
   bool fits = true;

@@ -6,7 +6,7 @@
 
 namespace nibble {
 
-/// A table. The first row is the head; cells that begin with a digit or a sign are set to the right.
+/// A table. The first row is the head; columns of numbers are set to the right.
 struct ReportTable {
   std::string title = {}, note = {};
   std::vector<std::vector<std::string>> rows = {};

@@ -38,14 +38,14 @@ class WeightedQuantiles {
   std::vector<std::pair<double, int32_t>> values_;
 };
 
-/// "measurably worse: perplexity changes by +25.2 % (95 % interval +23.9 % to +26.4 %)" and its like.
-/// @param loss  above 0 is worse
-/// @param what  what changes, with its sign: +1 when it grows with the loss, -1 when it falls
+/// What a verdict speaks of.
 struct VerdictWords {
   std::string what;  // "perplexity"
   double sign;       // of the change of `what` when something is lost
   std::string unit;  // of the change times 100: " %", " points"
 };
+/// "measurably worse: perplexity changes by +25.2 % (95 % interval +23.9 % to +26.4 %)" and its like.
+/// @param loss  above 0 is worse
 std::string verdict_on(const Figure& loss, const VerdictWords& words);
 
 /// Fills a report whose context and has_reference are set from what was scored.

@@ -40,7 +40,7 @@ uint64_t attention_scratch(const ModelInfo& info, int64_t tokens, int64_t span, 
   return static_cast<uint64_t>(thread_count()) * bytes_of(values);
 }
 
-/// Of a forward pass over `tokens` ids whose last sees `span` positions, with `rows` rows of logits.
+/// Of a forward pass over `tokens` ids whose last sees `span` positions, without the logits.
 uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan& plan, int64_t tokens, int64_t span,
                        const PlanOptions& options) {
   const Format* format = find_format_or_null(plan.format);

@@ -30,7 +30,7 @@ void fill(const std::vector<TrainedParameter>& parameters, const SafetensorsFile
 
 struct Run {
   const char* name;
-  double loss_tolerance = 1e-4, norm_tolerance = 1e-3;  // relative
+  double loss_tolerance = 1e-4, norm_tolerance = 1e-3;  // absolute, relative
 };
 
 class Trace : public ::testing::TestWithParam<Run> {
