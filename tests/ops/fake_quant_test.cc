@@ -159,7 +159,7 @@ TEST_P(EagerQat, TheRunEqualsTorch) {
     const Tensor expected = file.load(engine + ".final." + names[i]);
     EXPECT_LE(difference(floats(mlp.parameters()[i]), floats(expected)).largest, 1e-4) << names[i];
   }
-  // A value on the edge of two codes may fall to either side: at most one step of the last grid.
+  // A value on the edge of two codes may fall to either side; a few may.
   const std::vector<float> y = floats(mlp.forward(x, nullptr)), expected = floats(file.load(engine + ".prepared_y"));
   int64_t off = 0;
   for (size_t i = 0; i < y.size(); ++i) off += std::abs(y[i] - expected[i]) > 1e-4;
