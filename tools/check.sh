@@ -3,7 +3,7 @@
 #   tools/check.sh [STEP...]        default: all of them
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-steps=${*:-format layers size tests models isa asan ubsan}
+steps=${*:-format layers size tests models isa sanitize}
 
 check_format() {
   git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' | xargs -0 clang-format --dry-run --Werror
@@ -30,14 +30,15 @@ check_models() { python3 tools/models_table.py build/release --check; }
 check_isa() { tools/check_isa_symbols.sh build/release; }
 
 # Without the slow tests: they run the code of the others on more data, which takes minutes each here.
-check_asan() { build_and_test asan "-LE slow" ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1; }
-
-check_ubsan() { build_and_test ubsan "-LE slow" UBSAN_OPTIONS=print_stacktrace=1; }
+check_sanitize() {
+  build_and_test sanitize "-LE slow" ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 \
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+}
 
 failed=
 for step in $steps; do
   declare -F "check_$step" > /dev/null || {
-    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests models isa asan ubsan" >&2
+    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests models isa sanitize" >&2
     exit 2
   }
   echo "== $step"

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <iterator>
 #include <mutex>
 #include <new>
 #include <string>
@@ -20,7 +22,51 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kMapFrom = size_t{4} << 20;
+constexpr size_t kMapFrom = size_t{1} << 20;
+constexpr size_t kSpareBytes = size_t{64} << 20;
+
+/// Mappings that were freed a moment ago, for the next allocation of the same size: the operations of a layer ask for
+/// the same sizes again and again, and fresh memory costs a fault per page. Kept apart from the heap, where long-lived
+/// results between short-lived ones would leave holes (training took a fifth more memory).
+class SpareMappings {
+ public:
+  /// Null when there is none of that size.
+  void* take(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
+    if (found == spare_.rend()) return nullptr;
+    void* mapping = found->mapping;
+    spare_.erase(std::next(found).base());
+    bytes_ -= bytes;
+    return mapping;
+  }
+
+  /// Takes it over; what has waited longest goes back to the system when there is too much.
+  void give(void* mapping, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    spare_.push_back({mapping, bytes});
+    bytes_ += bytes;
+    while (bytes_ > kSpareBytes) {
+      munmap(spare_.front().mapping, spare_.front().bytes);
+      bytes_ -= spare_.front().bytes;
+      spare_.pop_front();
+    }
+  }
+
+  static SpareMappings& instance() {
+    static auto* spare = new SpareMappings;  // outlives buffers of static duration
+    return *spare;
+  }
+
+ private:
+  struct Spare {
+    void* mapping;
+    size_t bytes;
+  };
+  std::mutex mutex_;
+  std::deque<Spare> spare_;  // oldest first
+  size_t bytes_ = 0;
+};
 
 /// Mapped files, for mapped_file_at(). Rows are written once and never moved; a free row has no path.
 struct MappedRange {
@@ -58,11 +104,18 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
     return std::shared_ptr<Buffer>(new Buffer(static_cast<std::byte*>(memory), bytes, nullptr, 0));
   }
   const size_t wanted = checked_add(bytes, kHugePage, "allocation");
-  void* mapping = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapping = SpareMappings::instance().take(wanted);
+  const bool is_fresh = mapping == nullptr;
+  if (is_fresh) mapping = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) out_of_memory(bytes);
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage;
-  madvise(reinterpret_cast<void*>(start), bytes, MADV_HUGEPAGE);  // a wish: without it everything still works
-  return std::shared_ptr<Buffer>(new Buffer(reinterpret_cast<std::byte*>(start), bytes, mapping, wanted));
+  const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage;
+  auto* start = reinterpret_cast<std::byte*>(address);
+  if (is_fresh) {
+    madvise(start, bytes, MADV_HUGEPAGE);  // a wish: without it everything still works
+  } else {
+    std::memset(start, 0, bytes);
+  }
+  return std::shared_ptr<Buffer>(new Buffer(start, bytes, mapping, wanted));
 }
 
 std::shared_ptr<Buffer> Buffer::map(int fd, uint64_t offset, size_t bytes, const std::string& path) {
@@ -90,8 +143,10 @@ const char* mapped_file_at(const void* address) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (mapping_ != nullptr) {
+  if (is_file_) {
     munmap(mapping_, mapped_bytes_);
+  } else if (mapping_ != nullptr) {
+    SpareMappings::instance().give(mapping_, mapped_bytes_);
   } else {
     ::operator delete (data_, std::align_val_t{kAlignment});
   }

@@ -13,8 +13,8 @@ enum class Residency { memory, mapped };
 
 class Buffer {
  public:
-  /// Zero-filled memory aligned to 64 bytes. From 4 MiB up it comes straight from the system, aligned for huge pages
-  /// (4 KiB pages cost 20 to 46 % of the read bandwidth of a large matrix), and goes straight back when freed.
+  /// Zero-filled memory aligned to 64 bytes. From 1 MiB up it is aligned for huge pages (4 KiB pages cost 20 to 46 % of
+  /// the read bandwidth of a large matrix) and, freed, goes back to the system, but for 64 MiB kept for the next calls.
   /// @throws Error{resources} when the system has no more memory.
   static std::shared_ptr<Buffer> allocate(size_t bytes);
 

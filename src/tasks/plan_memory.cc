@@ -52,7 +52,9 @@ uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan
 uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing) {
   const int64_t kept = w.layers * (checkpointing ? w.hidden : w.kept);
   const int64_t at_work = checkpointing ? 2 * w.kept : w.kept;  // a layer computed again, and its gradients
-  return bytes_of(tokens * (kept + at_work)) + bytes_of(std::min(tokens, kLossTokens) * w.vocab);
+  // The logits are gone before the layers go backward.
+  return bytes_of(tokens * kept) +
+         std::max(bytes_of(tokens * at_work), bytes_of(std::min(tokens, kLossTokens) * w.vocab));
 }
 
 void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& options, MemoryPlan& plan) {

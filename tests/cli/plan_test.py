@@ -6,6 +6,7 @@
 NIBBLE_SLOW=1 adds a model of a billion parameters (2 GB of disk in TMPDIR).
 """
 
+import json
 import os
 import random
 import struct
@@ -158,6 +159,19 @@ def smollm2_takes_what_is_planned(t):
         out = t.folder / flags[1]
         t.run("quantize", model, "-o", out, *flags)
         check_generate(t, out, 512)
+
+
+@case
+def finetuning_smollm2_takes_what_is_planned(t):
+    t.need_plain_memory()
+    model = need("smollm2-135m")
+    data = t.folder / "data.jsonl"
+    data.write_text(json.dumps({"text": "the quick brown fox jumps over the lazy dog " * 80}) + "\n")
+    for flags in [["--method", "qlora"], ["--method", "lora", "--gradient-checkpointing"]]:
+        peak = t.json("finetune", model, "--data", data, "--max-length", 512, "--steps", 1, "-o", t.folder / flags[1],
+                      *flags)["peak_rss_bytes"]
+        planned = t.json("plan", model, "--context", 512, *flags)["total_bytes"]
+        expect_close(planned, peak, " ".join(["smollm2-135m", *flags]))
 
 
 @case

@@ -21,6 +21,18 @@ TEST(Buffer, IsZeroAndAlignedInEverySize) {
   }
 }
 
+// Large blocks that were freed are handed out again.
+TEST(Buffer, IsZeroWhereItWasUsedBefore) {
+  for (const size_t bytes : {size_t{1} << 20, (size_t{5} << 20) + 3}) {
+    for (int round = 0; round < 3; ++round) {
+      const auto buffer = Buffer::allocate(bytes);
+      const auto all = buffer->span();
+      EXPECT_TRUE(std::all_of(all.begin(), all.end(), [](std::byte b) { return b == std::byte{0}; })) << bytes;
+      std::fill(all.begin(), all.end(), std::byte{0xff});
+    }
+  }
+}
+
 TEST(Buffer, ImpossibleSizesAreErrors) {
   test::expect_error(ErrorCode::resources, "out of memory", [] { Buffer::allocate(size_t{1} << 60); });
   EXPECT_THROW(Buffer::allocate(SIZE_MAX - 5), Error);
