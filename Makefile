@@ -26,8 +26,8 @@ test: ## build everything and run the tests (without those labelled slow)
 	@cmake --build build/release
 	@python3 tools/run_tests.py build/release -LE slow
 
-check: ## what a change must pass: format, layers, ISA symbols, size budget, tests, sanitizers
-	@tools/setup.sh build test check
+check: ## what a change must pass: format, layers, ISA symbols, size budget, tests, instruction counts, sanitizers
+	@tools/setup.sh build test bench check
 	@tools/check.sh
 
 bench: ## build and run the benchmarks

@@ -3,7 +3,7 @@
 #   tools/check.sh [STEP...]        default: all of them
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-steps=${*:-format layers size tests models isa sanitize}
+steps=${*:-format layers size tests models isa counts sanitize}
 
 check_format() {
   git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cc' | xargs -0 clang-format --dry-run --Werror
@@ -29,6 +29,11 @@ check_models() { python3 tools/models_table.py build/release --check; }
 # What users run is what may not contain instructions of another processor.
 check_isa() { tools/check_isa_symbols.sh build/release; }
 
+# Instructions of the main kernels against the stored numbers.
+check_counts() {
+  cmake --preset dev > /dev/null && cmake --build build/dev --target count_kernels && bench/instruction_counts.py
+}
+
 # Without the slow tests: they run the code of the others on more data, which takes minutes each here.
 check_sanitize() {
   build_and_test sanitize "-LE slow" ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 \
@@ -38,7 +43,7 @@ check_sanitize() {
 failed=
 for step in $steps; do
   declare -F "check_$step" > /dev/null || {
-    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests models isa sanitize" >&2
+    echo "tools/check.sh: unknown step '$step', expected one of: format layers size tests models isa counts sanitize" >&2
     exit 2
   }
   echo "== $step"

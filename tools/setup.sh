@@ -11,7 +11,7 @@ packages_for() {
     test)  echo libgtest-dev python3 ;;
     bench) echo libbenchmark-dev ;;
     fuzz)  echo clang libclang-rt-dev ;;
-    check) echo clang-format binutils python3 ;;
+    check) echo clang-format binutils python3 valgrind ;;
     demo)  echo python3 python3-pip ca-certificates ;;
     *)     echo "tools/setup.sh: unknown purpose '$1', expected build, test, bench, fuzz, check or demo" >&2; exit 2 ;;
   esac
