@@ -3,52 +3,59 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "core/checked.h"
 #include "core/parallel.h"
+#include "kernels/kernels.h"
 
 namespace nibble {
 namespace {
 
 // Sums are taken per piece and then over the pieces in order, so that they do not depend on the number of threads.
 constexpr int64_t kPieceValues = int64_t{1} << 16;
+constexpr size_t kStretch = 1024;
+constexpr float kLeastSignal = 1e-15f, kMostSignal = 1e30f;
 
 struct Sums {
   double signal = 0, noise = 0, max_abs_error = 0;
   int64_t nan_count = 0, inf_count = 0, first_nonfinite = -1;  // first: within the piece
 };
 
-/// All values finite: plain loops that the compiler can vectorize. Otherwise the signal is not finite.
-Sums sum_finite(std::span<const float> original, std::span<const float> decoded) {
-  Sums sums;
-  float largest = 0;
-  for (size_t i = 0; i < original.size(); ++i) {
-    const double x = original[i], error = static_cast<double>(decoded[i]) - x;
-    sums.signal += x * x;
-    sums.noise += error * error;
-    largest = std::max(largest, std::fabs(decoded[i] - original[i]));
-  }
-  sums.max_abs_error = static_cast<double>(largest);
-  return sums;
-}
-
-Sums sum_piece(std::span<const float> original, std::span<const float> decoded) {
-  Sums sums = sum_finite(original, decoded);
-  if (std::isfinite(sums.signal)) return sums;
-  sums = {};
+/// Adds a stretch, one value after the other.
+void add_carefully(std::span<const float> original, std::span<const float> error, int64_t position, Sums& sums) {
   for (size_t i = 0; i < original.size(); ++i) {
     const float x = original[i];
     if (!std::isfinite(x)) {
       ++(std::isnan(x) ? sums.nan_count : sums.inf_count);
-      if (sums.first_nonfinite < 0) sums.first_nonfinite = static_cast<int64_t>(i);
+      if (sums.first_nonfinite < 0) sums.first_nonfinite = position + static_cast<int64_t>(i);
       continue;
     }
-    const double error = static_cast<double>(decoded[i]) - x;
     sums.signal += static_cast<double>(x) * x;
-    sums.noise += error * error;
-    sums.max_abs_error = std::max(sums.max_abs_error, std::fabs(error));
+    sums.noise += static_cast<double>(error[i]) * error[i];
+    sums.max_abs_error = std::max(sums.max_abs_error, std::fabs(static_cast<double>(error[i])));
+  }
+}
+
+/// decoded becomes the error. Stretches are summed in f32 where their squares are far from its limits.
+Sums sum_piece(std::span<const float> original, std::span<float> decoded) {
+  Sums sums;
+  for (size_t begin = 0; begin < original.size(); begin += kStretch) {
+    const size_t count = std::min(kStretch, original.size() - begin);
+    const auto n = static_cast<int64_t>(count);
+    const float* x = original.data() + begin;
+    float* error = decoded.data() + begin;
+    kernels().axpy(-1.0f, x, error, n);
+    const float signal = kernels().dot(x, x, n);
+    if (!(signal > kLeastSignal && signal < kMostSignal)) {
+      add_carefully(original.subspan(begin, count), decoded.subspan(begin, count), static_cast<int64_t>(begin), sums);
+      continue;
+    }
+    sums.signal += static_cast<double>(signal);
+    sums.noise += static_cast<double>(kernels().dot(error, error, n));
+    sums.max_abs_error = std::max(sums.max_abs_error, static_cast<double>(kernels().absmax(error, n)));
   }
   return sums;
 }
@@ -79,13 +86,16 @@ ErrorStats error_stats(const Tensor& original, const Weight& stored) {
   const int64_t piece_rows = std::max<int64_t>(1, kPieceValues / std::max<int64_t>(cols, 1));
   std::vector<Sums> pieces(static_cast<size_t>(ceil_div(rows, piece_rows)));
   parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> before(static_cast<size_t>(piece_rows * cols)), after(before.size());
+    const auto room = static_cast<size_t>(piece_rows * cols);
+    const auto before = std::make_unique_for_overwrite<float[]>(room),
+               after = std::make_unique_for_overwrite<float[]>(room);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i * piece_rows, last = std::min(rows, first + piece_rows);
       const auto count = static_cast<size_t>((last - first) * cols);
-      decode_rows(original, first, last, before.data());
-      decode_rows(stored, first, last, after.data());
-      pieces[static_cast<size_t>(i)] = sum_piece({before.data(), count}, {after.data(), count});
+      const float* values = original.dtype == DType::f32 ? original.f32() + first * cols : before.get();
+      if (values == before.get()) decode_rows(original, first, last, before.get());
+      decode_rows(stored, first, last, after.get());
+      pieces[static_cast<size_t>(i)] = sum_piece({values, count}, {after.get(), count});
     }
   });
   return combine(pieces, piece_rows * cols);

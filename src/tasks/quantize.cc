@@ -2,6 +2,7 @@
 #include "nibble/quantize.h"
 
 #include <algorithm>
+#include <future>
 #include <set>
 
 #include "core/error.h"
@@ -105,14 +106,18 @@ TensorReport report_of(const SourceTensor& tensor, std::string format, const Err
           .bytes_after = bytes_after};
 }
 
-/// Converts one tensor at a time and reports on it.
+/// Converts one tensor after the other, in the source's order, and reports on each. The next one is read meanwhile.
 class Converter {
  public:
   Converter(const WeightSource& source, const Recipe& recipe, QuantizeReport& report)
       : source_(source), recipe_(recipe), report_(report) {}
 
-  NamedTensors convert(const SourceTensor& tensor, const PlannedTensor& planned) {
-    const Weight weight = source_.load(tensor.name);
+  NamedTensors convert(size_t index, const PlannedTensor& planned) {
+    const SourceTensor& tensor = source_.tensors()[index];
+    const Weight weight = next_.valid() ? next_.get() : source_.load(tensor.name);
+    if (index + 1 < source_.tensors().size()) {
+      next_ = std::async(std::launch::async, [this, index] { return source_.load(source_.tensors()[index + 1].name); });
+    }
     return recipe_.quantized.contains(tensor.name) ? quantize(tensor, planned, weight) : keep(tensor, planned, weight);
   }
 
@@ -154,6 +159,7 @@ class Converter {
   const Recipe& recipe_;
   QuantizeReport& report_;
   Tensor room_;
+  std::future<Weight> next_;
 };
 
 Json make_config(const ModelFiles& files, const QuantizeOptions& options, const Recipe& recipe) {
@@ -196,7 +202,7 @@ QuantizeReport quantize(const std::string& model, const std::string& out, const 
   Converter converter(*files.weights, recipe, report);
   uint64_t bytes_read = 0;
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) {
-    NamedTensors pieces = converter.convert(tensors[i], planned[i]);
+    NamedTensors pieces = converter.convert(i, planned[i]);
     bytes_read += tensors[i].bytes;
     if (options.progress) {
       options.progress({.unit = "tensors",

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <future>
+
 #include "core/json.h"
 #include "core/progress.h"
 
@@ -70,10 +72,16 @@ uint64_t write_weights(OutputFolder& folder, const std::vector<PlannedTensor>& t
     const std::string name = shard_name(s, shards.size());
     const std::vector<TensorDeclaration> pieces = pieces_of(tensors, shards[s]);
     SafetensorsWriter writer(folder.file(name), pieces);
+    std::future<void> writing;  // the tensors before, while these are made
     for (size_t i = shards[s].first; i < shards[s].second; ++i) {
       check_interrupt();
-      for (const auto& [piece, tensor] : produce(i)) writer.write(piece, tensor);
+      NamedTensors made = produce(i);
+      if (writing.valid()) writing.get();
+      writing = std::async(std::launch::async, [&writer, made = std::move(made)] {
+        for (const auto& [piece, tensor] : made) writer.write(piece, tensor);
+      });
     }
+    if (writing.valid()) writing.get();
     writer.finish();
     for (const TensorDeclaration& piece : pieces) locations.emplace_back(piece.name, name);
   }

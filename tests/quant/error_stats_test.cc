@@ -34,6 +34,20 @@ TEST(ErrorStats, CountsNonFiniteValuesAndLeavesThemOut) {
   EXPECT_TRUE(std::isinf(stats.sqnr_db));
 }
 
+// Sums of squares in f32 would overflow or vanish.
+TEST(ErrorStats, MeasuresValuesOfEverySize) {
+  for (const float size : {1e-25f, 1e-8f, 1.0f, 1e8f, 1e25f}) {
+    std::vector<float> original(5000), decoded(5000);
+    for (size_t i = 0; i < original.size(); ++i) {
+      original[i] = size * (i % 2 == 0 ? 1.0f : -1.0f);
+      decoded[i] = original[i] * 1.125f;
+    }
+    const ErrorStats stats = stats_of(original, decoded);
+    EXPECT_NEAR(stats.relative_error, 0.125, 1e-6) << size;
+    EXPECT_NEAR(stats.max_abs_error / static_cast<double>(size), 0.125, 1e-6) << size;
+  }
+}
+
 TEST(ErrorStats, EverythingLostFromZerosIsOne) { EXPECT_EQ(stats_of({0.0f}, {1.0f}).relative_error, 1.0); }
 
 }  // namespace
