@@ -9,12 +9,14 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace nibble {
 namespace {
 
 constexpr size_t kMapFrom = size_t{64} << 10;   // below, a mapping costs more than it saves
 constexpr size_t kReadPiece = size_t{1} << 30;  // Linux transfers at most 2 GiB per call
+constexpr int64_t kSharedPiece = int64_t{1} << 20;
 
 }  // namespace
 
@@ -37,12 +39,15 @@ File::File(File&& other) noexcept : path_(std::move(other.path_)), fd_(other.fd_
   other.fd_ = -1;
 }
 
+void File::require_range(uint64_t offset, uint64_t bytes) const {
+  if (offset <= size_ && bytes <= size_ - offset) return;
+  fail(ErrorCode::format, name() + ": ends early: bytes " + std::to_string(offset) + " to " +
+                              std::to_string(offset + bytes) + " wanted, the file has " + std::to_string(size_) +
+                              "; download it again?");
+}
+
 void File::read_at(uint64_t offset, std::span<std::byte> out) const {
-  if (offset > size_ || out.size() > size_ - offset) {
-    fail(ErrorCode::format, name() + ": ends early: bytes " + std::to_string(offset) + " to " +
-                                std::to_string(offset + out.size()) + " wanted, the file has " + std::to_string(size_) +
-                                "; download it again?");
-  }
+  require_range(offset, out.size());
   size_t done = 0;
   while (done < out.size()) {
     const ssize_t got =
@@ -55,12 +60,14 @@ void File::read_at(uint64_t offset, std::span<std::byte> out) const {
 }
 
 std::shared_ptr<Buffer> File::buffer(uint64_t offset, size_t bytes, Residency residency) const {
-  if (residency == Residency::mapped && bytes >= kMapFrom) {
-    read_at(offset + bytes, {});  // the range lies within the file
-    return Buffer::map(fd_, offset, bytes, name());
-  }
+  require_range(offset, bytes);
+  if (residency == Residency::mapped && bytes >= kMapFrom) return Buffer::map(fd_, offset, bytes, name());
   std::shared_ptr<Buffer> memory = Buffer::allocate(bytes);
-  read_at(offset, memory->span());
+  // Copying from the page cache, and the faults of fresh memory, take processor time that threads can share.
+  parallel_for(static_cast<int64_t>(bytes), kSharedPiece, [&](int64_t begin, int64_t end) {
+    read_at(offset + static_cast<uint64_t>(begin),
+            memory->span().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)));
+  });
   return memory;
 }
 

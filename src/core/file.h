@@ -30,6 +30,8 @@ class File {
   void read_at(uint64_t offset, std::span<std::byte> out) const;
 
  private:
+  void require_range(uint64_t offset, uint64_t bytes) const;
+
   std::filesystem::path path_;
   int fd_;
   uint64_t size_;

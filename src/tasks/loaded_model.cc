@@ -1,6 +1,7 @@
 #include "tasks/loaded_model.h"
 
 #include <algorithm>
+#include <future>
 
 #include "core/cgroups.h"
 #include "core/error.h"
@@ -226,12 +227,13 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->generation_config = files.generation_config;
   const LoadOptions load = loader_options(files, options);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
+  std::future<TextParts> reading_text = std::async(std::launch::async, [&] { return load_text_parts(files); });
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   loaded->weight_bytes = loader.bytes();
   loaded->device_map = device_map_of(loader);
   loaded->options = options;
-  TextParts text = load_text_parts(files);
+  TextParts text = reading_text.get();
   loaded->tokenizer = std::move(text.tokenizer);
   loaded->tokenizer_config = std::move(text.config);
   loaded->chat_template = std::move(text.chat_template);
