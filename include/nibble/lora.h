@@ -25,7 +25,8 @@ class PeftModel {
   /// As it will be saved: target_modules named one by one, what the model decides filled in.
   const LoraConfig& config() const;
 
-  /// Writes adapter_config.json and adapter_model.safetensors, which PEFT loads.
+  /// Writes adapter_config.json and adapter_model.safetensors, which PEFT loads. An adapter that began with PiSSA
+  /// is written as the change of the original model, a plain one of rank 2 r.
   /// @throws Error{exists} when the folder exists and overwrite is not set.
   enum class Existing { refuse, overwrite };
   void save_pretrained(const std::string& folder, Existing existing = Existing::refuse) const;
@@ -38,12 +39,14 @@ class PeftModel {
   std::shared_ptr<AttachedAdapter> adapter_;
 };
 
-/// Puts a new adapter on a model; until it is trained the model gives what it gave.
+/// Puts a new adapter on a model; until it is trained the model gives what it gave, or with init_lora_weights "false"
+/// and "loftq" something else.
 ///
 ///     PeftModel peft = get_peft_model(model, {.r = 16, .lora_alpha = 32, .target_modules = "all-linear"});
 ///
 /// The first values depend on the seed and the names of the layers alone.
-/// @throws Error{invalid_argument} for values out of range and when no module is meant.
+/// @throws Error{invalid_argument} for values out of range and when no module is meant, Error{unsupported} for
+/// "pissa" over quantized layers, and for "loftq" where the files of the model are quantized.
 PeftModel get_peft_model(const CausalLM& model, const LoraConfig& config, uint64_t seed = 0);
 PeftModel get_peft_model(const SequenceClassifier& model, const LoraConfig& config, uint64_t seed = 0);
 

@@ -38,7 +38,11 @@ struct LoraConfig {
   bool use_dora = false;                   ///< also trains the length of every row (DoRA, arXiv 2402.09353)
   bool lora_bias = false;                  ///< B has a bias; can be loaded, not trained
   std::string bias = "none";               ///< biases that are trained too: "none", "all" or "lora_only"
-  std::string init_lora_weights = "true";  ///< "true": A uniform, B zero; "gaussian": A normal; "false": both random
+  /// How A and B begin. "true": A uniform, B zero; "gaussian": A normal, B zero; "false": both random.
+  /// "pissa" (arXiv 2404.02948): the largest singular values of a dense weight, which is trained less them; with
+  /// "pissa_niter_N" as N iterations of a random subspace find them. "loftq" (arXiv 2310.08659): those of what
+  /// quantization has taken from a weight.
+  std::string init_lora_weights = "true";
   std::vector<int64_t> layers_to_transform = {};  ///< indexes of layers; empty = all
   std::vector<std::string> layers_pattern = {};   ///< what stands before the index in names; empty = anything
   bool fan_in_fan_out = false;                    ///< the files hold the matrices as [in, out]: GPT-2

@@ -15,7 +15,7 @@ namespace {
 /// The flags as given; what was not given stays with the file of --config or the default.
 struct Given {
   std::optional<std::string> config, data, eval_data, method, task, format, compute_dtype, init_adapter, optimizer,
-      schedule, on_nonfinite, bias;
+      schedule, on_nonfinite, bias, init;
   std::optional<int64_t> r, epochs, steps, batch, grad_accum, max_length, seed, eval_every, early_stopping, save_every,
       save_limit, block;
   std::optional<double> alpha, dropout, rate, warmup, weight_decay, beta1, beta2, epsilon, momentum, max_grad_norm;
@@ -58,6 +58,8 @@ void declare_adapter(Args& args, Given& g) {
   args.option("--bias", g.bias, "none|all|lora_only", "biases that are trained too; default none");
   args.flag("--rslora", g.rslora, "scale alpha / sqrt(r)");
   args.flag("--dora", g.dora, "train the lengths of the rows too (DoRA)");
+  args.option("--init", g.init, "NAME",
+              "how it begins: true (default), gaussian, pissa, pissa_niter_N; qlora: loftq");
   args.option("--init-adapter", g.init_adapter, "DIR", "start from an adapter's tensors and configuration");
   args.option("--format", g.format, "FORMAT",
               "qlora: what a dense base is quantized to; nf4 (default), fp4, int4, int8");
@@ -115,6 +117,7 @@ void resolve_adapter(const Given& g, FinetuneOptions& o) {
   set(g.dora, o.lora.use_dora);
   if (!g.target_modules.empty()) o.lora.target_modules = module_choice(g.target_modules);
   if (!g.modules_to_save.empty()) o.lora.modules_to_save = g.modules_to_save;
+  set(g.init, o.lora.init_lora_weights);
   set(g.init_adapter, o.init_adapter);
   set(g.format, o.format);
   set(g.double_quant, o.double_quant);

@@ -1,6 +1,7 @@
 #include "io/peft.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "core/error.h"
@@ -16,7 +17,15 @@ constexpr std::string_view kIgnored[] = {"auto_mapping",      "corda_config",   
                                          "qalora_group_size", "revision",       "runtime_config", "peft_type"};
 
 /// Ways to set the first values that leave the base model alone, so that only the result counts.
-constexpr std::string_view kHarmlessInits[] = {"eva", "orthogonal", "gaussian"};
+constexpr std::string_view kHarmlessInits[] = {"true", "false", "gaussian", "eva", "orthogonal"};
+
+constexpr const char* kLoftq = "loftq";
+constexpr std::string_view kPissa = "pissa", kPissaIterations = "pissa_niter_";
+constexpr int64_t kMaxIterations = 1000;
+
+bool leaves_base_alone(std::string_view init) {
+  return std::find(std::begin(kHarmlessInits), std::end(kHarmlessInits), init) != std::end(kHarmlessInits);
+}
 
 class FieldReader {
  public:
@@ -98,11 +107,9 @@ std::string read_init(FieldReader& fields) {
   if (value == nullptr) return "true";
   if (value->is_bool()) return value->as_bool("") ? "true" : "false";
   const std::string& name = value->as_string(fields.at("init_lora_weights"));
-  if (std::find(std::begin(kHarmlessInits), std::end(kHarmlessInits), name) == std::end(kHarmlessInits)) {
-    fail(ErrorCode::unsupported, fields.at("init_lora_weights") + ": found '" + printable(name, 100) +
-                                     "', which may change the base model; convert the adapter to plain LoRA first");
-  }
-  return name;
+  if (leaves_base_alone(name) || name == kLoftq || pissa_iterations(name)) return name;
+  fail(ErrorCode::unsupported, fields.at("init_lora_weights") + ": found '" + printable(name, 100) +
+                                   "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
 }
 
 void check(const LoraConfig& c, const std::string& where) {
@@ -164,11 +171,27 @@ AdapterFiles open_adapter(const fs::path& folder) {
     fail(ErrorCode::io, folder.string() + ": is no adapter folder, it has no " + kAdapterConfigFile);
   }
   LoraConfig parsed = parse_lora_config(Json::parse_file(config.string()), config.string());
+  if (!leaves_base_alone(parsed.init_lora_weights)) {
+    fail(ErrorCode::unsupported,
+         config.string() + ": init_lora_weights: found '" + parsed.init_lora_weights +
+             "', which has changed the base model that the adapter goes with; save it from PEFT as plain LoRA " +
+             "(path_initial_model_for_weight_conversion)");
+  }
   if (!fs::exists(weights) && fs::exists(folder / "adapter_model.bin")) {
     fail(ErrorCode::unsupported, (folder / "adapter_model.bin").string() + ": is a pickle file, expected " +
                                      kAdapterWeightsFile + "; save the adapter again with a newer PEFT");
   }
   return {.config = std::move(parsed), .tensors = SafetensorsFile(weights)};
+}
+
+std::optional<int64_t> pissa_iterations(std::string_view init) {
+  if (init == kPissa) return 0;
+  if (!init.starts_with(kPissaIterations)) return std::nullopt;
+  int64_t count = 0;
+  const char *begin = init.data() + kPissaIterations.size(), *end = init.data() + init.size();
+  const auto [at, error] = std::from_chars(begin, end, count);
+  const bool good = error == std::errc() && at == end && count >= 0 && count <= kMaxIterations;
+  return good ? std::optional(count) : std::nullopt;
 }
 
 LoraConfig parse_lora_config(const Json& json, const std::string& where) {

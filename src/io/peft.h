@@ -6,7 +6,9 @@
 //   base_model.model.MODULE.lora_embedding_A      [r, vocab]  .lora_embedding_B [dim, r]
 //   base_model.model.MODULE.base_layer.bias       [out]       a parameter of the model itself
 //   base_model.model.MODULE.weight                            the same, of modules_to_save
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "core/json.h"
@@ -24,11 +26,15 @@ struct AdapterFiles {
   SafetensorsFile tensors;
 };
 
-/// @throws Error{io, format, unsupported} naming file and field.
+/// @throws Error{io, format, unsupported} naming file and field. An adapter that was begun by changing its base is
+/// refused: the base that its tensors go with is not the one that they are put on.
 AdapterFiles open_adapter(const std::filesystem::path& folder);
 
 /// A field that nibble does not have is refused when its value means anything, never ignored.
 LoraConfig parse_lora_config(const Json& json, const std::string& where);
+
+/// N of "pissa_niter_N", at most 1000; 0 for "pissa", which stands for as many as it takes; nothing for other names.
+std::optional<int64_t> pissa_iterations(std::string_view init_lora_weights);
 
 /// All fields that PEFT has had since 0.10, so that old and new versions read them.
 Json lora_config_json(const LoraConfig& config);

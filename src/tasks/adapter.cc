@@ -33,6 +33,9 @@ void check(const LoraConfig& c) {
   // What a file may say and what training can do are checked in one place.
   parse_lora_config(lora_config_json(c), kWhere);
   if (c.lora_bias) fail(ErrorCode::unsupported, "lora_bias: can be loaded, not trained");
+  if (c.use_dora && pissa_iterations(c.init_lora_weights)) {
+    fail(ErrorCode::unsupported, "init_lora_weights: " + c.init_lora_weights + " does not go together with use_dora");
+  }
 }
 
 /// What the model decides: the usual targets, a classifier that is trained with the adapter, the kind of task.
@@ -63,11 +66,13 @@ std::vector<std::string> shortest_names(const std::vector<std::string>& chosen, 
   return chosen;
 }
 
+/// Of those that depend on the weights the layers that they leave out: see set_starts().
 LoraInit init_of(const std::string& name) {
-  if (name == "true") return LoraInit::uniform;
+  if (name == "true" || name == "loftq" || pissa_iterations(name)) return LoraInit::uniform;
   if (name == "gaussian") return LoraInit::gaussian;
   if (name == "false") return LoraInit::random;
-  fail(ErrorCode::unsupported, "init_lora_weights: found '" + name + "', expected true, false or gaussian");
+  fail(ErrorCode::unsupported, "init_lora_weights: found '" + name +
+                                   "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
 }
 
 LoraPlan plan_of(const AdapterTargets& targets, uint64_t seed) {
@@ -136,6 +141,7 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters = add_lora(*model.model, plan_of(targets, seed));
+  adapter.starts = set_starts(model, targets, seed);
   for (TrainedParameter& p : train_whole(*model.model, targets)) adapter.parameters.push_back(std::move(p));
   adapter.config = targets.config();
   adapter.config.fan_in_fan_out = StoredForm(model.config, model.path).turns_matrices();
@@ -159,10 +165,14 @@ void write_adapter(OutputFolder& folder, const LoadedModel& model, const Attache
     std::string name = p.name;
     const bool of_model = name.ends_with(".weight") || name.ends_with(".bias");
     if (of_model && adapted.contains(module_name(name))) name.insert(module_name(name).size(), ".base_layer");
-    tensors.emplace_back(std::string(kAdapterPrefix) + name, stored.to_file(p.name, p.value));
+    const Tensor value = with_start(p.name, p.value, adapter.starts);
+    tensors.emplace_back(std::string(kAdapterPrefix) + name, stored.to_file(p.name, value));
     declared.push_back({tensors.back().first, DType::f32, tensors.back().second.shape});
   }
-  folder.write_text(kAdapterConfigFile, lora_config_json(adapter.config).dump(2) + "\n");
+  // What loftq has set is an adapter like any other.
+  LoraConfig config = adapter.starts.empty() ? adapter.config : with_doubled_rank(adapter.config);
+  if (config.init_lora_weights == "loftq") config.init_lora_weights = "true";
+  folder.write_text(kAdapterConfigFile, lora_config_json(config).dump(2) + "\n");
   folder.require_space(safetensors_file_bytes(declared));
   SafetensorsWriter writer(folder.file(kAdapterWeightsFile), declared);
   for (const auto& [name, tensor] : tensors) writer.write(name, tensor);

@@ -7,13 +7,15 @@
 
 #include "core/output.h"
 #include "nibble/lora_config.h"
+#include "tasks/adapter_init.h"
 #include "tasks/loaded_model.h"
 #include "train/parameters.h"
 
 namespace nibble {
 
 struct AttachedAdapter {
-  LoraConfig config;
+  LoraConfig config;                         // as it is trained: with_doubled_rank() of it is written when there are starts
+  SubtractedStarts starts = {};
   std::vector<TrainedParameter> parameters;  // what training changes, by the names of lora_parameters() or of the model
   std::vector<std::string> unused_targets;   // names of target_modules that mean nothing in this model
 };
@@ -31,7 +33,8 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
 /// Puts a new adapter on the model. @throws Error{invalid_argument} when no module is meant.
 AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed);
 
-/// Writes the two files of an adapter folder, f32.
+/// Writes the two files of an adapter folder, f32, for the model as its files have it: what was begun with PiSSA as a
+/// plain adapter of twice the rank.
 void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter);
 
 }  // namespace nibble

@@ -118,6 +118,8 @@ const Key kKeys[] = {
      [](const Entry& e, Run& r) { r.options.lora.modules_to_save = e.texts(); }},
     {"use_rslora", "peft_use_rslora", [](const Entry& e, Run& r) { r.options.lora.use_rslora = e.flag(); }},
     {"use_dora", "peft_use_dora", [](const Entry& e, Run& r) { r.options.lora.use_dora = e.flag(); }},
+    {"init_lora_weights", "peft_init_lora_weights",
+     [](const Entry& e, Run& r) { r.options.lora.init_lora_weights = e.text(); }},
     {"epochs", "num_epochs", [](const Entry& e, Run& r) { r.options.epochs = e.integer(); }},
     {"steps", "max_steps", [](const Entry& e, Run& r) { r.options.steps = e.integer(); }},
     {"batch", "micro_batch_size", [](const Entry& e, Run& r) { r.options.batch = e.integer(); }},

@@ -1,0 +1,198 @@
+#include "tasks/adapter_init.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/progress.h"
+#include "io/model_files.h"
+#include "io/peft.h"
+#include "kernels/kernels.h"
+#include "ops/dora.h"
+#include "ops/elementwise.h"
+#include "ops/matrix.h"
+#include "ops/svd.h"
+#include "tasks/stored_form.h"
+
+namespace nibble {
+namespace {
+
+constexpr const char* kWhere = "init_lora_weights: ";
+constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
+
+class ListTargets final : public ParameterVisitor {
+ public:
+  explicit ListTargets(const AdapterTargets& targets) : targets_(targets) {}
+
+  void linear(Linear& layer) override {
+    if (targets_.is_target(layer.name, ModuleKind::linear)) layers.push_back(&layer);
+  }
+  void embedding(const std::string&, Weight&) override {}
+  void vector(const std::string&, Tensor&) override {}
+
+  std::vector<Linear*> layers;
+
+ private:
+  const AdapterTargets& targets_;
+};
+
+void require_finite(const Tensor& w, const std::string& layer) {
+  for (int64_t i = 0; i < w.count(); ++i) {
+    if (!std::isfinite(w.f32()[i])) {
+      fail(ErrorCode::format, layer + ".weight: has a value that is not finite, so no singular values");
+    }
+  }
+}
+
+/// B A = (U_r S_r V_r^T) / scaling of w, the root of each singular value on either side.
+void split(const Tensor& w, const std::string& layer, const SvdOptions& options, Lora& lora) {
+  if (!(lora.scaling > 0)) fail(ErrorCode::invalid_argument, std::string(kWhere) + "needs a lora_alpha above 0");
+  if (const int64_t most = std::min(w.rows(), w.cols()); options.rank > most) {
+    fail(ErrorCode::invalid_argument, kWhere + layer + ": found rank " + std::to_string(options.rank) +
+                                          ", a weight " + shape_text(w.shape) + " has " + std::to_string(most) +
+                                          " singular values");
+  }
+  require_finite(w, layer);
+  const PartialSvd svd = partial_svd(w, options);
+  Tensor a = copy_of(svd.v), b = copy_of(svd.u);
+  for (int64_t j = 0; j < options.rank; ++j) {
+    const float root = std::sqrt(svd.s[static_cast<size_t>(j)] / lora.scaling);
+    for (int64_t i = 0; i < a.cols(); ++i) a.f32()[j * a.cols() + i] *= root;
+    for (int64_t i = 0; i < b.cols(); ++i) b.f32()[j * b.cols() + i] *= root;
+  }
+  b = transpose(b);
+  // In place, because the parameters that are trained share this memory.
+  std::memcpy(lora.a.raw(), a.raw(), a.bytes());
+  std::memcpy(lora.b.raw(), b.raw(), b.bytes());
+}
+
+/// The weights before they were quantized.
+class Originals {
+ public:
+  explicit Originals(const std::string& path)
+      : files_(open_model(path)), stored_(files_.config, files_.path.string(), files_.weights.get()) {}
+
+  Tensor load(const std::string& name) const {
+    const SourceTensor* source = files_.weights->find(name);
+    if (source == nullptr || !is_dense(*source)) {
+      fail(ErrorCode::unsupported, files_.path.string() + ": " + name + ": is stored as " +
+                                       (source ? source->format : "nothing") +
+                                       ", and loftq needs the weight before quantization; give the original model, " +
+                                       "with method qlora");
+    }
+    return stored_.to_memory(name, decode(files_.weights->load(name)));
+  }
+
+ private:
+  ModelFiles files_;
+  StoredForm stored_;
+};
+
+/// W - decode(Q(W))
+Tensor lost_in(const Linear& layer, const Originals& originals) {
+  Tensor lost = copy_of(originals.load(layer.name + ".weight"));
+  const Tensor kept = decode(layer.weight);
+  kernels().axpy(-1.0f, kept.f32(), lost.f32(), lost.count());
+  return lost;
+}
+
+bool is_quantized(const Linear& layer) { return std::holds_alternative<QuantizedTensor>(layer.weight); }
+
+std::vector<Linear*> layers_for_loftq(const std::vector<Linear*>& targets, const LoadedModel& model) {
+  std::vector<Linear*> layers;
+  for (Linear* layer : targets) {
+    if (is_quantized(*layer)) layers.push_back(layer);
+  }
+  if (layers.empty()) {
+    fail(ErrorCode::invalid_argument, std::string(kWhere) + "loftq makes up for quantization, and no layer of " +
+                                          model.path + " that is meant is quantized; take method qlora, or pissa");
+  }
+  return layers;
+}
+
+std::vector<Linear*> layers_for_pissa(const std::vector<Linear*>& targets) {
+  for (const Linear* layer : targets) {
+    if (!is_quantized(*layer)) continue;
+    fail(ErrorCode::unsupported, std::string(kWhere) + "pissa is for dense weights, " + layer->name +
+                                     " is stored as " +
+                                     std::string(std::get<QuantizedTensor>(layer->weight).format->name) +
+                                     "; take loftq, or method lora over the original model");
+  }
+  return targets;
+}
+
+/// work(layer) for each, with a word of how far it is.
+template <class Work>
+void for_each_layer(const LoadedModel& model, const std::vector<Linear*>& layers, Work work) {
+  const auto total = static_cast<int64_t>(layers.size());
+  for (int64_t i = 0; i < total; ++i) {
+    check_interrupt();
+    work(*layers[static_cast<size_t>(i)]);
+    if (model.options.progress) model.options.progress({.unit = "layers", .done = i + 1, .total = total});
+  }
+}
+
+Tensor below_each_other(const Tensor& top, const Tensor& bottom) {
+  Tensor out(DType::f32, {top.rows() + bottom.rows(), top.cols()});
+  std::memcpy(out.raw(), top.raw(), top.bytes());
+  std::memcpy(out.raw() + top.bytes(), bottom.raw(), bottom.bytes());
+  return out;
+}
+
+}  // namespace
+
+SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed) {
+  const std::string& init = targets.config().init_lora_weights;
+  const std::optional<int64_t> iterations = pissa_iterations(init);
+  const int64_t passes = init == "pissa" || !iterations ? 0 : *iterations + 1;  // the first finds a subspace at all
+  SubtractedStarts starts;
+  if (!iterations && init != "loftq") return starts;
+  ListTargets visitor(targets);
+  model.model->visit(visitor);
+  const auto options = [&](const Linear& layer) {
+    return SvdOptions{.rank = targets.rank(layer.name), .passes = passes, .seed = seed};
+  };
+  if (!iterations) {
+    const Originals originals(model.path);
+    for_each_layer(model, layers_for_loftq(visitor.layers, model), [&](Linear& layer) {
+      Lora& lora = *layer.adapters.back();
+      split(lost_in(layer, originals), layer.name, options(layer), lora);
+      if (lora.magnitude.empty()) return;
+      const Tensor lengths = dora_row_lengths(layer.weight, lora);
+      std::memcpy(lora.magnitude.raw(), lengths.raw(), lengths.bytes());
+    });
+    return starts;
+  }
+  for_each_layer(model, layers_for_pissa(visitor.layers), [&](Linear& layer) {
+    Lora& lora = *layer.adapters.back();
+    split(decode(layer.weight), layer.name, options(layer), lora);
+    auto start = std::make_shared<Lora>(
+        Lora{.a = copy_of(lora.a), .b = copy_of(lora.b), .scaling = -lora.scaling});
+    layer.adapters.push_back(start);
+    starts.emplace(layer.name, std::move(start));
+  });
+  return starts;
+}
+
+LoraConfig with_doubled_rank(LoraConfig config) {
+  const double factor = config.use_rslora ? std::sqrt(2.0) : 2.0;
+  config.init_lora_weights = "true";
+  config.r *= 2;
+  config.lora_alpha *= factor;
+  for (auto& [key, rank] : config.rank_pattern) rank *= 2;
+  for (auto& [key, alpha] : config.alpha_pattern) alpha *= factor;
+  return config;
+}
+
+Tensor with_start(const std::string& name, const Tensor& value, const SubtractedStarts& starts) {
+  const bool is_a = name.ends_with(kA);
+  if (!is_a && !name.ends_with(kB)) return value;
+  const auto start = starts.find(std::string_view(name).substr(0, name.size() - kA.size()));
+  if (start == starts.end()) return value;
+  if (is_a) return below_each_other(value, start->second->a);
+  Tensor subtracted = transpose(start->second->b);
+  scale_in_place(subtracted, -1.0f);
+  return transpose(below_each_other(transpose(value), subtracted));
+}
+
+}  // namespace nibble
