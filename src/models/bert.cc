@@ -149,11 +149,10 @@ class Bert final : public Model {
       : Model(encoder_info(config, family, shape)), family_(family), shape_(shape), compute_(loader.compute()) {
     const std::string prefix = find_prefix(loader);
     const std::string at = prefix + "embeddings.";
-    embeddings_at_ = at;
-    words_ = loader.embedding(at + kWords + ".weight", shape.vocab_size, shape.hidden_size);
-    positions_ = loader.embedding(at + kPositions + ".weight", shape.positions, shape.hidden_size);
+    words_ = loader.embedding(at + kWords, shape.vocab_size, shape.hidden_size);
+    positions_ = loader.embedding(at + kPositions, shape.positions, shape.hidden_size);
     if (family.token_types) {
-      types_ = loader.embedding(at + kTypes + ".weight", shape.token_types, shape.hidden_size);
+      types_ = loader.embedding(at + kTypes, shape.token_types, shape.hidden_size);
     }
     norm_ = load_norm(at + "LayerNorm", loader);
     for (int64_t i = 0; i < shape.layers; ++i) {
@@ -183,9 +182,9 @@ class Bert final : public Model {
   }
 
   void visit(ParameterVisitor& visitor) override {
-    visitor.embedding(embeddings_at_ + kWords, words_);
-    visitor.embedding(embeddings_at_ + kPositions, positions_);
-    if (family_.token_types) visitor.embedding(embeddings_at_ + kTypes, types_);
+    visitor.embedding(words_);
+    visitor.embedding(positions_);
+    if (family_.token_types) visitor.embedding(types_);
     nibble::visit(visitor, norm_);
     for (Block& b : blocks_) {
       for (Linear* layer : {&b.q, &b.k, &b.v, &b.o}) visitor.linear(*layer);
@@ -307,8 +306,7 @@ class Bert final : public Model {
   const Family& family_;
   EncoderShape shape_;
   ComputeOptions compute_;
-  std::string embeddings_at_;
-  Weight words_, positions_, types_;
+  Embedding words_, positions_, types_;
   Norm norm_;
   std::vector<Block> blocks_;
   std::optional<Linear> dense_, out_;

@@ -83,20 +83,19 @@ PassState Decoder::pass_state(const Batch& batch, KvCache* cache) const {
 Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const { return linear(hidden, head_, compute_, tape); }
 
 void Decoder::visit(ParameterVisitor& visitor) {
-  visitor.embedding(embedding_name_, embedding_);
+  visitor.embedding(embedding_);
   visit_layers(visitor);
   nibble::visit(visitor, norm_);
   visitor.linear(head_);
 }
 
 void Decoder::load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape) {
-  embedding_name_ = module;
-  embedding_ = loader.embedding(module + ".weight", shape.vocab_size, shape.hidden_size);
+  embedding_ = loader.embedding(module, shape.vocab_size, shape.hidden_size);
 }
 
 void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
   if (shape.tie_word_embeddings) {
-    head_ = {.name = "lm_head", .weight = embedding_, .bias = {}};
+    head_ = {.name = "lm_head", .weight = embedding_.weight, .bias = {}};
   } else {
     head_ = loader.head("lm_head", shape.vocab_size, shape.hidden_size);
   }

@@ -59,8 +59,7 @@ class Decoder : public Model {
   /// The parameters between the embedding of the ids and the last norm.
   virtual void visit_layers(ParameterVisitor& visitor) = 0;
 
-  std::string embedding_name_;
-  Weight embedding_;
+  Embedding embedding_;
   Norm norm_;
   Linear head_;
 

@@ -105,7 +105,7 @@ class Gemma final : public Decoder {
       : Decoder(decoder_info(config, shape), read_ropes(config, family, shape), loader),
         logits_cap_(static_cast<float>(config.number_or("final_logit_softcapping", 0))) {
     load_embedding(loader, prefix + "embed_tokens", shape);
-    scale_ = embedding_scale(embedding_, shape.hidden_size);
+    scale_ = embedding_scale(embedding_.weight, shape.hidden_size);
     for (int64_t i = 0; i < shape.layers; ++i) {
       blocks_.push_back(load_block(config, family, shape, prefix + "layers." + std::to_string(i), loader));
       const int64_t window = window_of(config, family, i, shape.layers);

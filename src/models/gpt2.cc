@@ -62,8 +62,7 @@ class Gpt2 final : public Decoder {
     // Files of the model without its head, like OpenAI's own, have no prefix.
     const std::string prefix = loader.has("transformer.wte.weight") ? "transformer." : "";
     load_embedding(loader, prefix + "wte", shape);
-    positions_name_ = prefix + "wpe";
-    positions_ = loader.embedding(positions_name_ + ".weight", shape.context_length, shape.hidden_size);
+    positions_ = loader.embedding(prefix + "wpe", shape.context_length, shape.hidden_size);
     for (int64_t i = 0; i < shape.layers; ++i) {
       blocks_.push_back(load_block(prefix + "h." + std::to_string(i), shape, loader));
       blocks_.back().attention = {.heads = shape.heads, .scale = attention_scale(config, shape, i)};
@@ -107,7 +106,7 @@ class Gpt2 final : public Decoder {
   }
 
   void visit_layers(ParameterVisitor& visitor) override {
-    visitor.embedding(positions_name_, positions_);
+    visitor.embedding(positions_);
     for (Block& b : blocks_) {
       nibble::visit(visitor, b.attention_norm);
       visitor.linear(b.qkv);
@@ -119,8 +118,7 @@ class Gpt2 final : public Decoder {
   }
 
   Activation activation_;
-  std::string positions_name_;
-  Weight positions_;  // [context_length, hidden]
+  Embedding positions_;  // [context_length, hidden]
   std::vector<Block> blocks_;
 };
 

@@ -132,8 +132,9 @@ Linear Loader::head(const std::string& module, int64_t out, int64_t in, Bias bia
   return layer;
 }
 
-Weight Loader::embedding(const std::string& name, int64_t rows, int64_t cols) {
-  return fetch({.name = name, .shape = {rows, cols}, .role = Role::embedding});
+Embedding Loader::embedding(const std::string& module, int64_t rows, int64_t cols) {
+  return {.name = module,
+          .weight = fetch({.name = module + ".weight", .shape = {rows, cols}, .role = Role::embedding})};
 }
 
 Tensor Loader::vector(const std::string& name, int64_t count) {

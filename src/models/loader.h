@@ -55,7 +55,8 @@ class Loader {
   Linear conv1d(const std::string& module, int64_t out, int64_t in);
   /// The output head: a Linear that is quantized only when it is stored so, or when quantize_head is set.
   Linear head(const std::string& module, int64_t out, int64_t in, Bias bias = Bias::no);
-  Weight embedding(const std::string& name, int64_t rows, int64_t cols);
+  /// "P.weight" [rows, cols]
+  Embedding embedding(const std::string& module, int64_t rows, int64_t cols);
   /// f32 [count], for norms and biases.
   Tensor vector(const std::string& name, int64_t count);
 

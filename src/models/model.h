@@ -42,7 +42,7 @@ class ParameterVisitor {
   /// too, with the same memory.
   virtual void linear(Linear& layer) = 0;
   /// "NAME.weight" of an embedding.
-  virtual void embedding(const std::string& name, Weight& table) = 0;
+  virtual void embedding(Embedding& table) = 0;
   /// A norm's "NAME.weight" or "NAME.bias".
   virtual void vector(const std::string& name, Tensor& values) = 0;
 };

@@ -134,6 +134,32 @@ std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers
   return std::move(out.y);
 }
 
+Tensor table_rows(std::span<const int32_t> ids, const Weight& table) {
+  const Shape shape = weight_shape(table);
+  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), shape[1]});
+  float* row = out.f32();
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= shape[0]) {
+      fail(ErrorCode::invalid_argument,
+           "token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(shape[0]));
+    }
+    decode_rows(table, id, id + 1, row);
+    row += shape[1];
+  }
+  return out;
+}
+
+/// sum[rows[i]] += dy[i]
+void add_to_rows(std::span<const int32_t> rows, const Tensor& dy, Tensor& sum) {
+  const int64_t cols = dy.cols();
+  parallel_for(cols, kColumnGrain, [&](int64_t begin, int64_t end) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const float* from = dy.f32() + static_cast<int64_t>(i) * cols;
+      kernels().axpy(1.0f, from + begin, sum.f32() + rows[i] * cols + begin, end - begin);
+    }
+  });
+}
+
 }  // namespace
 
 Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& options, Tape* tape) {
@@ -152,30 +178,23 @@ std::vector<Tensor> linear_all(const Tensor& x, std::initializer_list<const Line
   return apply(x, layers, options, tape);
 }
 
-Tensor embedding(std::span<const int32_t> ids, const Weight& table, Tape* tape) {
+Tensor embedding(std::span<const int32_t> ids, const Embedding& table, Tape* tape) {
   const ProfileScope scope("embedding");
-  const Shape shape = weight_shape(table);
-  const int64_t cols = shape[1];
-  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), cols});
-  float* row = out.f32();
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= shape[0]) {
-      fail(ErrorCode::invalid_argument,
-           "token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(shape[0]));
+  Tensor out = table_rows(ids, table.weight);
+  for (const auto& lora : table.adapters) add_embedding_lora(ids, *lora, out);
+  if (may_overwrite(tape)) return out;
+  const Tape::Slot to = slot_of(*tape, table.weight);
+  const bool traced =
+      to != Tape::kNone || std::any_of(table.adapters.begin(), table.adapters.end(),
+                                       [&](const auto& l) { return nibble::is_traced(tape, l->a, l->b); });
+  if (!traced) return out;
+  tape->record(out, [to, shape = weight_shape(table.weight), rows = std::vector<int32_t>(ids.begin(), ids.end()),
+                     adapters = table.adapters](Tape& t, const Tensor& dy) {
+    if (to != Tape::kNone) add_to_rows(rows, dy, t.sum(to, shape));
+    for (const auto& lora : adapters) {
+      const LoraSlots slots = {.x = Tape::kNone, .a = t.slot(lora->a), .b = t.slot(lora->b)};
+      embedding_lora_backward(rows, *lora, slots, dy, t);
     }
-    decode_rows(table, id, id + 1, row);
-    row += cols;
-  }
-  const Tape::Slot to = tape ? slot_of(*tape, table) : Tape::kNone;
-  if (to == Tape::kNone) return out;
-  tape->record(out, [shape, to, cols, rows = std::vector<int32_t>(ids.begin(), ids.end())](Tape& t, const Tensor& dy) {
-    Tensor& sum = t.sum(to, shape);
-    parallel_for(cols, kColumnGrain, [&](int64_t begin, int64_t end) {
-      for (size_t i = 0; i < rows.size(); ++i) {
-        const float* from = dy.f32() + static_cast<int64_t>(i) * cols;
-        kernels().axpy(1.0f, from + begin, sum.f32() + rows[i] * cols + begin, end - begin);
-      }
-    });
   });
   return out;
 }

@@ -34,8 +34,15 @@ Tensor linear(const Tensor& x, const Linear& layer, const ComputeOptions& option
 std::vector<Tensor> linear_all(const Tensor& x, std::initializer_list<const Linear*> layers,
                                const ComputeOptions& options, Tape* tape = nullptr);
 
-/// Rows of an embedding table. @returns [ids.size(), cols] f32
+/// A table with a row for every id. Its adapters have A [rank, rows] and B [cols, rank], see lora.h.
+struct Embedding {
+  std::string name;  // "model.embed_tokens"
+  Weight weight;     // [rows, cols]
+  std::vector<std::shared_ptr<Lora>> adapters = {};
+};
+
+/// Rows of an embedding table with what its adapters add. @returns [ids.size(), cols] f32
 /// @throws Error{invalid_argument} for an id outside the table.
-Tensor embedding(std::span<const int32_t> ids, const Weight& table, Tape* tape = nullptr);
+Tensor embedding(std::span<const int32_t> ids, const Embedding& table, Tape* tape = nullptr);
 
 }  // namespace nibble

@@ -11,6 +11,16 @@ namespace {
 
 constexpr int64_t kElementGrain = 16 * 1024;
 
+/// The columns of A that belong to the ids, as rows: [ids.size(), rank].
+Tensor columns_of(std::span<const int32_t> ids, const Tensor& a) {
+  const int64_t rank = a.rows(), cols = a.cols();
+  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), rank});
+  for (size_t t = 0; t < ids.size(); ++t) {
+    for (int64_t j = 0; j < rank; ++j) out.f32()[static_cast<int64_t>(t) * rank + j] = a.f32()[j * cols + ids[t]];
+  }
+  return out;
+}
+
 bool drops(const Lora& lora, const Tape* tape) { return lora.dropout > 0 && tape && tape->dropout_seed; }
 
 }  // namespace
@@ -54,6 +64,29 @@ void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, co
   if (slots.x == Tape::kNone) return;
   const Tensor dx = matmul(g, transpose(lora.a));
   tape.add(slots.x, lora_input(dx, lora, &tape));
+}
+
+void add_embedding_lora(std::span<const int32_t> ids, const Lora& lora, Tensor& y) {
+  const Tensor delta = matmul(columns_of(ids, lora.a), lora.b);
+  kernels().axpy(lora.scaling, delta.f32(), y.f32(), y.count());
+}
+
+// With u = A[:, ids]^T and g = dy B:  dB = s dy^T u, and dA[:, id] the sum of s g over where the id stands.
+void embedding_lora_backward(std::span<const int32_t> ids, const Lora& lora, const LoraSlots& slots, const Tensor& dy,
+                             Tape& tape) {
+  if (slots.b != Tape::kNone) {
+    Tensor db = matmul(transpose(dy), transpose(columns_of(ids, lora.a)));
+    scale_in_place(db, lora.scaling);
+    tape.add(slots.b, std::move(db));
+  }
+  if (slots.a == Tape::kNone) return;
+  Tensor g = matmul(dy, transpose(lora.b));
+  scale_in_place(g, lora.scaling);
+  Tensor& da = tape.sum(slots.a, lora.a.shape);
+  const int64_t rank = lora.a.rows(), cols = lora.a.cols();
+  for (size_t t = 0; t < ids.size(); ++t) {
+    for (int64_t j = 0; j < rank; ++j) da.f32()[j * cols + ids[t]] += g.f32()[static_cast<int64_t>(t) * rank + j];
+  }
 }
 
 }  // namespace nibble

@@ -2,7 +2,12 @@
 // Low-rank adapters of Linear layers: LoRA (arXiv 2106.09685).
 //
 //   y = x W^T + b + scaling * drop(x) A^T B^T
+//
+// and of embeddings, whose tables have a row for every id, with A [rank, ids] and B [width, rank] as PEFT has them:
+//
+//   y = E[id] + scaling * A[:, id]^T B^T
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/tensor.h"
@@ -34,6 +39,12 @@ struct LoraSlots {
 };
 /// dy: the gradient of y.
 void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, const Tensor& dy, Tape& tape);
+
+/// Adds what the adapter of an embedding gives to y [ids.size(), width]. Nothing is dropped, as in PEFT.
+void add_embedding_lora(std::span<const int32_t> ids, const Lora& lora, Tensor& y);
+/// slots.x is not used: ids have no gradient.
+void embedding_lora_backward(std::span<const int32_t> ids, const Lora& lora, const LoraSlots& slots, const Tensor& dy,
+                             Tape& tape);
 
 /// x with the elements that (seed, stream) chooses set to 0 and the others divided by 1 - share. Whether an element is
 /// dropped depends on nothing but these numbers and its index, so a layer that runs again drops the same ones.

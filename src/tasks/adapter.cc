@@ -23,7 +23,7 @@ class ListModules final : public ParameterVisitor {
     modules.linears.push_back(layer.name);
     modules.all.push_back(layer.name);
   }
-  void embedding(const std::string& name, Weight&) override { modules.all.push_back(name); }
+  void embedding(Embedding& table) override { modules.all.push_back(table.name); }
   void vector(const std::string&, Tensor&) override {}
 
   Modules modules;
@@ -71,14 +71,14 @@ LoraInit init_of(const std::string& name) {
   if (name == "true" || name == "loftq" || pissa_iterations(name)) return LoraInit::uniform;
   if (name == "gaussian") return LoraInit::gaussian;
   if (name == "false") return LoraInit::random;
-  fail(ErrorCode::unsupported, "init_lora_weights: found '" + name +
-                                   "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
+  fail(ErrorCode::unsupported,
+       "init_lora_weights: found '" + name + "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
 }
 
-LoraPlan plan_of(const AdapterTargets& targets, uint64_t seed) {
+LoraPlan plan_of(const AdapterTargets& targets, ModuleKind kind, uint64_t seed) {
   const LoraConfig& c = targets.config();
-  return [&targets, &c, init = init_of(c.init_lora_weights), seed](std::string_view module) {
-    if (!targets.is_target(module, ModuleKind::linear)) return std::optional<LoraOptions>();
+  return [&targets, &c, kind, init = init_of(c.init_lora_weights), seed](std::string_view module) {
+    if (!targets.is_target(module, kind)) return std::optional<LoraOptions>();
     return std::optional<LoraOptions>({.rank = targets.rank(module),
                                        .alpha = targets.alpha(module),
                                        .rslora = c.use_rslora,
@@ -112,9 +112,10 @@ std::vector<std::string> targets_in(const AdapterTargets& targets, const Modules
   for (const std::string& module : modules.all) {
     const bool is_linear = std::find(modules.linears.begin(), modules.linears.end(), module) != modules.linears.end();
     if (!targets.is_target(module, is_linear ? ModuleKind::linear : ModuleKind::embedding)) continue;
-    if (!is_linear) {
-      fail(ErrorCode::unsupported,
-           "target_modules: " + module + ": is an embedding; name it in modules_to_save to train it");
+    const LoraConfig& c = targets.config();
+    if (!is_linear && (c.use_dora || pissa_iterations(c.init_lora_weights))) {
+      fail(ErrorCode::unsupported, "target_modules: " + module + ": is an embedding, for which there is no " +
+                                       (c.use_dora ? "use_dora" : c.init_lora_weights));
     }
     chosen.push_back(module);
   }
@@ -140,7 +141,8 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
   }
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
-  adapter.parameters = add_lora(*model.model, plan_of(targets, seed));
+  adapter.parameters =
+      add_lora(*model.model, plan_of(targets, ModuleKind::linear, seed), plan_of(targets, ModuleKind::embedding, seed));
   adapter.starts = set_starts(model, targets, seed);
   for (TrainedParameter& p : train_whole(*model.model, targets)) adapter.parameters.push_back(std::move(p));
   adapter.config = targets.config();
@@ -156,12 +158,16 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
 void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter) {
   const StoredForm stored(model.config, model.path);
   std::set<std::string, std::less<>> adapted;
-  for (const TrainedParameter& p : adapter.parameters) {
-    if (const size_t at = p.name.find(".lora_A."); at != std::string::npos) adapted.insert(p.name.substr(0, at));
+  std::vector<TrainedParameter> all = adapter.parameters;
+  all.insert(all.end(), adapter.kept.begin(), adapter.kept.end());
+  for (const TrainedParameter& p : all) {
+    for (const char* part : {".lora_A.weight", ".lora_embedding_A"}) {
+      if (p.name.ends_with(part)) adapted.insert(p.name.substr(0, p.name.size() - std::string_view(part).size()));
+    }
   }
   std::vector<std::pair<std::string, Tensor>> tensors;
   std::vector<TensorDeclaration> declared;
-  for (const TrainedParameter& p : adapter.parameters) {
+  for (const TrainedParameter& p : all) {
     std::string name = p.name;
     const bool of_model = name.ends_with(".weight") || name.ends_with(".bias");
     if (of_model && adapted.contains(module_name(name))) name.insert(module_name(name).size(), ".base_layer");

@@ -14,9 +14,10 @@
 namespace nibble {
 
 struct AttachedAdapter {
-  LoraConfig config;                         // as it is trained: with_doubled_rank() of it is written when there are starts
+  LoraConfig config;  // as it is trained: with_doubled_rank() of it is written when there are starts
   SubtractedStarts starts = {};
   std::vector<TrainedParameter> parameters;  // what training changes, by the names of lora_parameters() or of the model
+  std::vector<TrainedParameter> kept = {};   // tensors of the base that were read with it and are written again
   std::vector<std::string> unused_targets;   // names of target_modules that mean nothing in this model
 };
 

@@ -27,7 +27,7 @@ class ListTargets final : public ParameterVisitor {
   void linear(Linear& layer) override {
     if (targets_.is_target(layer.name, ModuleKind::linear)) layers.push_back(&layer);
   }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding&) override {}
   void vector(const std::string&, Tensor&) override {}
 
   std::vector<Linear*> layers;
@@ -48,9 +48,8 @@ void require_finite(const Tensor& w, const std::string& layer) {
 void split(const Tensor& w, const std::string& layer, const SvdOptions& options, Lora& lora) {
   if (!(lora.scaling > 0)) fail(ErrorCode::invalid_argument, std::string(kWhere) + "needs a lora_alpha above 0");
   if (const int64_t most = std::min(w.rows(), w.cols()); options.rank > most) {
-    fail(ErrorCode::invalid_argument, kWhere + layer + ": found rank " + std::to_string(options.rank) +
-                                          ", a weight " + shape_text(w.shape) + " has " + std::to_string(most) +
-                                          " singular values");
+    fail(ErrorCode::invalid_argument, kWhere + layer + ": found rank " + std::to_string(options.rank) + ", a weight " +
+                                          shape_text(w.shape) + " has " + std::to_string(most) + " singular values");
   }
   require_finite(w, layer);
   const PartialSvd svd = partial_svd(w, options);
@@ -75,10 +74,9 @@ class Originals {
   Tensor load(const std::string& name) const {
     const SourceTensor* source = files_.weights->find(name);
     if (source == nullptr || !is_dense(*source)) {
-      fail(ErrorCode::unsupported, files_.path.string() + ": " + name + ": is stored as " +
-                                       (source ? source->format : "nothing") +
-                                       ", and loftq needs the weight before quantization; give the original model, " +
-                                       "with method qlora");
+      fail(ErrorCode::unsupported,
+           files_.path.string() + ": " + name + ": is stored as " + (source ? source->format : "nothing") +
+               ", and loftq needs the weight before quantization; give the original model, " + "with method qlora");
     }
     return stored_.to_memory(name, decode(files_.weights->load(name)));
   }
@@ -113,8 +111,7 @@ std::vector<Linear*> layers_for_loftq(const std::vector<Linear*>& targets, const
 std::vector<Linear*> layers_for_pissa(const std::vector<Linear*>& targets) {
   for (const Linear* layer : targets) {
     if (!is_quantized(*layer)) continue;
-    fail(ErrorCode::unsupported, std::string(kWhere) + "pissa is for dense weights, " + layer->name +
-                                     " is stored as " +
+    fail(ErrorCode::unsupported, std::string(kWhere) + "pissa is for dense weights, " + layer->name + " is stored as " +
                                      std::string(std::get<QuantizedTensor>(layer->weight).format->name) +
                                      "; take loftq, or method lora over the original model");
   }
@@ -166,8 +163,7 @@ SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, u
   for_each_layer(model, layers_for_pissa(visitor.layers), [&](Linear& layer) {
     Lora& lora = *layer.adapters.back();
     split(decode(layer.weight), layer.name, options(layer), lora);
-    auto start = std::make_shared<Lora>(
-        Lora{.a = copy_of(lora.a), .b = copy_of(lora.b), .scaling = -lora.scaling});
+    auto start = std::make_shared<Lora>(Lora{.a = copy_of(lora.a), .b = copy_of(lora.b), .scaling = -lora.scaling});
     layer.adapters.push_back(start);
     starts.emplace(layer.name, std::move(start));
   });

@@ -8,7 +8,6 @@
 #include "kernels/kernels.h"
 #include "ops/dora.h"
 #include "ops/elementwise.h"
-#include "ops/matrix.h"
 #include "tasks/adapter.h"
 #include "tasks/adapter_targets.h"
 #include "tasks/stored_form.h"
@@ -107,11 +106,11 @@ class Attacher final : public ParameterVisitor {
     if (layer.bias) vector(layer.name + ".bias", *layer.bias);
   }
 
-  void embedding(const std::string& name, Weight& table) override {
-    replace_weight(name + ".weight", table);
-    const auto found = find_entry(contents_.modules, name);
+  void embedding(Embedding& table) override {
+    replace_weight(table.name + ".weight", table.weight);
+    const auto found = find_entry(contents_.modules, table.name);
     if (found == contents_.modules.end()) return;
-    adapt(name, table, found->second);
+    adapt(table, found->second);
     contents_.modules.erase(found);
   }
 
@@ -132,7 +131,7 @@ class Attacher final : public ParameterVisitor {
 
   std::vector<std::string> mismatches;
   std::vector<std::function<void()>> actions;
-  std::vector<TrainedParameter> parameters;
+  std::vector<TrainedParameter> parameters, kept;
 
  private:
   /// The tensor as f32, or nothing and a mismatch.
@@ -169,7 +168,7 @@ class Attacher final : public ParameterVisitor {
   }
 
   void note_trained(const std::string& name, const Tensor& value) {
-    if (!frozen_[name]) parameters.push_back({name, value});
+    (frozen_[name] ? kept : parameters).push_back({name, value});
   }
 
   void adapt(Linear& layer, const ModuleTensors& tensors) {
@@ -210,22 +209,19 @@ class Attacher final : public ParameterVisitor {
     layer.bias = sum;
   }
 
-  /// E + scaling (B A)^T as a dense table.
-  void adapt(const std::string& name, Weight& table, const ModuleTensors& tensors) {
-    const Shape shape = weight_shape(table);
+  void adapt(Embedding& table, const ModuleTensors& tensors) {
+    const std::string& name = table.name;
+    const Shape shape = weight_shape(table.weight);
     const LoraOptions options = {
         .rank = targets_.rank(name), .alpha = targets_.alpha(name), .rslora = targets_.config().use_rslora};
-    if (use_ == AdapterUse::training) {
-      mismatches.push_back(name + ": an adapter of an embedding can be used, not trained; name it in modules_to_save");
-    }
+    if (targets_.config().use_dora) mismatches.push_back(name + ": DoRA of an embedding is not supported");
     const auto a = take(tensors.embedding_a, {options.rank, shape[0]}, name + ".lora_embedding_A");
     const auto b = take(tensors.embedding_b, {shape[1], options.rank}, name + ".lora_embedding_B");
     if (!a || !b) return;
-    actions.push_back([&table, a = *a, b = *b, factor = lora_scaling(options)] {
-      Tensor sum = copy_of(decode(table));
-      const Tensor delta = matmul(transpose(a), b);
-      kernels().axpy(factor, delta.f32(), sum.f32(), sum.count());
-      table = sum;
+    const auto lora = std::make_shared<Lora>(Lora{.a = *a, .b = *b, .scaling = lora_scaling(options)});
+    actions.push_back([this, &table, lora] {
+      table.adapters.push_back(lora);
+      list_embedding_lora(table.name, *lora, parameters);
     });
   }
 
@@ -263,7 +259,10 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
   for (const auto& action : attacher.actions) action();
   for (const auto& action : attacher.late) action();
   for (const TrainedParameter& p : attacher.parameters) model.weight_bytes += p.value.bytes();
-  return {.config = files.config, .parameters = std::move(attacher.parameters), .unused_targets = {}};
+  return {.config = files.config,
+          .parameters = std::move(attacher.parameters),
+          .kept = std::move(attacher.kept),
+          .unused_targets = {}};
 }
 
 }  // namespace nibble

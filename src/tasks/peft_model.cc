@@ -12,14 +12,22 @@ class CountParameters final : public ParameterVisitor {
   void linear(Linear& layer) override {
     count += element_count(weight_shape(layer.weight));
     if (layer.bias) count += layer.bias->count();
-    for (const auto& lora : layer.adapters) {
-      count += lora->a.count() + lora->b.count() + (lora->magnitude.empty() ? 0 : lora->magnitude.count());
-    }
+    count_adapters(layer.adapters);
   }
-  void embedding(const std::string&, Weight& table) override { count += element_count(weight_shape(table)); }
+  void embedding(Embedding& table) override {
+    count += element_count(weight_shape(table.weight));
+    count_adapters(table.adapters);
+  }
   void vector(const std::string&, Tensor& values) override { count += values.count(); }
 
   int64_t count = 0;
+
+ private:
+  void count_adapters(const std::vector<std::shared_ptr<Lora>>& adapters) {
+    for (const auto& lora : adapters) {
+      count += lora->a.count() + lora->b.count() + (lora->magnitude.empty() ? 0 : lora->magnitude.count());
+    }
+  }
 };
 
 template <class Public>

@@ -32,7 +32,7 @@ class ListLayers final : public ParameterVisitor {
       kept.push_back(layer.name);
     }
   }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding&) override {}
   void vector(const std::string&, Tensor&) override {}
 
   ByName<const Linear*> prepared;

@@ -27,7 +27,7 @@ class Choose final : public ParameterVisitor {
     weight(layer.name + ".weight", layer.weight);
     if (layer.bias) vector(layer.name + ".bias", *layer.bias);
   }
-  void embedding(const std::string& name, Weight& table) override { weight(name + ".weight", table); }
+  void embedding(Embedding& table) override { weight(table.name + ".weight", table.weight); }
   void vector(const std::string& name, Tensor& values) override {
     if (chosen_(name)) replace(name, values);
   }
@@ -97,10 +97,10 @@ float inverse_root(int64_t n) { return 1.0f / std::sqrt(static_cast<float>(n)); 
 
 class AddLora final : public ParameterVisitor {
  public:
-  explicit AddLora(const LoraPlan& plan) : plan_(plan) {}
+  AddLora(const LoraPlan& linears, const LoraPlan& embeddings) : linears_(linears), embeddings_(embeddings) {}
 
   void linear(Linear& layer) override {
-    const std::optional<LoraOptions> options = plan_(layer.name);
+    const std::optional<LoraOptions> options = linears_(layer.name);
     if (!options) return;
     check(*options);
     layer.adapters.push_back(std::make_shared<Lora>(new_lora(layer, *options)));
@@ -108,7 +108,14 @@ class AddLora final : public ParameterVisitor {
     if (options->dora) lora.magnitude = dora_row_lengths(layer.weight, lora);
     list_lora(layer.name, lora, parameters);
   }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding& table) override {
+    const std::optional<LoraOptions> options = embeddings_ ? embeddings_(table.name) : std::nullopt;
+    if (!options) return;
+    check(*options);
+    if (options->dora) fail(ErrorCode::unsupported, "lora: " + table.name + ": DoRA of an embedding is not supported");
+    table.adapters.push_back(std::make_shared<Lora>(new_lora(table, *options)));
+    list_embedding_lora(table.name, *table.adapters.back(), parameters);
+  }
   void vector(const std::string&, Tensor&) override {}
 
   std::vector<TrainedParameter> parameters;
@@ -126,7 +133,17 @@ class AddLora final : public ParameterVisitor {
             .stream = dropout_stream(layer.name)};
   }
 
-  const LoraPlan& plan_;
+  static Lora new_lora(const Embedding& table, const LoraOptions& o) {
+    const Shape shape = weight_shape(table.weight);
+    const CounterRandom random(o.seed, hash_of(table.name)), more(o.seed + 1, hash_of(table.name));
+    const Shape a = {o.rank, shape[0]}, b = {shape[1], o.rank};
+    return {.a = o.init == LoraInit::random ? normal_values(more, a, 1.0) : Tensor(DType::f32, a),
+            .b = normal_values(random, b, 1.0),
+            .scaling = lora_scaling(o)};
+  }
+
+  const LoraPlan& linears_;
+  const LoraPlan& embeddings_;
 };
 
 class ListLora final : public ParameterVisitor {
@@ -134,7 +151,9 @@ class ListLora final : public ParameterVisitor {
   void linear(Linear& layer) override {
     for (const auto& lora : layer.adapters) list_lora(layer.name, *lora, parameters);
   }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding& table) override {
+    for (const auto& lora : table.adapters) list_embedding_lora(table.name, *lora, parameters);
+  }
   void vector(const std::string&, Tensor&) override {}
 
   std::vector<TrainedParameter> parameters;
@@ -161,8 +180,13 @@ void list_lora(const std::string& module, const Lora& lora, std::vector<TrainedP
   if (!lora.magnitude.empty()) parameters.push_back({module + ".lora_magnitude_vector", lora.magnitude});
 }
 
-std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& plan) {
-  AddLora visitor(plan);
+void list_embedding_lora(const std::string& module, const Lora& lora, std::vector<TrainedParameter>& parameters) {
+  parameters.push_back({module + ".lora_embedding_A", lora.a});
+  parameters.push_back({module + ".lora_embedding_B", lora.b});
+}
+
+std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& linears, const LoraPlan& embeddings) {
+  AddLora visitor(linears, embeddings);
   model.visit(visitor);
   if (visitor.parameters.empty()) {
     fail(ErrorCode::invalid_argument, "lora: no Linear layer of the model is chosen");

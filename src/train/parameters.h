@@ -45,11 +45,14 @@ float lora_scaling(const LoraOptions& options);
 /// What distinguishes the dropout of a layer's adapter from that of others: a number made of the layer's name.
 uint64_t dropout_stream(std::string_view module);
 
-/// Puts an adapter on every Linear layer for which `plan` has options. The values depend on the seed and the layer's
-/// name alone. @returns those of the new adapters
-/// @throws Error{invalid_argument} for a rank below 1, a dropout outside [0, 1), and when nothing is chosen.
 using LoraPlan = std::function<std::optional<LoraOptions>(std::string_view module)>;
-std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& plan);
+
+/// Puts an adapter on every Linear layer for which `linears` has options, and on every embedding for which `embeddings`
+/// has; there A is zero and B normal, 1 wide, and nothing is dropped. The values depend on the seed and the layer's
+/// name alone. @returns those of the new adapters
+/// @throws Error{invalid_argument} for a rank below 1, a dropout outside [0, 1), and when nothing is chosen,
+///         Error{unsupported} for DoRA of an embedding.
+std::vector<TrainedParameter> add_lora(Model& model, const LoraPlan& linears, const LoraPlan& embeddings = {});
 
 /// The same adapter for all chosen layers.
 std::vector<TrainedParameter> add_lora(Model& model, const LoraOptions& options,
@@ -57,8 +60,10 @@ std::vector<TrainedParameter> add_lora(Model& model, const LoraOptions& options,
 
 /// Appends the values of one adapter, as lora_parameters() names them.
 void list_lora(const std::string& module, const Lora& lora, std::vector<TrainedParameter>& parameters);
+void list_embedding_lora(const std::string& module, const Lora& lora, std::vector<TrainedParameter>& parameters);
 
-/// All adapters of a model, by "MODULE.lora_A.weight", "MODULE.lora_B.weight" and "MODULE.lora_magnitude_vector".
+/// All adapters of a model, by "MODULE.lora_A.weight", "MODULE.lora_B.weight" and "MODULE.lora_magnitude_vector", and
+/// those of embeddings by "MODULE.lora_embedding_A" and "MODULE.lora_embedding_B".
 std::vector<TrainedParameter> lora_parameters(Model& model);
 
 }  // namespace nibble

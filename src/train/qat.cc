@@ -12,7 +12,7 @@ class EachLinear final : public ParameterVisitor {
   explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
 
   void linear(Linear& layer) override { see_(layer); }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding&) override {}
   void vector(const std::string&, Tensor&) override {}
 
  private:

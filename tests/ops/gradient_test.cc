@@ -47,14 +47,15 @@ TEST(Gradients, LinearWithBias) {
 
 TEST(Gradients, EmbeddingAddsUpRowsThatComeTwice) {
   const std::vector<int32_t> ids = {3, 0, 3};
-  expect_gradients({"embedding",
-                    {gaussian({4, 20}, 1)},
-                    [&](const std::vector<Tensor>& t, Tape* tape) { return embedding(ids, t[0], tape); },
-                    [&](const std::vector<Values>& v) {
-                      Values y;
-                      for (const int32_t id : ids) y.insert(y.end(), &v[0][at(id * 20)], &v[0][at(id * 20)] + 20);
-                      return y;
-                    }});
+  expect_gradients(
+      {"embedding",
+       {gaussian({4, 20}, 1)},
+       [&](const std::vector<Tensor>& t, Tape* tape) { return embedding(ids, {.name = "e", .weight = t[0]}, tape); },
+       [&](const std::vector<Values>& v) {
+         Values y;
+         for (const int32_t id : ids) y.insert(y.end(), &v[0][at(id * 20)], &v[0][at(id * 20)] + 20);
+         return y;
+       }});
 }
 
 Values normalized(const std::vector<Values>& v, size_t n, double eps, bool centred) {

@@ -31,14 +31,14 @@ TEST(Embedding, TakesRowsOfAnyFormat) {
   const Tensor table = Tensor::from(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7}, {4, 2});
   const std::vector<int32_t> ids = {3, 0, 3};
   for (const std::string format : {"fp32", "fp16", "bf16", "int8"}) {
-    const Tensor rows = embedding(ids, encode(table, find_format(format), {}));
+    const Tensor rows = embedding(ids, {.name = "e", .weight = encode(table, find_format(format), {})});
     const std::vector<float> expected = {6, 7, 0, 1, 6, 7};
     for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(rows.f32()[i], expected[i], 0.05) << format;
   }
 }
 
 TEST(Embedding, RefusesIdsOutsideTheTable) {
-  const Tensor table(DType::f32, {4, 2});
+  const Embedding table = {.name = "e", .weight = Tensor(DType::f32, {4, 2})};
   for (const int32_t id : {-1, 4}) EXPECT_THROW(embedding(std::span(&id, 1), table), Error);
 }
 

@@ -35,8 +35,7 @@ Tensor matrix_of(const Golden& g) {
   for (int64_t i = 0; i < g.rows; ++i) {
     for (int64_t j = 0; j < g.cols; ++j) {
       const double value = static_cast<double>((i * 7919 + j * 104729 + i * j * 31) % 1009) / 1009 - 0.5;
-      w.f32()[i * g.cols + j] =
-          static_cast<float>(value / (1 + static_cast<double>(j) / static_cast<double>(g.decay)));
+      w.f32()[i * g.cols + j] = static_cast<float>(value / (1 + static_cast<double>(j) / static_cast<double>(g.decay)));
     }
   }
   return w;
@@ -129,8 +128,9 @@ TEST(PartialSvd, ThreadsChangeNoBit) {
 
 TEST(PartialSvd, RefusesARankThatTheMatrixCannotHave) {
   for (const int64_t rank : {0, 4}) {
-    expect_error(ErrorCode::invalid_argument, "of a matrix [3, 7], expected 1 to 3",
-                 [&] { partial_svd(gaussian({3, 7}, 1), {.rank = rank}); });
+    expect_error(ErrorCode::invalid_argument, "of a matrix [3, 7], expected 1 to 3", [&] {
+      partial_svd(gaussian({3, 7}, 1), {.rank = rank});
+    });
   }
 }
 

@@ -118,6 +118,29 @@ TEST(Lora, Gradients) {
                     exact});
 }
 
+// E[id] + 0.75 A[:, id]^T B^T, for ids that come twice and ids that do not come.
+TEST(Lora, GradientsOfAnEmbedding) {
+  const std::vector<int32_t> ids = {3, 0, 3, 4};
+  const auto apply = [&](const std::vector<Tensor>& t, Tape* tape) {
+    Embedding table = {.name = "e", .weight = t[0]};
+    table.adapters.push_back(std::make_shared<Lora>(Lora{.a = t[1], .b = t[2], .scaling = 0.75f}));
+    return embedding(ids, table, tape);
+  };
+  const auto exact = [&](const std::vector<Values>& v) {
+    Values y;
+    for (const int32_t id : ids) {
+      const auto row = static_cast<size_t>(id);
+      for (size_t c = 0; c < 7; ++c) {
+        double delta = 0;
+        for (size_t j = 0; j < 2; ++j) delta += v[1][j * 5 + row] * v[2][c * 2 + j];
+        y.push_back(v[0][row * 7 + c] + 0.75 * delta);
+      }
+    }
+    return y;
+  };
+  expect_gradients({"embedding", {gaussian({5, 7}, 1), gaussian({2, 5}, 2), gaussian({7, 2}, 3)}, apply, exact});
+}
+
 // The lengths count as constant in the gradient, so the reference is given those of the start.
 TEST(Dora, Gradients) {
   const std::vector<Tensor> inputs = {gaussian({4, 6}, 1), gaussian({2, 6}, 2), gaussian({5, 2}, 3), gaussian({5}, 4)};

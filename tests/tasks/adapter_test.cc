@@ -111,12 +111,6 @@ TEST(Adapter, GivesTheLogitsOfPeftOverAnNf4Base) {
 // Written again, byte for byte the tensors that were read.
 TEST_P(PeftGolden, WritesTheTensorsThatItRead) {
   const Case& c = GetParam();
-  if (std::string(c.adapter) == "llama-embed") {
-    const auto model = load_base("models/llama", {});
-    expect_error(ErrorCode::format, "an adapter of an embedding can be used, not trained",
-                 [&] { attach_adapter(*model, golden_adapter(c.adapter), AdapterUse::training); });
-    return;
-  }
   const auto model = load_base("models/" + std::string(c.model), {});
   const AttachedAdapter adapter = attach_adapter(*model, golden_adapter(c.adapter), AdapterUse::training);
   const TempFolder temp;
@@ -267,7 +261,8 @@ TEST(LoraConfigFile, FieldsThatAreNotSupportedAreRefusedByName) {
       {R"(, "layer_replication": [[0, 4]])", ErrorCode::unsupported, "layer_replication"},
       {R"(, "trainable_token_indices": [1])", ErrorCode::unsupported, "trainable_token_indices"},
       {R"(, "a_field_of_tomorrow": 3)", ErrorCode::unsupported, "a_field_of_tomorrow"},
-      {R"(, "init_lora_weights": "pissa")", ErrorCode::unsupported, "init_lora_weights: found 'pissa'"},
+      {R"(, "init_lora_weights": "olora")", ErrorCode::unsupported, "init_lora_weights: found 'olora'"},
+      {R"(, "init_lora_weights": "pissa_niter_x")", ErrorCode::unsupported, "found 'pissa_niter_x', expected true"},
       {R"(, "r": 0)", ErrorCode::format, "c.json: r: found 0, expected at least 1"},
       {R"(, "r": "8")", ErrorCode::format, "c.json: r: found a string"},
       {R"(, "bias": "some")", ErrorCode::format, "bias: found 'some'"},
@@ -326,8 +321,8 @@ TEST(PeftModel, ModulesThatMeanNothingAreRefused) {
   const CausalLM model = load(tiny_folder());
   expect_error(ErrorCode::invalid_argument, "no Linear layer of",
                [&] { get_peft_model(model, {.target_modules = {"query"}}); });
-  expect_error(ErrorCode::unsupported, "is an embedding",
-               [&] { get_peft_model(model, {.target_modules = {"embed_tokens"}}); });
+  expect_error(ErrorCode::unsupported, "embed_tokens: is an embedding, for which there is no use_dora",
+               [&] { get_peft_model(model, {.target_modules = {"embed_tokens"}, .use_dora = true}); });
   expect_error(ErrorCode::format, "r: found 0", [&] { get_peft_model(model, {.r = 0}); });
   EXPECT_EQ(get_peft_model(model, {.target_modules = {"q_proj", "nothing"}}).adapter().unused_targets,
             (std::vector<std::string>{"nothing"}));
@@ -339,10 +334,16 @@ TEST(Adapter, FoldersWithoutAnAdapterAreRefused) {
   temp.write("pickle/adapter_config.json", R"({"peft_type": "LORA", "target_modules": ["q_proj"]})");
   temp.write("pickle/adapter_model.bin", "x");
   temp.write("other/adapter_config.json", R"({"peft_type": "IA3"})");
+  for (const std::string init : {"pissa", "pissa_niter_4", "loftq"}) {
+    temp.write(init + "/adapter_config.json", R"({"peft_type": "LORA", "init_lora_weights": ")" + init + "\"}");
+  }
   const auto load_with = [&](const char* name) { load(tiny_folder(), {.adapters = {(temp / name).string()}}); };
   expect_error(ErrorCode::io, "has no adapter_config.json", [&] { load_with("empty"); });
   expect_error(ErrorCode::unsupported, "is a pickle file", [&] { load_with("pickle"); });
   expect_error(ErrorCode::unsupported, "peft_type: found 'IA3'", [&] { load_with("other"); });
+  for (const char* init : {"pissa", "pissa_niter_4", "loftq"}) {
+    expect_error(ErrorCode::unsupported, "which has changed the base model", [&] { load_with(init); });
+  }
 }
 
 }  // namespace

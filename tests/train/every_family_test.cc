@@ -96,6 +96,26 @@ TEST_P(EveryFamilyGradient, PredictsHowTheLossChanges) {
   }
 }
 
+// Tables of words, positions and types: A and B are both random, so neither gradient is zero.
+TEST_P(EveryFamilyGradient, ThatOfEmbeddingAdaptersPredictsHowTheLossChanges) {
+  const auto none = [](std::string_view) { return std::optional<LoraOptions>(); };
+  const auto all = [](std::string_view) {
+    return std::optional<LoraOptions>({.rank = 3, .alpha = 0.3, .init = LoraInit::random});
+  };
+  const std::vector<TrainedParameter> adapters = add_lora(*model_, none, all);
+  ASSERT_GE(adapters.size(), 2u);
+  Tape tape = tape_for(adapters);
+  add_gradients(*model_, batch_, label_count(*model_, batch_), tape);
+  for (const TrainedParameter& p : adapters) {
+    ASSERT_FALSE(tape.gradient(p.value).empty()) << p.name;
+    Tensor direction = copy_of(tape.gradient(p.value));
+    const double length = gradient_norm({direction});
+    ASSERT_GT(length, 1e-4) << p.name;
+    scale_in_place(direction, static_cast<float>(1 / length));
+    EXPECT_NEAR(slope(p.value, direction) / length, 1.0, 0.01 + 2e-4 / length) << p.name;
+  }
+}
+
 // One sequence after the other must be what each is alone, in training as in evaluation.
 TEST_P(EveryFamilyGradient, EvaluatesAsItTrains) {
   Tape tape = tape_for(parameters_);

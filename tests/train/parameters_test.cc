@@ -103,7 +103,7 @@ TEST(AddLora, QuantizedBaseTrainsLikeItsDecodedWeights) {
   class Decode final : public ParameterVisitor {
    public:
     void linear(Linear& layer) override { layer.weight = decode(layer.weight); }
-    void embedding(const std::string&, Weight&) override {}
+    void embedding(Embedding&) override {}
     void vector(const std::string&, Tensor&) override {}
   } decode_all;
   std::vector<std::vector<float>> gradients[2];
