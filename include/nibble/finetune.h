@@ -117,6 +117,11 @@ struct FinetuneReport {
 /// written, Error{exists} when `out` exists and neither overwrite nor resume is set.
 FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options);
 
+/// The steps that a run has written to OUT/log.jsonl, those before a --resume too; steps and seconds_left are not in
+/// it.
+/// @throws Error{io, format} naming the file.
+std::vector<FinetuneStep> read_finetune_log(const std::string& out);
+
 /// Reads the data as finetune() would, and goes no further.
 FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options);
 

@@ -14,12 +14,23 @@ struct ReportTable {
 
 /// Lines over a common x axis.
 struct LinePlot {
+  enum class Look {
+    line,
+    marked,      ///< with a dot at each point
+    background,  ///< thin and grey, below the others
+  };
+  enum class Floor {
+    zero,    ///< the y axis holds zero
+    values,  ///< and goes no further than the values
+  };
   struct Line {
     std::string name = {};
     std::vector<std::pair<double, double>> points = {};  ///< (x, y), x rising; points that are not finite are left out
+    Look look = Look::line;
   };
   std::string title = {}, note = {}, x_label = {}, y_label = {};
   std::vector<Line> lines = {};
+  Floor floor = Floor::zero;
 };
 
 /// Upright bars from zero.

@@ -2,8 +2,10 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 
 #include "cli/commands.h"
+#include "cli/finetune_page.h"
 #include "cli/print.h"
 #include "core/error.h"
 #include "nibble/finetune.h"
@@ -22,6 +24,7 @@ struct Given {
   std::optional<bool> double_quant, packing, no_shuffle, checkpointing, tensorboard, rslora, dora;
   std::vector<std::string> target_modules, modules_to_save;
   std::string resume;
+  std::optional<std::string> report;
   bool overwrite = false, check_data = false;
 };
 
@@ -58,8 +61,7 @@ void declare_adapter(Args& args, Given& g) {
   args.option("--bias", g.bias, "none|all|lora_only", "biases that are trained too; default none");
   args.flag("--rslora", g.rslora, "scale alpha / sqrt(r)");
   args.flag("--dora", g.dora, "train the lengths of the rows too (DoRA)");
-  args.option("--init", g.init, "NAME",
-              "how it begins: true (default), gaussian, pissa, pissa_niter_N; qlora: loftq");
+  args.option("--init", g.init, "NAME", "how it begins: true (default), gaussian, pissa, pissa_niter_N; qlora: loftq");
   args.option("--init-adapter", g.init_adapter, "DIR", "start from an adapter's tensors and configuration");
   args.option("--format", g.format, "FORMAT",
               "qlora: what a dense base is quantized to; nf4 (default), fp4, int4, int8");
@@ -83,6 +85,7 @@ void declare(Args& args, Given& g) {
   args.option_or_flag("--resume", g.resume, "last", "CHECKPOINT",
                       "continue from the newest checkpoint in OUT, or this one");
   args.flag("--tensorboard", g.tensorboard, "also write an event file for TensorBoard");
+  args.option("--report", g.report, "FILE.html", "write a page with plots of the run, after --resume of all of it");
   args.flag("--check-data", g.check_data, "show what the data would train, and stop");
 }
 
@@ -237,7 +240,22 @@ std::function<void(const FinetuneStep&)> step_printer(const Common& common) {
   };
 }
 
-void print_report(const std::string& model, const FinetuneReport& r) {
+/// Before hours of training.
+void check_report_file(const std::optional<std::string>& file) {
+  if (!file) return;
+  const std::filesystem::path folder = std::filesystem::absolute(*file).parent_path();
+  if (std::filesystem::is_directory(folder)) return;
+  fail(ErrorCode::io, "--report: " + *file + ": there is no folder " + folder.string());
+}
+
+/// What --adapter needs besides: an adapter that makes up for quantization is for a base that is quantized.
+std::string base_words(const FinetuneOptions& o) {
+  if (o.method != "qlora" || o.lora.init_lora_weights != "loftq" || !o.init_adapter.empty()) return "";
+  return " --format " + o.format + (o.double_quant ? " --double-quant" : "") +
+         (o.block ? " --block " + std::to_string(o.block) : "");
+}
+
+void print_report(const std::string& model, const FinetuneOptions& options, const FinetuneReport& r) {
   print_line(fmt::format("trained {} parameters in {} steps: loss {:.4f}{}, {:.0f} tokens/s, {} of memory",
                          grouped(r.trainable_parameters), r.steps, r.final_loss,
                          r.eval_loss ? fmt::format(", eval loss {:.4f}", *r.eval_loss) : "", r.tokens_per_second,
@@ -249,7 +267,17 @@ void print_report(const std::string& model, const FinetuneReport& r) {
   print_line("wrote " + r.output);
   if (r.task != "causal_lm") return;
   print_line(r.method == "full" ? fmt::format("next: nibble generate {} -p TEXT", r.output)
-                                : fmt::format("next: nibble generate {} --adapter {} -p TEXT", model, r.output));
+                                : fmt::format("next: nibble generate {}{} --adapter {} -p TEXT", model,
+                                              base_words(options), r.output));
+}
+
+void write_page(const std::string& file, const FinetuneRun& run, const JsonReport& json) {
+  Json members = report_json(run.report);
+  members.set("settings", settings_json(run.options));
+  members.set("log", steps_json(run.steps));
+  ReportPage page = page_of(run);
+  page.json = json.text(run.model, members);
+  write_report(file, page);
 }
 
 int check_data(const std::string& model, const FinetuneOptions& options, const Common& common) {
@@ -286,6 +314,7 @@ int cmd_finetune(const Arguments& arguments) {
   options.progress = progress_bar(common);
   if (given.check_data) return check_data(model, options, common);
   if (out.empty()) fail(ErrorCode::invalid_argument, "--out: is missing, expected a folder to write to");
+  check_report_file(given.report);
   const JsonReport json;
   if (!common.json) options.on_data = print_data;
   options.on_step = step_printer(common);
@@ -293,8 +322,9 @@ int cmd_finetune(const Arguments& arguments) {
   if (common.json) {
     json.print(model, report_json(report));
   } else {
-    print_report(model, report);
+    print_report(model, options, report);
   }
+  if (given.report) write_page(*given.report, {model, options, report, read_finetune_log(out)}, json);
   return 0;
 }
 

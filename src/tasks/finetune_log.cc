@@ -7,6 +7,7 @@
 #include <bit>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -45,6 +46,28 @@ std::string kept_lines(const fs::path& path, int64_t step) {
     kept += line + "\n";
   }
   return kept;
+}
+
+FinetuneStep step_of(const Json& line, const std::string& where) {
+  // A loss that was not finite is null.
+  const auto number = [&](const char* key) {
+    const Json* value = line.find_value(key);
+    return value ? value->as_double(where + ": " + key) : std::numeric_limits<double>::quiet_NaN();
+  };
+  const auto count = [&](const char* key) {
+    const Json* value = line.find_value(key);
+    return value ? value->as_int(where + ": " + key) : 0;
+  };
+  FinetuneStep step = {.step = count("step"),
+                       .epoch = number("epoch"),
+                       .loss = number("loss"),
+                       .learning_rate = number("learning_rate"),
+                       .grad_norm = number("grad_norm"),
+                       .tokens = count("tokens"),
+                       .tokens_per_second = number("tokens_per_second")};
+  if (line.find_value("eval_loss")) step.eval_loss = number("eval_loss");
+  if (const Json* skipped = line.find_value("skipped")) step.skipped = skipped->as_bool(where + ": skipped");
+  return step;
 }
 
 /// CRC-32C (Castagnoli), polynomial 0x1EDC6F41 reflected.
@@ -102,6 +125,16 @@ std::string event_of(const FinetuneStep& s) {
 }
 
 }  // namespace
+
+std::vector<FinetuneStep> read_finetune_log(const std::string& out) {
+  const std::string path = (fs::path(out) / "log.jsonl").string();
+  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
+  std::vector<FinetuneStep> steps;
+  for (size_t begin = 0, end = 0; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    steps.push_back(step_of(Json::parse(text.substr(begin, end - begin), path), path));
+  }
+  return steps;
+}
 
 FinetuneLog::FinetuneLog(const fs::path& out, int64_t step, bool tensorboard) {
   static_assert(std::endian::native == std::endian::little);

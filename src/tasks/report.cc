@@ -41,6 +41,9 @@ svg text { fill: var(--soft); }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
+svg .background { fill: none; stroke: var(--soft); stroke-width: 1.1; stroke-opacity: 0.55; }
+svg .mark { fill: var(--paper); stroke-width: 2; }
+svg .mark.c1, svg .mark.c3 { stroke-dasharray: none; }
 svg .bar { fill: var(--c0); } svg .dot { fill: var(--c0); fill-opacity: 0.75; }
 svg .c0 { stroke: var(--c0); } svg .c1 { stroke: var(--c1); stroke-dasharray: 7 4; }
 svg .c2 { stroke: var(--c2); } svg .c3 { stroke: var(--c3); stroke-dasharray: 2 4; }

@@ -114,13 +114,22 @@ std::string nothing_to_show(const std::string& title) {
   return open_svg(title) + text_at(kWidth / 2, kHeight / 2, "middle", "no finite values") + "</svg>";
 }
 
+std::string class_of(const LinePlot::Line& line, size_t index) {
+  return line.look == LinePlot::Look::background ? "background" : fmt::format("line c{}", index % kLineClasses);
+}
+
 std::string polyline(const LinePlot::Line& line, size_t index, const Axis& x, const Axis& y) {
-  std::string points;
+  std::string points, dots;
   for (const auto& [px, py] : line.points) {
-    if (is_drawn(px, py)) points += fmt::format("{:.1f},{:.1f} ", x.at(px), y.at(py));
+    if (!is_drawn(px, py)) continue;
+    points += fmt::format("{:.1f},{:.1f} ", x.at(px), y.at(py));
+    if (line.look != LinePlot::Look::marked) continue;
+    dots += fmt::format(
+        "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" class=\"mark c{}\"><title>{}: {:.4g}</title></circle>", x.at(px),
+        y.at(py), index % kLineClasses, escaped(line.name), py);
   }
-  return fmt::format("<polyline points=\"{}\" class=\"line c{}\"><title>{}</title></polyline>", points,
-                     index % kLineClasses, escaped(line.name));
+  return fmt::format("<polyline points=\"{}\" class=\"{}\"><title>{}</title></polyline>{}", points,
+                     class_of(line, index), escaped(line.name), dots);
 }
 
 std::string legend(const LinePlot& plot) {
@@ -128,8 +137,8 @@ std::string legend(const LinePlot& plot) {
   double x = kLeft + 8;
   for (size_t i = 0; plot.lines.size() > 1 && i < plot.lines.size(); ++i) {
     const std::string& name = plot.lines[i].name;
-    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"24\" y2=\"24\" class=\"line c{}\"/>", x, x + 18,
-                       i % kLineClasses);
+    out += fmt::format("<line x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"24\" y2=\"24\" class=\"{}\"/>", x, x + 18,
+                       class_of(plot.lines[i], i));
     out += text_at(x + 23, 29, "start", name);
     x += 40 + 7.5 * static_cast<double>(name.size());
   }
@@ -164,9 +173,14 @@ std::string svg(const LinePlot& plot) {
   if (ys.empty()) return nothing_to_show(plot.title);
   // Room for the legend above the lines.
   const double above = plot.lines.size() > 1 ? 0.15 * (ys.high - ys.low) : 0;
-  const Axis x = lying(xs.low, xs.high, Ends::exact), y = upright(std::min(0.0, ys.low), ys.high + above);
+  const Axis x = lying(xs.low, xs.high, Ends::exact);
+  const Axis y = upright(plot.floor == LinePlot::Floor::zero ? std::min(0.0, ys.low) : ys.low, ys.high + above);
   std::string out = open_svg(plot.title) + draw_upright(y, plot.y_label) + draw_lying(x, plot.x_label);
-  for (size_t i = 0; i < plot.lines.size(); ++i) out += polyline(plot.lines[i], i, x, y);
+  for (const bool background : {true, false}) {
+    for (size_t i = 0; i < plot.lines.size(); ++i) {
+      if ((plot.lines[i].look == LinePlot::Look::background) == background) out += polyline(plot.lines[i], i, x, y);
+    }
+  }
   return out + legend(plot) + "</svg>";
 }
 

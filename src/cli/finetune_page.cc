@@ -1,0 +1,248 @@
+#include "cli/finetune_page.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cli/print.h"
+#include "nibble/system.h"
+
+namespace nibble::cli {
+namespace {
+
+constexpr size_t kPoints = 400;        // in a line; more would lie on the same pixels
+constexpr size_t kFewSteps = 20;       // shown one by one
+constexpr double kSmoothedShare = 20;  // the moving average reaches over about this part of the run
+
+using Points = std::vector<std::pair<double, double>>;
+
+/// At most kPoints, each the mean of its neighbours that are finite.
+Points thinned(const Points& all) {
+  if (all.size() <= kPoints) return all;
+  Points out;
+  for (size_t i = 0; i < kPoints; ++i) {
+    const size_t begin = i * all.size() / kPoints, end = (i + 1) * all.size() / kPoints;
+    double sum = 0, count = 0;
+    for (size_t j = begin; j < end; ++j) {
+      if (!std::isfinite(all[j].second)) continue;
+      sum += all[j].second;
+      ++count;
+    }
+    out.emplace_back(all[(begin + end - 1) / 2].first, sum / count);
+  }
+  return out;
+}
+
+/// Exponential moving average, the first values counted as what they are and not as a way up from zero.
+Points smoothed(const Points& all) {
+  const double kept = 1 - 2 / (std::max(4.0, static_cast<double>(all.size()) / kSmoothedShare) + 1);
+  Points out;
+  double sum = 0, weight = 0;
+  for (const auto& [x, y] : all) {
+    if (std::isfinite(y)) {
+      sum = kept * sum + (1 - kept) * y;
+      weight = kept * weight + (1 - kept);
+    }
+    out.emplace_back(x, sum / weight);
+  }
+  return out;
+}
+
+Points points_of(const std::vector<FinetuneStep>& steps, double FinetuneStep::*value) {
+  Points points;
+  for (const FinetuneStep& s : steps) points.emplace_back(static_cast<double>(s.step), s.*value);
+  return points;
+}
+
+/// The values of all steps with their average; of a short run the values alone.
+std::vector<LinePlot::Line> with_average(const Points& points, const std::string& name) {
+  if (points.size() < kFewSteps) return {{.name = name, .points = points, .look = LinePlot::Look::marked}};
+  return {{.name = name + ", smoothed", .points = thinned(smoothed(points))},
+          {.name = "each step", .points = thinned(points), .look = LinePlot::Look::background}};
+}
+
+LinePlot loss_plot(const FinetuneRun& run) {
+  LinePlot plot = {.title = "Loss",
+                   .note = "Mean over the trained tokens, before the step that follows from them.",
+                   .x_label = "step",
+                   .y_label = run.report.task == "seq_cls" ? "loss" : "nats per token",
+                   .lines = with_average(points_of(run.steps, &FinetuneStep::loss), "training"),
+                   .floor = LinePlot::Floor::values};
+  LinePlot::Line held_out = {.name = "held out", .points = {}, .look = LinePlot::Look::marked};
+  for (const FinetuneStep& s : run.steps) {
+    if (s.eval_loss) held_out.points.emplace_back(static_cast<double>(s.step), *s.eval_loss);
+  }
+  // Second, for the colour that differs most from the first.
+  if (!held_out.points.empty()) plot.lines.insert(plot.lines.begin() + 1, held_out);
+  return plot;
+}
+
+LinePlot rate_plot(const FinetuneRun& run) {
+  return {.title = "Learning rate",
+          .note = run.options.schedule + (run.options.warmup > 0 ? " with warmup" : "") + ", " + run.options.optimizer,
+          .x_label = "step",
+          .y_label = "learning rate",
+          .lines = {{.name = "rate", .points = thinned(points_of(run.steps, &FinetuneStep::learning_rate))}}};
+}
+
+LinePlot norm_plot(const FinetuneRun& run) {
+  const double most = run.options.max_grad_norm;
+  return {.title = "Length of the gradient",
+          .note = most > 0 ? fmt::format("Before clipping; longer ones are scaled down to {}.", most) : "",
+          .x_label = "step",
+          .y_label = "norm",
+          .lines = with_average(points_of(run.steps, &FinetuneStep::grad_norm), "norm")};
+}
+
+LinePlot speed_plot(const FinetuneRun& run) {
+  return {.title = "Speed",
+          .note = "All tokens that went through the model, forward and back.",
+          .x_label = "step",
+          .y_label = "tokens/s",
+          .lines = with_average(points_of(run.steps, &FinetuneStep::tokens_per_second), "speed")};
+}
+
+std::string loss_text(const std::optional<double>& loss) { return loss ? fixed(*loss, 4) : "not measured"; }
+
+ReportTable result_table(const FinetuneReport& r) {
+  ReportTable table = {.title = "Result", .note = "Written to " + r.output + ".", .rows = {{"", "value"}}};
+  table.rows.push_back({"steps", grouped(r.steps) + (r.stopped_early ? ", stopped early" : "")});
+  table.rows.push_back({"loss of the last step", fixed(r.final_loss, 4)});
+  table.rows.push_back({"held-out loss, last", loss_text(r.eval_loss)});
+  table.rows.push_back({"held-out loss, best", loss_text(r.best_eval_loss)});
+  table.rows.push_back({"skipped steps", grouped(r.skipped_steps)});
+  table.rows.push_back({"trained values", grouped(r.trainable_parameters)});
+  table.rows.push_back({"tokens", grouped(r.tokens)});
+  table.rows.push_back({"tokens/s", fixed(r.tokens_per_second, 0)});
+  table.rows.push_back({"peak memory", human_bytes(peak_rss_bytes())});
+  return table;
+}
+
+std::string targets_text(const ModuleChoice& choice) {
+  std::string text = choice.pattern;
+  for (const std::string& name : choice.names) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "usual ones" : text;
+}
+
+void add_adapter_rows(std::vector<std::vector<std::string>>& rows, const FinetuneOptions& o) {
+  if (!o.init_adapter.empty()) {
+    rows.push_back({"adapter begun with", o.init_adapter});
+    return;
+  }
+  const LoraConfig& c = o.lora;
+  rows.push_back({"rank, alpha", fmt::format("{}, {}{}", c.r, c.lora_alpha, c.use_rslora ? ", rslora" : "")});
+  rows.push_back({"layers", targets_text(c.target_modules)});
+  rows.push_back({"begins with", c.init_lora_weights == "true" ? "B zero" : c.init_lora_weights});
+  if (c.use_dora) rows.push_back({"DoRA", "yes"});
+  if (c.lora_dropout > 0) rows.push_back({"dropout", fmt::format("{}", c.lora_dropout)});
+}
+
+ReportTable settings_table(const FinetuneRun& run) {
+  const FinetuneOptions& o = run.options;
+  ReportTable table = {
+      .title = "Settings", .note = "All of them are in the data of this page.", .rows = {{"", "value"}}};
+  auto& rows = table.rows;
+  rows.push_back({"model", run.model});
+  rows.push_back(
+      {"method", o.method == "qlora" ? o.method + " over " + o.format + (o.double_quant ? "+dq" : "") : o.method});
+  if (o.method != "full") add_adapter_rows(rows, o);
+  rows.push_back({"optimizer", o.optimizer});
+  if (!run.steps.empty()) {
+    const auto most = std::max_element(run.steps.begin(), run.steps.end(),
+                                       [](const auto& a, const auto& b) { return a.learning_rate < b.learning_rate; });
+    rows.push_back({"learning rate", fmt::format("{:.3g}, {}", most->learning_rate, o.schedule)});
+  }
+  rows.push_back({"samples in a step", fmt::format("{} x {}{}", o.batch, o.grad_accum, o.packing ? ", packed" : "")});
+  rows.push_back({"longest sample", grouped(o.max_length) + " tokens"});
+  rows.push_back({"weight decay", fmt::format("{}", o.weight_decay)});
+  rows.push_back({"seed", std::to_string(o.seed)});
+  return table;
+}
+
+ReportTable data_table(const FinetuneRun& run) {
+  const FinetuneData& d = run.report.data;
+  ReportTable table = {.title = "Data", .note = "", .rows = {{"", "value"}}};
+  table.rows.push_back({"file", run.options.data});
+  if (!run.options.eval_data.empty()) table.rows.push_back({"held out", run.options.eval_data});
+  const auto share =
+      100.0 * static_cast<double>(d.trained_tokens) / static_cast<double>(std::max<int64_t>(1, d.tokens));
+  table.rows.push_back({"samples", grouped(d.samples)});
+  table.rows.push_back({"tokens", grouped(d.tokens)});
+  table.rows.push_back({"trained of them", fmt::format("{} ({:.0f} %)", grouped(d.trained_tokens), share)});
+  table.rows.push_back({"longest", grouped(d.longest)});
+  table.rows.push_back({"cut off", grouped(d.truncated)});
+  table.rows.push_back({"left out", grouped(d.dropped)});
+  for (const std::string& warning : d.warnings()) table.note += (table.note.empty() ? "" : " ") + warning + ".";
+  return table;
+}
+
+std::string headline(const FinetuneRun& run) {
+  const FinetuneReport& r = run.report;
+  std::string text = fmt::format("{} steps", grouped(r.steps));
+  if (!run.steps.empty()) text += fmt::format(", training loss {:.4f} to {:.4f}", run.steps.front().loss, r.final_loss);
+  if (r.best_eval_loss) text += fmt::format(", held-out loss {:.4f} at best", *r.best_eval_loss);
+  return text;
+}
+
+}  // namespace
+
+ReportPage page_of(const FinetuneRun& run) {
+  ReportPage page = {.title = "nibble finetune: " + run.model, .headlines = {headline(run)}};
+  if (run.report.stopped_early) page.headlines.emplace_back("Stopped early: the held-out loss no longer fell.");
+  if (run.report.skipped_steps > 0) {
+    page.headlines.push_back(fmt::format("{} steps were skipped: a value was not finite.", run.report.skipped_steps));
+  }
+  page.parts = {loss_plot(run), result_table(run.report), settings_table(run), data_table(run),
+                rate_plot(run), norm_plot(run),           speed_plot(run)};
+  return page;
+}
+
+Json steps_json(const std::vector<FinetuneStep>& steps) {
+  Json list = Json::array();
+  for (const FinetuneStep& s : steps) {
+    Json step = Json::object({{"step", s.step},
+                              {"epoch", s.epoch},
+                              {"loss", s.loss},
+                              {"learning_rate", s.learning_rate},
+                              {"grad_norm", s.grad_norm},
+                              {"tokens", s.tokens},
+                              {"tokens_per_second", s.tokens_per_second}});
+    if (s.eval_loss) step.set("eval_loss", *s.eval_loss);
+    if (s.skipped) step.set("skipped", true);
+    list.push_back(std::move(step));
+  }
+  return list;
+}
+
+Json settings_json(const FinetuneOptions& o) {
+  const LoraConfig& c = o.lora;
+  return Json::object({{"method", o.method},
+                       {"format", o.format},
+                       {"double_quant", o.double_quant},
+                       {"block", o.block},
+                       {"data", o.data},
+                       {"eval_data", o.eval_data},
+                       {"lora_r", c.r},
+                       {"lora_alpha", c.lora_alpha},
+                       {"lora_dropout", c.lora_dropout},
+                       {"target_modules", targets_text(c.target_modules)},
+                       {"init_lora_weights", c.init_lora_weights},
+                       {"use_rslora", c.use_rslora},
+                       {"use_dora", c.use_dora},
+                       {"init_adapter", o.init_adapter},
+                       {"optimizer", o.optimizer},
+                       {"schedule", o.schedule},
+                       {"warmup", o.warmup},
+                       {"weight_decay", o.weight_decay},
+                       {"max_grad_norm", o.max_grad_norm},
+                       {"batch", o.batch},
+                       {"grad_accum", o.grad_accum},
+                       {"max_length", o.max_length},
+                       {"packing", o.packing},
+                       {"shuffle", o.shuffle},
+                       {"gradient_checkpointing", o.gradient_checkpointing},
+                       {"seed", static_cast<int64_t>(o.seed)}});
+}
+
+}  // namespace nibble::cli
