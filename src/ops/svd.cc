@@ -79,8 +79,8 @@ Square gram(const Tensor& z) {
   return g;
 }
 
-/// Rotates rows p and q of a symmetric matrix, and its columns, so that element (p, q) becomes zero. @returns whether it
-/// was more than rounding.
+/// Rotates rows p and q of a symmetric matrix, and its columns, so that element (p, q) becomes zero. @returns whether
+/// it was more than rounding.
 bool rotate(Square& g, Square& vectors, int64_t p, int64_t q) {
   const double cross = g.at(p, q);
   if (std::fabs(cross) <= kSquare * std::sqrt(std::fabs(g.at(p, p) * g.at(q, q)))) return false;

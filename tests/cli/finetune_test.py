@@ -87,6 +87,38 @@ def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
 
 
 @case
+def a_page_shows_the_whole_run(t):
+    options = ["--eval-data", "data.jsonl", "--eval-every", 2, "--save-every", 2, "--report", "run.html"]
+    t.write("data.jsonl", LINES)
+    train(t, "out", "--steps", 2, *options)
+    result = train(t, "out", "--steps", 4, "--schedule", "linear", *options, "--resume")
+    page = (t.folder / "run.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert [step["step"] for step in data["log"]] == [1, 2, 3, 4]
+    assert data["log"] == log(t.folder / "out") and data["final_loss"] == result["final_loss"]
+    assert data["settings"]["lora_r"] == 4 and data["settings"]["method"] == "lora"
+    assert page.count("<svg") == 4 and "held out" in page and "nibble finetune" in page
+    t.fails(FAILED, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--report", "no/where.html",
+            says="there is no folder")
+    assert "x" not in names_in(t.folder)
+
+
+@case
+def adapters_begin_with_pissa_and_loftq(t):
+    data = t.write("data.jsonl", LINES)
+    train(t, "principal", "--init", "pissa", "--steps", 2)
+    config = json.loads((t.folder / "principal/adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 64, True)
+    t.json("logits", TINY, "--ids", "5,17,9", "--adapter", "principal")
+    done = t.run("finetune", TINY, "-o", "makes-up", "--data", data, "--lora-r", 4, "--steps", 2, "--method", "qlora",
+                 "--double-quant", "--init", "loftq")
+    assert "--format nf4 --double-quant --adapter makes-up" in done.stdout, done.stdout
+    t.fails(USAGE, "finetune", TINY, "-o", "x", "--data", data, "--init", "loftq", says="take method qlora")
+    t.fails(UNSUPPORTED, "finetune", TINY, "-o", "x", "--data", data, "--init", "magic",
+            says="init_lora_weights: found 'magic'")
+
+
+@case
 def a_checkpoint_can_be_named(t):
     train(t, "one", "--steps", 4, "--save-every", 2)
     train(t, "two", "--steps", 4, "--resume", "one/checkpoint-2")

@@ -227,6 +227,10 @@ TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--t
            "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--bias", "lora_only"],
            "qwen2/bias": ["--target-modules", ".*_proj", "--bias", "all"],
            "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
+           "llama/pissa": ["--target-modules", "all-linear", "--init", "pissa"],
+           "gpt2/pissa-rslora": ["--target-modules", "c_attn", "c_fc", "--init", "pissa_niter_8", "--rslora"],
+           "llama/embedding": ["--target-modules", "q_proj", "embed_tokens"],
+           "bert/embedding": ["--target-modules", "word_embeddings", "position_embeddings", "query"],
            "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
 
 
@@ -249,7 +253,8 @@ def case_trained_adapter(nibble, source, options):
         model = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         ours = set(stored.keys())
-    theirs = set(peft.get_peft_model_state_dict(model).keys())
+    # With an adapter of the embedding PEFT also stores the embedding itself, which belongs to the base.
+    theirs = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False).keys())
     assert ours == theirs, f"only in one of the two: {sorted(ours ^ theirs)[:6]}"
     with torch.no_grad():
         after = model(torch.tensor([IDS])).logits[0].numpy()
@@ -258,6 +263,51 @@ def case_trained_adapter(nibble, source, options):
     nibble("classify" if encoder else "logits", source, "--adapter", folder, "--ids", ",".join(map(str, IDS)), "--npy", file)
     mine = np.load(file)[0] if encoder else np.load(file)
     expect_close(mine, after, TOLERANCE, f"{source.name}: nibble, PEFT")
+
+
+def case_pissa_start(nibble, source):
+    """What is subtracted from the weights is the adapter that PEFT begins with, up to the signs of singular vectors."""
+    import peft
+
+    data = nibble.folder / "data.jsonl"
+    data.write_text(json.dumps({"input_ids": IDS}) + "\n")
+    nibble("finetune", need(source), "-o", nibble.folder / "adapter", "--data", data, "--steps", 1, "--lora-r", 4,
+           "--lora-alpha", 6, "--target-modules", "all-linear", "--init", "pissa", "--overwrite")
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights="pissa")
+    theirs = peft.get_peft_model_state_dict(peft.get_peft_model(base, config))
+    worst = 0.0
+    with safe_open(nibble.folder / "adapter/adapter_model.safetensors", "pt") as stored:
+        for key in [key for key in theirs if "lora_A" in key]:
+            a, b = stored.get_tensor(key)[4:], -stored.get_tensor(key.replace("lora_A", "lora_B"))[:, 4:]
+            expected = theirs[key.replace("lora_A", "lora_B")] @ theirs[key]
+            worst = max(worst, float((b @ a - expected).norm() / expected.norm()))
+            assert torch.allclose(a.norm(dim=1), theirs[key].norm(dim=1), rtol=1e-3), key
+    print(f"{source.name}: largest relative difference of B A {worst:.1e}")
+    # Vectors of singular values that lie close to each other are found last: within the root of the tolerance of these.
+    assert worst < 5e-3, worst
+
+
+def case_loftq_adapter(nibble, source):
+    """An adapter that makes up for nf4 loads in PEFT over bitsandbytes' nf4 of the same model, and predicts the same."""
+    import peft
+
+    data = nibble.folder / "data.jsonl"
+    data.write_text(json.dumps({"input_ids": IDS}) + "\n")
+    folder = nibble.folder / "adapter"
+    nibble("finetune", need(source), "-o", folder, "--data", data, "--steps", 2, "--lora-r", 16, "--method", "qlora",
+           "--target-modules", "all-linear", "--init", "loftq", "--learning-rate", "1e-3", "--overwrite")
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32, bnb_4bit_quant_type="nf4")
+    _, base = transformers_logits(source, IDS, quantization_config=config)
+    if not decodes_rightly(base):
+        raise Skip("bitsandbytes decodes wrongly on this processor")
+    model = peft.PeftModel.from_pretrained(base, str(folder)).eval()
+    with torch.no_grad():
+        theirs = model(torch.tensor([IDS])).logits[0].float().numpy()
+    file = nibble.folder / "logits.npy"
+    nibble("logits", source, "--format", "nf4", "--activations", "fp32", "--adapter", folder, "--ids",
+           ",".join(map(str, IDS)), "--npy", file)
+    expect_close(np.load(file), theirs, TOLERANCE, f"{source.name}: nibble, PEFT over bitsandbytes")
 
 
 def case_longrope(nibble, source):
@@ -337,6 +387,9 @@ def cases():
                 SHARED / "goldens/models" / source, SHARED / "goldens/peft" / adapter, target)
     for name, options in TRAINED.items():
         yield f"Trained.{name}", case_trained_adapter, (SHARED / "goldens/models" / name.split("/")[0], options)
+    for family in ["llama", "gpt2"]:
+        yield f"Pissa.{family}", case_pissa_start, (SHARED / "goldens/models" / family,)
+        yield f"Loftq.{family}", case_loftq_adapter, (SHARED / "goldens/models" / family,)
     yield "Longrope.phi3", case_longrope, (SHARED / "goldens/models/phi3",)
     bnb = [folder for family in ["llama", "gpt2"] for folder in sorted((SHARED / "goldens/bnb").glob(f"{family}*"))]
     bnb = bnb or [SHARED / "goldens/bnb"]

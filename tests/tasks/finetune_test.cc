@@ -1,6 +1,7 @@
 // Whole runs: the reference traces through files, stopping and going on, what is written.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
 
@@ -97,10 +98,19 @@ TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
 }
 
 TEST_F(FinetuneTest, StoppingAndGoingOnGivesTheSameBytes) {
-  for (const std::string method : {"lora", "qlora", "full"}) {
+  struct Row {
+    std::string method, init = "true";
+    ModuleChoice targets = "all-linear";
+  };
+  const Row rows[] = {{"lora"},          {"qlora"},          {"full"},
+                      {"lora", "pissa"}, {"qlora", "loftq"}, {"lora", "gaussian", {"q_proj", "embed_tokens"}}};
+  for (const auto& [how, init, targets] : rows) {
+    const std::string method = how + "-" + init;
     FinetuneOptions o = options();
-    o.method = method;
-    o.optimizer = method == "full" ? "adamw8bit" : "adamw";
+    o.method = how;
+    o.lora.init_lora_weights = init;
+    o.lora.target_modules = targets;
+    o.optimizer = how == "full" ? "adamw8bit" : "adamw";
     o.lora.lora_dropout = 0.2;
     o.grad_accum = 2;
     o.schedule = "cosine";
@@ -153,6 +163,52 @@ TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
   run("out", o);
   EXPECT_EQ(names_in(temp_ / "out"),
             (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors", "log.jsonl"}));
+}
+
+// The head is tied to the table and does not see its adapter, as in PEFT.
+TEST_F(FinetuneTest, AnEmbeddingAdapterLearnsAndIsUsed) {
+  FinetuneOptions o = options();
+  o.batch = 10;
+  o.lora.target_modules = {"embed_tokens"};
+  run("out", o);
+  const std::vector<Json> log = read_log(temp_ / "out");
+  EXPECT_LT(number(log[5], "loss"), number(log[0], "loss") - 0.02);
+  const SafetensorsFile file(temp_ / "out/adapter_model.safetensors");
+  ASSERT_EQ(file.entries().size(), 2u);
+  EXPECT_EQ(file.find("base_model.model.model.embed_tokens.lora_embedding_A")->shape, (Shape{4, 512}));
+  EXPECT_EQ(file.find("base_model.model.model.embed_tokens.lora_embedding_B")->shape, (Shape{128, 4}));
+  o.init_adapter = at("out");
+  o.steps = 1;
+  run("further", o);
+  EXPECT_LT(number(read_log(temp_ / "further")[0], "loss"), number(log[5], "loss"));
+}
+
+TEST_F(FinetuneTest, TheLogIsReadAsItWasWritten) {
+  FinetuneOptions o = options();
+  o.eval_data = o.data;
+  o.eval_every = 4;
+  std::vector<FinetuneStep> seen;
+  o.on_step = [&](const FinetuneStep& step) { seen.push_back(step); };
+  run("out", o);
+  const std::vector<FinetuneStep> read = read_finetune_log(at("out"));
+  ASSERT_EQ(read.size(), seen.size());
+  for (size_t i = 0; i < read.size(); ++i) {
+    EXPECT_EQ(read[i].step, seen[i].step);
+    EXPECT_EQ(read[i].loss, seen[i].loss);
+    EXPECT_EQ(read[i].learning_rate, seen[i].learning_rate);
+    EXPECT_EQ(read[i].grad_norm, seen[i].grad_norm);
+    EXPECT_EQ(read[i].tokens, seen[i].tokens);
+    EXPECT_EQ(read[i].eval_loss, seen[i].eval_loss);
+  }
+  temp_.write("skips/log.jsonl", "{\"step\": 1, \"loss\": null, \"skipped\": true}\n{\"step\": 2, \"lo");
+  const std::vector<FinetuneStep> skips = read_finetune_log(at("skips"));
+  ASSERT_EQ(skips.size(), 1u) << "a line that was cut off";
+  EXPECT_TRUE(std::isnan(skips[0].loss));
+  EXPECT_TRUE(skips[0].skipped);
+  EXPECT_FALSE(skips[0].eval_loss);
+  temp_.write("bad/log.jsonl", "{\"step\": \"one\"}\n");
+  expect_error(ErrorCode::format, "log.jsonl: step", [&] { read_finetune_log(at("bad")); });
+  expect_error(ErrorCode::io, "none", [&] { read_finetune_log(at("none")); });
 }
 
 TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
