@@ -19,11 +19,19 @@ std::string share(double value, double baseline) {
   return baseline > 0 ? fmt::format(" ({:.0f} %)", 100 * value / baseline) : "";
 }
 
-std::string speed(const Spread& s, const Spread& baseline) {
-  return fmt::format("{:.1f}{}", s.median, share(s.median, baseline.median));
-}
+std::string rate(double value) { return fixed(value, value < 1000 ? 1 : 0); }
 
-std::string range(const Spread& s) { return fmt::format("{:.1f} to {:.1f}", s.low, s.high); }
+std::string speed(const Spread& s, const Spread& baseline) { return rate(s.median) + share(s.median, baseline.median); }
+
+std::string range(const Spread& s) { return rate(s.low) + " to " + rate(s.high); }
+
+/// For plots: a path by its last part, and no more of it than there is room for.
+std::string short_name(const std::string& name) {
+  constexpr size_t kMost = 18;
+  std::string text = name.substr(name.find_last_of('/', name.size() - 2) + 1);
+  if (text.size() > kMost) text = text.substr(0, kMost - 3) + "...";
+  return text;
+}
 
 /// All figures of a row, the sizes and speeds also as shares of the first.
 Rows table(const BenchReport& r) {
@@ -77,21 +85,44 @@ std::string circumstances(const BenchReport& r) {
                      r.load_average, r.rows[0].name);
 }
 
+/// Columns of the table by their heads, for a page on which all of them have no room beside each other.
+Rows columns(const Rows& all, std::initializer_list<size_t> chosen) {
+  Rows rows;
+  for (const auto& row : all) {
+    rows.emplace_back();
+    for (const size_t c : chosen) rows.back().push_back(c == 0 ? short_name(row[c]) : row[c]);
+  }
+  return rows;
+}
+
 ReportPage page(const std::string& model, const BenchReport& r) {
   ScatterPlot accuracy = {.title = "Size and accuracy",
                           .note = "To the left and below is better; a larger dot decodes faster.",
                           .x_label = "MiB of weights",
                           .y_label = "KL against the stored model (nats)"};
-  BarChart decode = {.title = "Decoding", .note = "Median of the rounds.", .x_label = "", .y_label = "tokens/s"};
+  BarChart decode = {.title = "Decoding speed", .note = "Median of the rounds.", .x_label = "", .y_label = "tokens/s"};
   for (const BenchRow& row : r.rows) {
     const double mib = static_cast<double>(row.bytes) / kMiB, rate = row.decode_tokens_per_second.median;
-    if (row.kl_mean) accuracy.dots.push_back({.name = row.name, .x = mib, .y = *row.kl_mean, .size = rate});
-    decode.bars.push_back({.name = row.name, .tick = row.name, .value = rate});
+    if (row.kl_mean) accuracy.dots.push_back({.name = short_name(row.name), .x = mib, .y = *row.kl_mean, .size = rate});
+    decode.bars.push_back({.name = row.name, .tick = short_name(row.name), .value = rate});
   }
   ReportPage out = {.title = "nibble bench: " + model, .headlines = {circumstances(r)}, .json = to_json(r).dump()};
-  out.parts.emplace_back(ReportTable{.title = "By format", .rows = table(r)});
+  const Rows all = table(r);
+  const bool energy = r.rows[0].joules_per_token.has_value(), text = r.rows[0].perplexity.has_value();
+  const size_t first = energy ? 9 : 8;  // of the columns that a text gives
+  if (text) {
+    out.parts.emplace_back(ReportTable{.title = "Accuracy",
+                                       .note = "KL and agreement against the model as it is stored.",
+                                       .rows = columns(all, {0, first, first + 1, first + 2})});
+  }
   if (!accuracy.dots.empty()) out.parts.emplace_back(accuracy);
+  const std::string note = "The median of the rounds and the range they span.";
+  out.parts.emplace_back(ReportTable{.title = "Prefill", .note = note, .rows = columns(all, {0, 3, 4})});
   out.parts.emplace_back(decode);
+  out.parts.emplace_back(ReportTable{.title = "Decoding", .note = note, .rows = columns(all, {0, 5, 6})});
+  out.parts.emplace_back(ReportTable{.title = "Memory",
+                                     .note = "Weights in memory, and the most that the process held.",
+                                     .rows = energy ? columns(all, {0, 1, 7, 2, 8}) : columns(all, {0, 1, 7, 2})});
   return out;
 }
 

@@ -193,8 +193,8 @@ ReportPage page_of(const FinetuneRun& run) {
   if (run.report.skipped_steps > 0) {
     page.headlines.push_back(fmt::format("{} steps were skipped: a value was not finite.", run.report.skipped_steps));
   }
-  page.parts = {loss_plot(run), result_table(run.report), settings_table(run), data_table(run),
-                rate_plot(run), norm_plot(run),           speed_plot(run)};
+  page.parts = {loss_plot(run),           rate_plot(run),      norm_plot(run), speed_plot(run),
+                result_table(run.report), settings_table(run), data_table(run)};
   return page;
 }
 

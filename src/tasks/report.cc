@@ -36,7 +36,7 @@ td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 td:first-child { min-width: 6rem; }
 tr:last-child td { border-bottom: 0; }
-svg { display: block; width: 100%; height: auto; font-size: 14px; }
+svg { display: block; overflow: visible; width: 100%; height: auto; font-size: 14px; }
 svg text { fill: var(--soft); }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }

@@ -13,9 +13,13 @@ namespace {
 constexpr double kWidth = 480, kHeight = 300;
 constexpr double kLeft = 70, kRight = 14, kTop = 14, kBottom = 46;
 constexpr int kTicks = 5;           // about so many on an axis
-constexpr double kTickRoom = 40;    // between the labels of bars
+constexpr double kCharacter = 7.6;  // width of a letter of 14, about
+constexpr double kLine = 15;        // height of a line of text
+constexpr double kTickGap = 10;     // between the labels of bars
+constexpr size_t kFewBars = 16;     // may have all their labels, slanted
+constexpr double kSlantRoom = 26;   // more below the bars for that
 constexpr size_t kLineClasses = 4;  // of the style sheet; more lines begin again
-constexpr double kSmallDot = 5, kLargeDot = 18;
+constexpr double kSmallDot = 5, kLargeDot = 13;
 
 /// A range of values on one side of the drawing.
 struct Axis {
@@ -68,7 +72,9 @@ std::string open_svg(const std::string& title) {
   return fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">", kWidth, kHeight, escaped(title));
 }
 
-Axis upright(double low, double high) { return make_axis(low, high, kHeight - kBottom, kTop); }
+Axis upright(double low, double high, double room_below = 0) {
+  return make_axis(low, high, kHeight - kBottom - room_below, kTop);
+}
 Axis lying(double low, double high, Ends ends = Ends::nice) {
   return make_axis(low, high, kLeft, kWidth - kRight, ends);
 }
@@ -145,6 +151,87 @@ std::string legend(const LinePlot& plot) {
   return out;
 }
 
+double bar_width(const BarChart& chart) { return (kWidth - kLeft - kRight) / static_cast<double>(chart.bars.size()); }
+
+double name_length(const BarChart::Bar& bar) { return kCharacter * static_cast<double>(bar.tick.size()); }
+
+/// Few bars that all have names, and one too long for its bar.
+bool has_slanted_names(const BarChart& chart) {
+  const auto& bars = chart.bars;
+  return bars.size() <= kFewBars &&
+         std::all_of(bars.begin(), bars.end(), [](const auto& bar) { return !bar.tick.empty(); }) &&
+         std::any_of(bars.begin(), bars.end(), [&](const auto& bar) { return name_length(bar) > bar_width(chart); });
+}
+
+/// The names below bars: all of them slanted, or as many as have room.
+std::string bar_names(const BarChart& chart, double below) {
+  const double width = bar_width(chart);
+  const bool slanted = has_slanted_names(chart);
+  std::string out;
+  double free_from = -INFINITY;
+  for (size_t i = 0; i < chart.bars.size(); ++i) {
+    const BarChart::Bar& bar = chart.bars[i];
+    const double middle = kLeft + width * (static_cast<double>(i) + 0.5);
+    if (slanted) {
+      out += fmt::format("<text transform=\"translate({:.1f} {:.1f}) rotate(-25)\" class=\"end\">{}</text>", middle + 6,
+                         below + kLine, escaped(bar.tick));
+      continue;
+    }
+    if (bar.tick.empty() || middle - name_length(bar) / 2 < free_from) continue;
+    out += text_at(middle, below + 18, "middle", bar.tick);
+    free_from = middle + name_length(bar) / 2 + kTickGap;
+  }
+  return out;
+}
+
+/// A rectangle of the drawing.
+struct Box {
+  double left, top, right, bottom;
+};
+
+bool overlap(const Box& a, const Box& b) {
+  return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}
+
+struct PlacedDot {
+  double x, y, radius;
+  std::string name;
+};
+
+/// The name of a dot at its right, left, above or below, or further up and down, where it covers least of what is
+/// there; then it is there too.
+std::string dot_name(const PlacedDot& dot, std::vector<Box>& taken) {
+  struct Place {
+    double x, y;  // of the end of the text, and its middle
+    const char* anchor;
+    double shift;  // of the left edge, in lengths of the text
+  };
+  std::vector<Place> places;
+  const double right = dot.x + dot.radius + 4, left = dot.x - dot.radius - 4;
+  for (const double step : {0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0}) {
+    places.push_back({right, dot.y + step * kLine, "start", 0});
+    places.push_back({left, dot.y + step * kLine, "end", -1});
+  }
+  places.push_back({dot.x, dot.y - dot.radius - kLine / 2 - 1, "middle", -0.5});
+  places.push_back({dot.x, dot.y + dot.radius + kLine / 2 + 1, "middle", -0.5});
+  const double length = kCharacter * static_cast<double>(dot.name.size());
+  const auto box_of = [&](const Place& p) {
+    const double begin = p.x + p.shift * length;
+    return Box{begin, p.y - kLine / 2, begin + length, p.y + kLine / 2};
+  };
+  const auto cost = [&](const Place& p) {
+    const Box box = box_of(p);
+    const bool outside =
+        box.left < kLeft + 4 || box.right > kWidth || box.top < 0 || box.bottom > kHeight - kBottom + 4;
+    return std::count_if(taken.begin(), taken.end(), [&](const Box& other) { return overlap(box, other); }) +
+           (outside ? 100 : 0);
+  };
+  const Place best = *std::min_element(places.begin(), places.end(),
+                                       [&](const Place& a, const Place& b) { return cost(a) < cost(b); });
+  taken.push_back(box_of(best));
+  return text_at(best.x, best.y + 5, best.anchor, dot.name);
+}
+
 }  // namespace
 
 std::string escaped(std::string_view text) {
@@ -191,18 +278,14 @@ std::string svg(const BarChart& chart) {
     if (std::isfinite(bar.value)) values.add(bar.value);
   }
   if (chart.bars.empty()) return nothing_to_show(chart.title);
-  const Axis y = upright(values.low, values.high);
-  std::string out = open_svg(chart.title) + draw_upright(y, chart.y_label) + x_name(chart.x_label);
-  const double width = (kWidth - kLeft - kRight) / static_cast<double>(chart.bars.size());
-  double labelled_to = -INFINITY;
+  const Axis y = upright(values.low, values.high, has_slanted_names(chart) ? kSlantRoom : 0);
+  std::string out =
+      open_svg(chart.title) + draw_upright(y, chart.y_label) + x_name(chart.x_label) + bar_names(chart, y.begin);
+  const double width = bar_width(chart);
   for (size_t i = 0; i < chart.bars.size(); ++i) {
     const BarChart::Bar& bar = chart.bars[i];
-    const double x = kLeft + width * static_cast<double>(i), middle = x + width / 2;
-    if (!bar.tick.empty() && middle >= labelled_to) {
-      out += text_at(middle, kHeight - kBottom + 18, "middle", bar.tick);
-      labelled_to = middle + std::max(kTickRoom, 8.5 * static_cast<double>(bar.tick.size()));
-    }
     if (!std::isfinite(bar.value)) continue;
+    const double x = kLeft + width * static_cast<double>(i);
     const double top = std::min(y.at(bar.value), y.at(0)), height = std::fabs(y.at(bar.value) - y.at(0));
     out += fmt::format(
         "<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" class=\"bar\"><title>{}: {:.4g}"
@@ -221,19 +304,23 @@ std::string svg(const ScatterPlot& plot) {
     sizes.add(dot.size);
   }
   if (xs.empty()) return nothing_to_show(plot.title);
-  const double margin = 0.08 * (ys.high - ys.low);  // so that no dot lies on the frame
+  // So that no dot lies on the frame; but what is never negative begins at zero.
+  const double margin = 0.08 * (ys.high - ys.low), low = ys.low - margin;
   const Axis x = lying(std::min(0.0, xs.low), std::max(0.0, xs.high * 1.15));
-  const Axis y = upright(ys.low - margin, ys.high + margin);
+  const Axis y = upright(ys.low >= 0 ? std::max(0.0, low) : low, ys.high + margin, kLargeDot);
   std::string out = open_svg(plot.title) + draw_upright(y, plot.y_label) + draw_lying(x, plot.x_label);
+  std::vector<Box> taken;
+  std::vector<PlacedDot> placed;
   for (const ScatterPlot::Dot& dot : plot.dots) {
     if (!is_drawn(dot.x, dot.y)) continue;
     const double radius = dot.size > 0 ? std::max(kSmallDot, kLargeDot * std::sqrt(dot.size / sizes.high)) : kSmallDot;
-    const bool is_right = x.at(dot.x) > (kLeft + kWidth) / 2;
-    out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" class=\"dot\"><title>{}</title></circle>",
-                       x.at(dot.x), y.at(dot.y), radius, escaped(dot.name));
-    out += text_at(x.at(dot.x) + (is_right ? -radius - 4 : radius + 4), y.at(dot.y) + 5, is_right ? "end" : "start",
-                   dot.name);
+    placed.push_back({.x = x.at(dot.x), .y = y.at(dot.y), .radius = radius, .name = dot.name});
+    const PlacedDot& p = placed.back();
+    taken.push_back({p.x - radius, p.y - radius, p.x + radius, p.y + radius});
+    out += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\" class=\"dot\"><title>{}</title></circle>", p.x,
+                       p.y, radius, escaped(dot.name));
   }
+  for (const PlacedDot& dot : placed) out += dot_name(dot, taken);
   return out + "</svg>";
 }
 
