@@ -98,7 +98,7 @@ def a_page_shows_the_whole_run(t):
     assert data["log"] == log(t.folder / "out") and data["final_loss"] == result["final_loss"]
     assert data["settings"]["lora_r"] == 4 and data["settings"]["method"] == "lora"
     assert page.count("<svg") == 4 and "held out" in page and "nibble finetune" in page
-    t.fails(FAILED, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--report", "no/where.html",
+    t.fails(BAD_INPUT, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--report", "no/where.html",
             says="there is no folder")
     assert "x" not in names_in(t.folder)
 

@@ -170,20 +170,19 @@ TEST(AdapterInit, ThreadsChangeNoBit) {
   EXPECT_EQ(values[0], values[1]);
 }
 
-TEST(AdapterInit, WhatCannotBeIsRefused) {
-  const TempFolder temp;
-  const std::string stored = (temp / "nf4").string();
-  quantize(tiny_folder().string(), stored, {.format = "nf4"});
-  struct Refused {
-    std::string model;
-    LoadModelOptions options;
-    LoraConfig config;
-    ErrorCode code;
-    const char* says;
-  };
+struct Refused {
+  std::string model;
+  LoadModelOptions options;
+  LoraConfig config;
+  ErrorCode code;
+  const char* says;
+};
+
+/// stored: a copy of the bundled model in nf4.
+std::vector<Refused> refused(const std::string& stored) {
   const std::string tiny = tiny_folder().string();
   const ModuleChoice all = "all-linear";
-  const Refused rows[] = {
+  return {
       {tiny,
        {.format = "nf4"},
        {.target_modules = all, .init_lora_weights = "pissa"},
@@ -221,7 +220,13 @@ TEST(AdapterInit, WhatCannotBeIsRefused) {
        ErrorCode::unsupported,
        "init_lora_weights: found 'pissa_niter_-1'"},
   };
-  for (const Refused& row : rows) {
+}
+
+TEST(AdapterInit, WhatCannotBeIsRefused) {
+  const TempFolder temp;
+  const std::string stored = (temp / "nf4").string();
+  quantize(tiny_folder().string(), stored, {.format = "nf4"});
+  for (const Refused& row : refused(stored)) {
     expect_error(row.code, row.says, [&] { get_peft_model(load(row.model, row.options), row.config); });
   }
   const auto broken = patched_tiny(temp, {{"model.layers.0.self_attn.q_proj.weight", {{3, 0x7f80}}}});
