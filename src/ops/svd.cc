@@ -19,7 +19,8 @@ constexpr double kSettled = 1e-6;    // of the largest singular value; sums in f
 constexpr double kDependent = 1e-5;  // of a vector's length: what rounding leaves of one that lies in the others' span
 constexpr double kVanishing = 1e-6;  // of the largest singular value: rounding of the products alone
 constexpr int kMaxSweeps = 40;       // of Jacobi's method, which needs about 8
-constexpr double kSquare = 1e-13;    // cosine between two vectors that count as perpendicular
+constexpr int64_t kGrainElements = 64 * 1024;  // less work is not worth another thread
+constexpr double kSquare = 1e-13;              // cosine between two vectors that count as perpendicular
 
 double length_of(const float* x, int64_t count) {
   double squares = 0;
@@ -29,7 +30,7 @@ double length_of(const float* x, int64_t count) {
 
 /// One pass of Gram and Schmidt's method over the rows. A row that depends on those above it becomes zero.
 void orthonormalize_once(Tensor& x) {
-  const int64_t rows = x.rows(), cols = x.cols();
+  const int64_t rows = x.rows(), cols = x.cols(), grain = 1 + kGrainElements / cols;
   std::vector<double> before;
   for (int64_t r = 0; r < rows; ++r) before.push_back(length_of(x.f32() + r * cols, cols));
   for (int64_t r = 0; r < rows; ++r) {
@@ -38,7 +39,7 @@ void orthonormalize_once(Tensor& x) {
     const bool dependent = length <= kDependent * before[static_cast<size_t>(r)];
     const auto factor = static_cast<float>(dependent ? 0.0 : 1.0 / length);
     for (int64_t c = 0; c < cols; ++c) row[c] *= factor;
-    parallel_for(rows - r - 1, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(rows - r - 1, grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = r + 1 + begin; i < r + 1 + end; ++i) {
         float* other = x.f32() + i * cols;
         kernels().axpy(-kernels().dot(row, other, cols), row, other, cols);
