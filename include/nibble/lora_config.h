@@ -34,10 +34,10 @@ struct LoraConfig {
   /// Other ranks and alphas for some modules: a regular expression for the end of the name, and the value.
   std::vector<std::pair<std::string, int64_t>> rank_pattern = {};
   std::vector<std::pair<std::string, double>> alpha_pattern = {};
-  bool use_rslora = false;                 ///< lora_alpha / sqrt(r) instead
-  bool use_dora = false;                   ///< also trains the length of every row (DoRA, arXiv 2402.09353)
-  bool lora_bias = false;                  ///< B has a bias; can be loaded, not trained
-  std::string bias = "none";               ///< biases that are trained too: "none", "all" or "lora_only"
+  bool use_rslora = false;    ///< lora_alpha / sqrt(r) instead
+  bool use_dora = false;      ///< also trains the length of every row (DoRA, arXiv 2402.09353)
+  bool lora_bias = false;     ///< B has a bias; can be loaded, not trained
+  std::string bias = "none";  ///< biases that are trained too: "none", "all" or "lora_only"
   /// How A and B begin. "true": A uniform, B zero; "gaussian": A normal, B zero; "false": both random.
   /// "pissa" (arXiv 2404.02948): the largest singular values of a dense weight, which is trained less them; with
   /// "pissa_niter_N" as N iterations of a random subspace find them. "loftq" (arXiv 2310.08659): those of what

@@ -26,10 +26,14 @@ using SubtractedStarts = std::map<std::string, std::shared_ptr<Lora>, std::less<
 ///           files. The codes stay, so the adapter goes with every base that is quantized in the same way. As PEFT's
 ///           replace_lora_weights_loftq, but for the division by scaling, without which it fits alpha = r alone.
 ///
+/// @throws Error{format} for a weight with a value that is not finite
+SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
+
+/// What set_starts() needs, asked before there are adapters.
 /// @throws Error{unsupported} for pissa on a quantized layer and for loftq where the files have no original weight,
 ///         Error{invalid_argument} for loftq when no target is quantized, a rank that a layer cannot have or a scaling
 ///         that is not positive.
-SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
+void check_starts(LoadedModel& model, const AdapterTargets& targets);
 
 /// The configuration of the change as an adapter of W itself: twice the rank at the same scaling.
 LoraConfig with_doubled_rank(LoraConfig config);
