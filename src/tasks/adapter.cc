@@ -139,6 +139,7 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
     fail(ErrorCode::invalid_argument, "target_modules: no Linear layer of " + model.path + " is meant (layers: " +
                                           printable(joined(shortest_names(modules.linears, modules, true)), 400) + ")");
   }
+  check_starts(model, targets);
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters =

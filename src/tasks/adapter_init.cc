@@ -1,7 +1,9 @@
 #include "tasks/adapter_init.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -46,11 +48,6 @@ void require_finite(const Tensor& w, const std::string& layer) {
 
 /// B A = (U_r S_r V_r^T) / scaling of w, the root of each singular value on either side.
 void split(const Tensor& w, const std::string& layer, const SvdOptions& options, Lora& lora) {
-  if (!(lora.scaling > 0)) fail(ErrorCode::invalid_argument, std::string(kWhere) + "needs a lora_alpha above 0");
-  if (const int64_t most = std::min(w.rows(), w.cols()); options.rank > most) {
-    fail(ErrorCode::invalid_argument, kWhere + layer + ": found rank " + std::to_string(options.rank) + ", a weight " +
-                                          shape_text(w.shape) + " has " + std::to_string(most) + " singular values");
-  }
   require_finite(w, layer);
   const PartialSvd svd = partial_svd(w, options);
   Tensor a = copy_of(svd.v), b = copy_of(svd.u);
@@ -71,15 +68,15 @@ class Originals {
   explicit Originals(const std::string& path)
       : files_(open_model(path)), stored_(files_.config, files_.path.string(), files_.weights.get()) {}
 
-  Tensor load(const std::string& name) const {
+  void require(const std::string& name) const {
     const SourceTensor* source = files_.weights->find(name);
     if (source == nullptr || !is_dense(*source)) {
       fail(ErrorCode::unsupported,
            files_.path.string() + ": " + name + ": is stored as " + (source ? source->format : "nothing") +
-               ", and loftq needs the weight before quantization; give the original model, " + "with method qlora");
+               ", and loftq needs the weight before quantization; give the original model, with method qlora");
     }
-    return stored_.to_memory(name, decode(files_.weights->load(name)));
   }
+  Tensor load(const std::string& name) const { return stored_.to_memory(name, decode(files_.weights->load(name))); }
 
  private:
   ModelFiles files_;
@@ -96,27 +93,47 @@ Tensor lost_in(const Linear& layer, const Originals& originals) {
 
 bool is_quantized(const Linear& layer) { return std::holds_alternative<QuantizedTensor>(layer.weight); }
 
-std::vector<Linear*> layers_for_loftq(const std::vector<Linear*>& targets, const LoadedModel& model) {
+/// Those of the targets that get first values of their own: for loftq the quantized ones.
+std::vector<Linear*> layers_with_starts(LoadedModel& model, const AdapterTargets& targets) {
+  ListTargets visitor(targets);
+  model.model->visit(visitor);
+  if (pissa_iterations(targets.config().init_lora_weights)) return visitor.layers;
   std::vector<Linear*> layers;
-  for (Linear* layer : targets) {
-    if (is_quantized(*layer)) layers.push_back(layer);
-  }
-  if (layers.empty()) {
-    fail(ErrorCode::invalid_argument, std::string(kWhere) + "loftq makes up for quantization, and no layer of " +
-                                          model.path + " that is meant is quantized; take method qlora, or pissa");
-  }
+  std::copy_if(visitor.layers.begin(), visitor.layers.end(), std::back_inserter(layers),
+               [](const Linear* layer) { return is_quantized(*layer); });
   return layers;
 }
 
-std::vector<Linear*> layers_for_pissa(const std::vector<Linear*>& targets) {
-  for (const Linear* layer : targets) {
+void check_pissa(const std::vector<Linear*>& layers) {
+  for (const Linear* layer : layers) {
     if (!is_quantized(*layer)) continue;
     fail(ErrorCode::unsupported, std::string(kWhere) + "pissa is for dense weights, " + layer->name + " is stored as " +
                                      std::string(std::get<QuantizedTensor>(layer->weight).format->name) +
                                      "; take loftq, or method lora over the original model");
   }
-  return targets;
 }
+
+void check_loftq(const std::vector<Linear*>& layers, const LoadedModel& model) {
+  if (layers.empty()) {
+    fail(ErrorCode::invalid_argument, std::string(kWhere) + "loftq makes up for quantization, and no layer of " +
+                                          model.path + " that is meant is quantized; take method qlora, or pissa");
+  }
+  const Originals originals(model.path);
+  for (const Linear* layer : layers) originals.require(layer->name + ".weight");
+}
+
+void check_rank(const Linear& layer, const AdapterTargets& targets) {
+  const Shape shape = weight_shape(layer.weight);
+  const int64_t rank = targets.rank(layer.name), most = std::min(shape[0], shape[1]);
+  if (!(targets.alpha(layer.name) > 0)) {
+    fail(ErrorCode::invalid_argument, std::string(kWhere) + "needs a lora_alpha above 0");
+  }
+  if (rank <= most) return;
+  fail(ErrorCode::invalid_argument, kWhere + layer.name + ": found rank " + std::to_string(rank) + ", a weight " +
+                                        shape_text(shape) + " has " + std::to_string(most) + " singular values");
+}
+
+bool depends_on_weights(const std::string& init) { return init == "loftq" || pissa_iterations(init); }
 
 /// work(layer) for each, with a word of how far it is.
 template <class Work>
@@ -138,20 +155,31 @@ Tensor below_each_other(const Tensor& top, const Tensor& bottom) {
 
 }  // namespace
 
+void check_starts(LoadedModel& model, const AdapterTargets& targets) {
+  const std::string& init = targets.config().init_lora_weights;
+  if (!depends_on_weights(init)) return;
+  const std::vector<Linear*> layers = layers_with_starts(model, targets);
+  if (init == "loftq") {
+    check_loftq(layers, model);
+  } else {
+    check_pissa(layers);
+  }
+  for (const Linear* layer : layers) check_rank(*layer, targets);
+}
+
 SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed) {
   const std::string& init = targets.config().init_lora_weights;
-  const std::optional<int64_t> iterations = pissa_iterations(init);
-  const int64_t passes = init == "pissa" || !iterations ? 0 : *iterations + 1;  // the first finds a subspace at all
   SubtractedStarts starts;
-  if (!iterations && init != "loftq") return starts;
-  ListTargets visitor(targets);
-  model.model->visit(visitor);
+  if (!depends_on_weights(init)) return starts;
+  // The first pass of pissa_niter_N finds a subspace at all.
+  const int64_t passes = init == "loftq" || init == "pissa" ? 0 : *pissa_iterations(init) + 1;
   const auto options = [&](const Linear& layer) {
     return SvdOptions{.rank = targets.rank(layer.name), .passes = passes, .seed = seed};
   };
-  if (!iterations) {
+  const std::vector<Linear*> layers = layers_with_starts(model, targets);
+  if (init == "loftq") {
     const Originals originals(model.path);
-    for_each_layer(model, layers_for_loftq(visitor.layers, model), [&](Linear& layer) {
+    for_each_layer(model, layers, [&](Linear& layer) {
       Lora& lora = *layer.adapters.back();
       split(lost_in(layer, originals), layer.name, options(layer), lora);
       if (lora.magnitude.empty()) return;
@@ -160,7 +188,7 @@ SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, u
     });
     return starts;
   }
-  for_each_layer(model, layers_for_pissa(visitor.layers), [&](Linear& layer) {
+  for_each_layer(model, layers, [&](Linear& layer) {
     Lora& lora = *layer.adapters.back();
     split(decode(layer.weight), layer.name, options(layer), lora);
     auto start = std::make_shared<Lora>(Lora{.a = copy_of(lora.a), .b = copy_of(lora.b), .scaling = -lora.scaling});

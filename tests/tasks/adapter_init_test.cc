@@ -227,7 +227,9 @@ TEST(AdapterInit, WhatCannotBeIsRefused) {
   const std::string stored = (temp / "nf4").string();
   quantize(tiny_folder().string(), stored, {.format = "nf4"});
   for (const Refused& row : refused(stored)) {
-    expect_error(row.code, row.says, [&] { get_peft_model(load(row.model, row.options), row.config); });
+    const CausalLM model = load(row.model, row.options);
+    expect_error(row.code, row.says, [&] { get_peft_model(model, row.config); });
+    for_adapted(model, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
   }
   const auto broken = patched_tiny(temp, {{"model.layers.0.self_attn.q_proj.weight", {{3, 0x7f80}}}});
   expect_error(ErrorCode::format, "q_proj.weight: has a value that is not finite",

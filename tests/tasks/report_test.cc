@@ -120,6 +120,59 @@ TEST(Report, PlacesValuesInProportion) {
   EXPECT_EQ(heights[2], 0);
 }
 
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(Report, LinesHaveTheLookTheyAskFor) {
+  LinePlot plot = {.lines = {{"average", {{0, 101}, {1, 102}}},
+                             {"held out", {{1, 103}, {2, kNan}}, LinePlot::Look::marked},
+                             {"steps", {{0, 100}, {2, 104}}, LinePlot::Look::background}}};
+  const auto drawn = [&] {
+    const std::string html = report_html({.parts = {plot}});
+    return html.substr(html.find("<main>"));
+  };
+  const std::string from_zero = drawn();
+  EXPECT_EQ(count_of(from_zero, "<circle"), 1u) << "one point is finite";
+  EXPECT_LT(from_zero.find("<polyline"), from_zero.find("class=\"background\"><title>"));
+  EXPECT_LT(from_zero.find("class=\"background\"><title>"), from_zero.find("class=\"line c0\"><title>"));
+  EXPECT_NE(from_zero.find("class=\"end\">0</text>"), std::string::npos);
+  plot.floor = LinePlot::Floor::values;
+  const std::string close = drawn();
+  EXPECT_EQ(close.find("class=\"end\">0</text>"), std::string::npos);
+  EXPECT_NE(close.find("class=\"end\">100</text>"), std::string::npos);
+}
+
+TEST(Report, NamesOfFewBarsAreAllShown) {
+  BarChart chart = {.bars = {{"a", "int8-dynamic", 1}, {"b", "int8", 2}}};
+  const auto drawn = [&] { return report_html({.parts = {chart}}); };
+  EXPECT_EQ(count_of(drawn(), "rotate(-25)"), 0u) << "there is room";
+  for (int i = 0; i < 8; ++i) chart.bars.push_back({"c", "nf4", 3});
+  EXPECT_EQ(count_of(drawn(), "rotate(-25)"), 10u);
+  for (int i = 0; i < 30; ++i) chart.bars.push_back({"d", "a-longer-name", 3});
+  EXPECT_EQ(count_of(drawn(), "rotate(-25)"), 0u);
+  EXPECT_LT(count_of(drawn(), ">a-longer-name</text>"), 10u) << "only those that have room";
+}
+
+// Dots at the same place: their names lie one below the other, or on different sides.
+TEST(Report, NamesOfDotsDoNotCoverEachOther) {
+  ScatterPlot plot;
+  for (int i = 0; i < 6; ++i) plot.dots.push_back({.name = "name" + std::to_string(i), .x = 5, .y = 5, .size = 1});
+  const std::string html = report_html({.parts = {plot}});
+  const std::regex text(R"re(<text x="([0-9.]+)" y="([0-9.]+)" class="(start|end|middle)">name)re");
+  std::set<std::string> places;
+  for (std::sregex_iterator it(html.begin(), html.end(), text), end; it != end; ++it) places.insert((*it)[0]);
+  EXPECT_EQ(places.size(), 6u);
+}
+
+TEST(Report, DotsThatAreNeverNegativeBeginAtZero) {
+  const ScatterPlot plot = {.dots = {{"exact", 10, 0, 5}, {"lossy", 5, 0.09, 20}}};
+  const std::string html = report_html({.parts = {plot}});
+  EXPECT_EQ(html.find(">-0"), std::string::npos);
+}
+
 // One value, none, all equal, huge, tiny, all infinite: always a page, with finite numbers in it.
 TEST(Report, DrawsWhateverTheNumbersAre) {
   for (const std::vector<double>& values : {std::vector<double>{},
