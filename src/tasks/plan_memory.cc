@@ -70,11 +70,18 @@ void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& o
   plan.activation_bytes = std::max(plan.prefill_bytes, plan.decode_bytes);
 }
 
-bool is_target(std::string_view module, const std::vector<std::string>& targets) {
-  if (targets.empty()) return true;
-  return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
-    return target == "all-linear" || module == target || module.ends_with("." + target);
-  });
+bool is_named(std::string_view module, const std::vector<std::string>& targets) {
+  return std::any_of(targets.begin(), targets.end(),
+                     [&](const std::string& target) { return module == target || module.ends_with("." + target); });
+}
+
+/// Every Linear layer or those that are meant; an embedding when it is named.
+bool is_target(const PlanTensor& t, const std::vector<std::string>& targets) {
+  const std::string_view module = module_of(t.stored.name);
+  if (t.parameter->role == Role::embedding) return is_named(module, targets);
+  if (t.parameter->role != Role::linear) return false;
+  return targets.empty() || std::find(targets.begin(), targets.end(), "all-linear") != targets.end() ||
+         is_named(module, targets);
 }
 
 /// m and v of Adam for one tensor.
@@ -141,7 +148,7 @@ TrainableBytes plan_trainable(const PlanModel& model, const PlanOptions& options
     if (!t.parameter) continue;
     if (options.method == TrainingMethod::full) {
       add_trainable(out, options.optimizer, element_count(t.parameter->shape));
-    } else if (t.parameter->role == Role::linear && is_target(module_of(t.stored.name), options.target_modules)) {
+    } else if (is_target(t, options.target_modules)) {
       add_trainable(out, options.optimizer, options.lora_r * t.parameter->shape[0]);
       add_trainable(out, options.optimizer, options.lora_r * t.parameter->shape[1]);
     }

@@ -173,6 +173,9 @@ TEST(Plan, AdaptersByHand) {
                                              .optimizer = OptimizerKind::sgd});
   EXPECT_EQ(few.trainable_parameters, qv);
   EXPECT_EQ(few.optimizer_bytes, 0u);
+  const MemoryPlan words =
+      plan("llama-2-7b", {.task = PlanTask::finetune, .lora_r = 8, .target_modules = {"embed_tokens"}});
+  EXPECT_EQ(words.trainable_parameters, 8 * (32000 + 4096));
   // 8-bit Adam: two bytes per value and two scales per 256 of them.
   const MemoryPlan small = plan("llama-2-7b", {.task = PlanTask::finetune, .optimizer = OptimizerKind::adamw8bit});
   EXPECT_EQ(small.optimizer_bytes, 2u * all + 2u * 4u * all / 256u);
