@@ -20,7 +20,7 @@ constexpr double kDependent = 1e-5;  // of a vector's length: what rounding leav
 constexpr double kVanishing = 1e-6;  // of the largest singular value: rounding of the products alone
 constexpr int kMaxSweeps = 40;       // of Jacobi's method, which needs about 8
 constexpr int64_t kGrainElements = 64 * 1024;  // less work is not worth another thread
-constexpr double kSquare = 1e-13;              // cosine between two vectors that count as perpendicular
+constexpr double kSquare = 1e-9;               // cosine between two vectors that count as perpendicular; f32 has 1e-7
 
 double length_of(const float* x, int64_t count) {
   double squares = 0;

@@ -124,35 +124,34 @@ TEST(Pissa, TrainsTheLargestPartAndIsSavedForTheOriginal) {
 }
 
 TEST(Loftq, TakesBackWhatQuantizationHasLost) {
-  for (const std::string format : {"nf4", "int4", "int8"}) {
-    for (const bool dora : {false, true}) {
-      SCOPED_TRACE(format + (dora ? " dora" : ""));
-      const TempFolder temp;
-      const LoadModelOptions options = {.format = format, .activations = "fp32"};
-      const CausalLM model = load(tiny_folder(), options), dense = load(tiny_folder(), {.activations = "fp32"});
-      const std::vector<float> exact = dense.logits(kIds), before = model.logits(kIds);
-      const PeftModel peft = get_peft_model(
-          model,
-          {.r = 32, .lora_alpha = 20, .target_modules = "all-linear", .use_dora = dora, .init_lora_weights = "loftq"});
-      const SafetensorsFile original(tiny_folder() / "model.safetensors");
-      for_adapted(model, [&](Linear& layer) {
-        ASSERT_EQ(layer.adapters.size(), 1u);
-        Tensor lost = copy_of(original.load(layer.name + ".weight").cast(DType::f32));
-        Tensor kept = copy_of(decode(layer.weight));
-        scale_in_place(kept, -1.0f);
-        add_in_place(lost, kept);
-        expect_best_part(lost, *layer.adapters[0], layer.name);
-      });
-      const std::vector<float> begun = model.logits(kIds);
-      EXPECT_LT(difference(begun, exact).largest, 0.9 * difference(before, exact).largest);
-      train_a_little(peft);
-      const std::vector<float> trained = model.logits(kIds);
-      peft.save_pretrained((temp / "adapter").string());
-      EXPECT_EQ(load_lora_config((temp / "adapter").string()).r, 32);
-      LoadModelOptions with_adapter = options;
-      with_adapter.adapters = {(temp / "adapter").string()};
-      EXPECT_LE(difference(load(tiny_folder(), with_adapter).logits(kIds), trained).relative(), kRounding);
-    }
+  const std::pair<std::string, bool> rows[] = {{"nf4", false}, {"nf4", true}, {"int8", false}};
+  for (const auto& [format, dora] : rows) {
+    SCOPED_TRACE(format + (dora ? " dora" : ""));
+    const TempFolder temp;
+    const LoadModelOptions options = {.format = format, .activations = "fp32"};
+    const CausalLM model = load(tiny_folder(), options), dense = load(tiny_folder(), {.activations = "fp32"});
+    const std::vector<float> exact = dense.logits(kIds), before = model.logits(kIds);
+    const PeftModel peft = get_peft_model(
+        model,
+        {.r = 32, .lora_alpha = 20, .target_modules = "all-linear", .use_dora = dora, .init_lora_weights = "loftq"});
+    const SafetensorsFile original(tiny_folder() / "model.safetensors");
+    for_adapted(model, [&](Linear& layer) {
+      ASSERT_EQ(layer.adapters.size(), 1u);
+      Tensor lost = copy_of(original.load(layer.name + ".weight").cast(DType::f32));
+      Tensor kept = copy_of(decode(layer.weight));
+      scale_in_place(kept, -1.0f);
+      add_in_place(lost, kept);
+      expect_best_part(lost, *layer.adapters[0], layer.name);
+    });
+    const std::vector<float> begun = model.logits(kIds);
+    EXPECT_LT(difference(begun, exact).largest, 0.9 * difference(before, exact).largest);
+    train_a_little(peft);
+    const std::vector<float> trained = model.logits(kIds);
+    peft.save_pretrained((temp / "adapter").string());
+    EXPECT_EQ(load_lora_config((temp / "adapter").string()).r, 32);
+    LoadModelOptions with_adapter = options;
+    with_adapter.adapters = {(temp / "adapter").string()};
+    EXPECT_LE(difference(load(tiny_folder(), with_adapter).logits(kIds), trained).relative(), kRounding);
   }
 }
 
