@@ -19,6 +19,7 @@ struct EvaluateOptions {
   int64_t max_tokens = 0;  ///< use only the first so many ids; 0 = all
   int64_t stride = 0;      ///< chunks overlap and begin so many ids apart; each id is scored once; 0 = none
   ScoredPart scored = ScoredPart::all;  ///< not together with a stride
+  DType kv_dtype = DType::f32;          ///< of the model's keys and values: f32, f16, bf16 or i8; not the reference's
   uint64_t seed = 0;                    ///< of the resampling behind the intervals
   std::string save_reference = {};      ///< file that keeps the reference's predictions (without one the model's)
   ProgressFn progress = {};

@@ -25,7 +25,8 @@ struct ChoiceTask {
 ChoiceTask read_choice_task(const std::string& path, int64_t limit = 0);
 
 struct ChoiceOptions {
-  uint64_t seed = 0;  ///< of the resampling behind the intervals
+  DType kv_dtype = DType::f32;  ///< as in EvaluateOptions
+  uint64_t seed = 0;            ///< of the resampling behind the intervals
   ProgressFn progress = {};
 };
 

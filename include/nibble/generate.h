@@ -19,7 +19,7 @@ struct GenerateOptions {
   float repeat_penalty = 1.0f;  ///< > 1 makes ids of the prompt and the text less likely (as transformers)
   std::vector<std::string> stop = {};  ///< generation ends before the first of these strings
   uint64_t seed = 0;
-  DType kv_dtype = DType::f32;  ///< f32, f16 or bf16
+  DType kv_dtype = DType::f32;  ///< of the cache: f32, f16, bf16 or i8
   bool ignore_eos = false;
   bool profile = false;  ///< fill Generation's profiles
 

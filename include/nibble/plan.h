@@ -30,7 +30,7 @@ struct PlanOptions {
   int64_t context = 0;          ///< positions, in training tokens per sequence; 0 = the model's own, at most 4096
   int64_t batch = 1;            ///< sequences at the same time
   int64_t prompt_tokens = 0;    ///< the longest prompt; 0 = as long as the context
-  DType kv_dtype = DType::f32;  ///< f32, f16 or bf16
+  DType kv_dtype = DType::f32;  ///< f32, f16, bf16 or i8
 
   TrainingMethod method = TrainingMethod::qlora;
   int64_t lora_r = 16;

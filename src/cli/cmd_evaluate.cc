@@ -51,6 +51,7 @@ struct Request {
   References references;
   std::optional<int64_t> context;
   bool second_half = false, layers = false;
+  std::string kv_dtype = "fp32";
   std::optional<std::string> report;
   EvaluateOptions options;
   EvaluateGates gates;
@@ -101,6 +102,9 @@ void check_data(const Request& request) {
   if (kinds > 1 || (kinds == 0 && data.tasks.empty()) || (data.labels.file && !data.tasks.empty())) {
     fail(ErrorCode::invalid_argument,
          "give the data with one of --text, --ids-file and --file, and --tasks alone or beside the first two");
+  }
+  if (data.labels.file && request.kv_dtype != "fp32") {
+    fail(ErrorCode::invalid_argument, "--kv-dtype is for language models: a classifier has no cache");
   }
   const References& references = request.references;
   if (references.model && references.load) {
@@ -162,8 +166,10 @@ Evaluation evaluate_causal(Request& request) {
   if (request.data.has_text()) evaluate_text(request, model, original, evaluation);
   for (const std::string& path : request.data.tasks) {
     const ChoiceTask task = read_choice_task(path, request.data.max_questions);
-    evaluation.tasks.push_back(evaluate_choices(
-        model, original, task, {.seed = request.options.seed, .progress = progress_bar(request.common)}));
+    evaluation.tasks.push_back(evaluate_choices(model, original, task,
+                                                {.kv_dtype = request.options.kv_dtype,
+                                                 .seed = request.options.seed,
+                                                 .progress = progress_bar(request.common)}));
   }
   return evaluation;
 }
@@ -219,6 +225,8 @@ void declare(Args& args, Request& request) {
   args.option("--max-tokens", request.options.max_tokens, "use only the first N ids; 0 = all");
   args.option("--stride", request.options.stride, "overlapping chunks that begin N ids apart; 0 = no overlap");
   args.flag("--second-half", request.second_half, "score the second half of each chunk, as llama.cpp does");
+  args.option("--kv-dtype", request.kv_dtype, "DTYPE",
+              "of MODEL's keys and values: fp32 (default), fp16, bf16 or int8");
   args.flag("--layers", request.layers, "errors by layer too");
   args.option("--report", request.report, "FILE.html", "write a page with tables and plots");
   args.option("--seed", request.options.seed, "of the resampling behind the intervals");
@@ -238,6 +246,7 @@ int cmd_evaluate(const Arguments& arguments) {
   Args args("evaluate", "What a model is worth on data, and what was lost against the original.",
             "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --max-tokens 8192\n"
             "  nibble evaluate smollm2-135m --format int8 --reference smollm2-135m --text wiki.txt --max-kl 0.05\n"
+            "  nibble evaluate smollm2-135m --kv-dtype int8 --reference smollm2-135m --text wiki.txt\n"
             "  nibble evaluate smollm2-135m --text wiki.txt --save-reference wiki.ref\n"
             "  nibble evaluate smollm2-nf4 --text wiki.txt --load-reference wiki.ref\n"
             "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --layers --report nf4.html\n"
@@ -250,6 +259,7 @@ int cmd_evaluate(const Arguments& arguments) {
   check_data(request);
   request.options.context = request.context.value_or(request.options.context);
   if (request.options.context < 2) fail(ErrorCode::invalid_argument, "--context: expected at least 2");
+  request.options.kv_dtype = parse_dtype(request.kv_dtype);
   if (request.second_half) request.options.scored = ScoredPart::second_half;
   const JsonReport json;
   Evaluation evaluation = request.data.labels.file ? evaluate_classifier(request) : evaluate_causal(request);

@@ -31,7 +31,7 @@ void Given::declare(Args& args) {
   args.option("--context", o.context, "positions per sequence; 0 = the model's own, at most 4096");
   args.option("--batch", o.batch, "sequences at the same time");
   args.option("--prompt-tokens", o.prompt_tokens, "the longest prompt; 0 = as long as the context");
-  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16 or bf16");
+  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16, bf16 or int8");
   args.option("--method", method, "METHOD", "finetune: lora, qlora (default) or full; implies --task finetune");
   args.option("--lora-r", o.lora_r, "finetune: rank of the adapters");
   args.list("--target-modules", o.target_modules, "NAME...", "finetune: layers with adapters; default all-linear");

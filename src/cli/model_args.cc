@@ -111,7 +111,7 @@ void SamplingArgs::declare(Args& args) {
   args.option("--repeat-penalty", options.repeat_penalty, "above 1: what was said becomes less likely");
   args.repeated("--stop", options.stop, "TEXT", "stop before this text; may be repeated");
   args.option("--seed", seed, "of the random choices");
-  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16 or bf16");
+  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16, bf16 or int8");
 }
 
 GenerateOptions SamplingArgs::resolve() const {

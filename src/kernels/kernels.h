@@ -16,11 +16,29 @@
 namespace nibble {
 
 /// y[t * ldy + r] = sum over k of x[t * ldx + k] * w[r * ldw + k], for t < tokens, r < rows.
-struct MatmulF32 {
+template <class W>
+struct FloatProduct {
   const float* x;
-  const float* w;
+  const W* w;
   float* y;
   int64_t tokens, rows, k;
+  int64_t ldx, ldw, ldy;
+};
+using MatmulF32 = FloatProduct<float>;
+/// The product of matmul_f32 over weights of 16 bits (f16 or bf16, by the function's name) or codes of 8, widened as
+/// they are read: the same bits as matmul_f32 over the widened values. Any number of tokens is right; up to 4 are fast,
+/// limited by reading w once from memory.
+using MatvecHalf = FloatProduct<uint16_t>;
+using MatvecI8 = FloatProduct<int8_t>;
+
+/// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k] * w[k * ldw + c], for t < tokens, c < cols;
+/// k in ascending order, so that zeros in x at either end change nothing while w is finite.
+template <class W>
+struct RowSums {
+  const float* x;
+  const W* w;
+  float* y;
+  int64_t tokens, k, cols;
   int64_t ldx, ldw, ldy;
 };
 
@@ -30,16 +48,6 @@ struct MatmulI8 {
   const int8_t* x;
   const int8_t* w;
   int32_t* y;
-  int64_t tokens, rows, k;
-  int64_t ldx, ldw, ldy;
-};
-
-/// The product of matmul_f32 over weights of 16 bits (f16 or bf16, by the function's name), widened as they are read.
-/// Any number of tokens is right; up to 4 are fast, limited by reading w once from memory.
-struct MatvecHalf {
-  const float* x;
-  const uint16_t* w;
-  float* y;
   int64_t tokens, rows, k;
   int64_t ldx, ldw, ldy;
 };
@@ -66,6 +74,11 @@ struct Codebook4 {
   uint8_t codes[16];     // interval -> code; codes[i] is the code of values in (thresholds[i-1], thresholds[i]]
 };
 
+/// What softmax divides by: e^max * sum, as parts of a row can be added up.
+struct SoftmaxPart {
+  float max, sum;
+};
+
 struct Kernels {
   std::string_view isa;
   bool (*supported)() noexcept = nullptr;  // the processor has the instructions and the system saves the registers
@@ -74,7 +87,12 @@ struct Kernels {
   void (*matmul_i8)(const MatmulI8&) noexcept = nullptr;
   void (*matvec_f16)(const MatvecHalf&) noexcept = nullptr;
   void (*matvec_bf16)(const MatvecHalf&) noexcept = nullptr;
+  void (*matvec_i8)(const MatvecI8&) noexcept = nullptr;
   void (*matvec_4bit)(const Matvec4Bit&) noexcept = nullptr;
+  void (*sum_rows_f32)(const RowSums<float>&) noexcept = nullptr;
+  void (*sum_rows_f16)(const RowSums<uint16_t>&) noexcept = nullptr;
+  void (*sum_rows_bf16)(const RowSums<uint16_t>&) noexcept = nullptr;
+  void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
 
   // Packed 4-bit weights: see packed4.h.
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;
@@ -113,6 +131,8 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept = nullptr;
   /// In place, over `count` values: exp(x - max) / sum. All -inf gives zeros.
   void (*softmax)(float* x, int64_t count) noexcept = nullptr;
+  /// The same without the division: x[i] becomes exp(x[i] - max). All -inf gives zeros, max 0 and sum 0.
+  SoftmaxPart (*softmax_part)(float* x, int64_t count) noexcept = nullptr;
   /// y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
   void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept = nullptr;
   float (*dot)(const float* a, const float* b, int64_t count) noexcept = nullptr;

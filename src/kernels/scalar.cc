@@ -14,16 +14,6 @@ namespace {
 
 bool always() noexcept { return true; }
 
-void matmul_f32(const MatmulF32& a) noexcept {
-  for (int64_t t = 0; t < a.tokens; ++t) {
-    for (int64_t r = 0; r < a.rows; ++r) {
-      float sum = 0;
-      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * a.w[r * a.ldw + k];
-      a.y[t * a.ldy + r] = sum;
-    }
-  }
-}
-
 void matmul_i8(const MatmulI8& a) noexcept {
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t r = 0; r < a.rows; ++r) {
@@ -34,13 +24,27 @@ void matmul_i8(const MatmulI8& a) noexcept {
   }
 }
 
-template <auto widen>
-void matvec_half(const MatvecHalf& a) noexcept {
+float same(float x) { return x; }
+float code_value(int8_t code) { return code; }
+
+template <auto widen, class W>
+void multiply(const FloatProduct<W>& a) noexcept {
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t r = 0; r < a.rows; ++r) {
       float sum = 0;
       for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * widen(a.w[r * a.ldw + k]);
       a.y[t * a.ldy + r] = sum;
+    }
+  }
+}
+
+template <auto widen, class W>
+void sum_rows(const RowSums<W>& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t c = 0; c < a.cols; ++c) {
+      float sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * widen(a.w[k * a.ldw + c]);
+      a.y[t * a.ldy + c] = sum;
     }
   }
 }
@@ -122,7 +126,7 @@ void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t 
   for (int64_t i = 0; i < count; ++i) y[i] = x[i] * scale * weight[i];
 }
 
-void softmax(float* x, int64_t count) noexcept {
+SoftmaxPart softmax_part(float* x, int64_t count) noexcept {
   float largest = -std::numeric_limits<float>::infinity();
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, x[i]);
   if (std::isinf(largest) && largest < 0) largest = 0;  // all masked: every exp below is 0, unless there is a NaN
@@ -131,6 +135,11 @@ void softmax(float* x, int64_t count) noexcept {
     x[i] = std::exp(x[i] - largest);
     sum += x[i];
   }
+  return {largest, sum};
+}
+
+void softmax(float* x, int64_t count) noexcept {
+  const float sum = softmax_part(x, count).sum;
   if (sum == 0) return;
   for (int64_t i = 0; i < count; ++i) x[i] /= sum;
 }
@@ -144,11 +153,16 @@ void silu_mul(const float* gate, const float* up, float* y, int64_t count) noexc
 constinit const Kernels kScalarKernels = {
     .isa = "scalar",
     .supported = always,
-    .matmul_f32 = matmul_f32,
+    .matmul_f32 = multiply<same, float>,
     .matmul_i8 = matmul_i8,
-    .matvec_f16 = matvec_half<nibble::f16_to_f32>,
-    .matvec_bf16 = matvec_half<nibble::bf16_to_f32>,
+    .matvec_f16 = multiply<nibble::f16_to_f32, uint16_t>,
+    .matvec_bf16 = multiply<nibble::bf16_to_f32, uint16_t>,
+    .matvec_i8 = multiply<code_value, int8_t>,
     .matvec_4bit = matvec_4bit,
+    .sum_rows_f32 = sum_rows<same, float>,
+    .sum_rows_f16 = sum_rows<nibble::f16_to_f32, uint16_t>,
+    .sum_rows_bf16 = sum_rows<nibble::bf16_to_f32, uint16_t>,
+    .sum_rows_i8 = sum_rows<code_value, int8_t>,
     .pack_4bit = scalar::pack_4bit,
     .decode_packed4 = scalar::decode_packed4,
     .activations4_i8 = scalar::activations4_i8,
@@ -167,6 +181,7 @@ constinit const Kernels kScalarKernels = {
     .quantize_i8 = quantize_i8,
     .rms_norm = rms_norm,
     .softmax = softmax,
+    .softmax_part = softmax_part,
     .silu_mul = silu_mul,
     .dot = dot,
     .axpy = axpy,

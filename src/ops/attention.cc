@@ -1,7 +1,18 @@
+// Attention over a cache runs over keys in blocks, each a small softmax of its own: with the scores s of a block,
+//
+//   m = max s, l = sum e^(s - m), o = sum e^(s - m) v
+//
+// and two blocks add up as m = max(m1, m2), l = l1 e^(m1 - m) + l2 e^(m2 - m), o alike; the result is o / l (online
+// softmax, arXiv 1805.02867). The cuts between blocks lie at fixed positions and blocks are added in their order, so a
+// token's bits depend neither on the threads nor on the tokens that come with it.
+//
+// Query heads that share a key head are computed together: a block of keys and values is read once for all of them.
 #include "ops/attention.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "core/checked.h"
 #include "core/parallel.h"
@@ -12,143 +23,213 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kTokenBlock = 32;
+constexpr int64_t kKeyBlock = 256;  // keys and values of a head of 64 in f32: 128 KiB, within the second-level cache
+constexpr int64_t kQueryRows = 32;  // of tokens and heads that go through a block of keys together
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// A stride that is a multiple of 16 floats but never of a large power of two: columns of the transposed values would
-/// otherwise fall into the same few cache sets.
-int64_t value_stride(int64_t capacity) { return round_up(capacity, 64) + 16; }
-
-/// One head and one block of query tokens.
-struct Block {
-  int64_t head, first_token, tokens;
+/// The queries of some tokens that share a key head: a row for each token and head.
+struct QueryBlock {
+  int64_t kv_head, first_token, tokens;
 };
 
-/// In place: scaled, capped, softmax.
-void scores_to_weights(float* scores, int64_t count, const AttentionOptions& options) {
-  cap_scores(scores, count, options);
-  kernels().softmax(scores, count);
+/// What a row has gathered: max, sum, and head_dim weighted values, one after the other.
+constexpr int64_t kMax = 0, kSum = 1, kValues = 2;
+
+/// Adds a block of keys to what a row has gathered from those before it.
+void add_part(const float* part, int64_t head_dim, float* total) {
+  if (part[kSum] == 0) return;  // the row sees none of its keys
+  const float max = std::max(total[kMax], part[kMax]);
+  const float old_share = std::exp(total[kMax] - max), new_share = std::exp(part[kMax] - max);
+  total[kMax] = max;
+  for (int64_t i = kSum; i < kValues + head_dim; ++i) total[i] = total[i] * old_share + part[i] * new_share;
 }
 
-void attend(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options, const Block& block,
-            Tensor& out) {
-  static thread_local std::vector<float> scores, key_room, value_room;
-  const int64_t head_dim = cache.head_dim(), width = options.heads * head_dim;
-  const int64_t kv_head = block.head / (options.heads / cache.kv_heads());
-  const int64_t first = cache.length() + block.first_token;  // position of the block's first token
-  const auto window_begin = [&](int64_t p) {
-    return options.window ? std::max<int64_t>(0, p - options.window + 1) : 0;
+/// The product with a head's keys: y = x keys^T.
+void multiply_keys(const KvCache::Rows& keys, const MatmulF32& p) {
+  const Kernels& k = kernels();
+  const auto run = [&]<class W>(void (*kernel)(const FloatProduct<W>&) noexcept) {
+    kernel({.x = p.x,
+            .w = reinterpret_cast<const W*>(keys.data),
+            .y = p.y,
+            .tokens = p.tokens,
+            .rows = p.rows,
+            .k = p.k,
+            .ldx = p.ldx,
+            .ldw = p.ldw,
+            .ldy = p.ldy});
   };
-  const int64_t begin = window_begin(first), end = first + block.tokens, span = end - begin;
-  const float* queries = q.f32() + block.first_token * width + block.head * head_dim;
-
-  scores.resize(static_cast<size_t>(block.tokens * span));
-  kernels().matmul_f32({.x = queries,
-                        .w = cache.keys(layer, kv_head, begin, end, key_room),
-                        .y = scores.data(),
-                        .tokens = block.tokens,
-                        .rows = span,
-                        .k = head_dim,
-                        .ldx = width,
-                        .ldw = head_dim,
-                        .ldy = span});
-  for (int64_t t = 0; t < block.tokens; ++t) {
-    float* row = scores.data() + t * span;
-    const int64_t from = window_begin(first + t) - begin, to = first + t + 1 - begin;
-    std::fill(row, row + from, 0.0f);
-    std::fill(row + to, row + span, 0.0f);
-    scores_to_weights(row + from, to - from, options);
-  }
-  const KvCache::Values values = cache.values(layer, kv_head, begin, end, value_room);
-  kernels().matmul_f32({.x = scores.data(),
-                        .w = values.data,
-                        .y = out.f32() + block.first_token * width + block.head * head_dim,
-                        .tokens = block.tokens,
-                        .rows = head_dim,
-                        .k = span,
-                        .ldx = span,
-                        .ldw = values.stride,
-                        .ldy = width});
+  if (keys.dtype == DType::f32) return run(k.matmul_f32);
+  if (keys.dtype == DType::f16) return run(k.matvec_f16);
+  if (keys.dtype == DType::bf16) return run(k.matvec_bf16);
+  run(k.matvec_i8);
 }
 
-/// Element `index` of a cache tensor.
-void store(Tensor& target, int64_t index, float value) {
-  if (target.dtype == DType::f32) target.f32()[index] = value;
-  if (target.dtype == DType::f16) target.data<uint16_t>()[index] = f32_to_f16(value);
-  if (target.dtype == DType::bf16) target.data<uint16_t>()[index] = f32_to_bf16(value);
+/// Sums of a head's values with weights: y = x values.
+void sum_values(const KvCache::Rows& values, const RowSums<float>& p) {
+  const Kernels& k = kernels();
+  const auto run = [&]<class W>(void (*kernel)(const RowSums<W>&) noexcept) {
+    kernel({.x = p.x,
+            .w = reinterpret_cast<const W*>(values.data),
+            .y = p.y,
+            .tokens = p.tokens,
+            .k = p.k,
+            .cols = p.cols,
+            .ldx = p.ldx,
+            .ldw = p.ldw,
+            .ldy = p.ldy});
+  };
+  if (values.dtype == DType::f32) return run(k.sum_rows_f32);
+  if (values.dtype == DType::f16) return run(k.sum_rows_f16);
+  if (values.dtype == DType::bf16) return run(k.sum_rows_bf16);
+  run(k.sum_rows_i8);
 }
 
-void widen(const Tensor& source, int64_t at, int64_t count, float* out) {
-  const auto* half = source.data<uint16_t>() + at;
-  (source.dtype == DType::f16 ? kernels().f16_to_f32 : kernels().bf16_to_f32)(half, out, count);
-}
+/// One call over one layer of a cache.
+class CachedAttention {
+ public:
+  CachedAttention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options, Tensor& out)
+      : q_(q), cache_(cache), layer_(layer), options_(options), out_(out) {}
 
-}  // namespace
-
-KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity, DType dtype)
-    : kv_heads_(kv_heads), head_dim_(head_dim), capacity_(capacity), stride_(value_stride(capacity)), dtype_(dtype) {
-  for (int64_t i = 0; i < layers; ++i) {
-    keys_.emplace_back(dtype, Shape{kv_heads, capacity, head_dim});
-    values_.emplace_back(dtype, Shape{kv_heads, head_dim, stride_});
-  }
-}
-
-uint64_t KvCache::bytes() const {
-  uint64_t total = 0;
-  for (const auto* list : {&keys_, &values_}) {
-    for (const Tensor& t : *list) total += t.bytes();
-  }
-  return total;
-}
-
-void KvCache::write(int64_t layer, const Tensor& k, const Tensor& v) {
-  const ProfileScope scope("cache");
-  const int64_t tokens = k.rows(), width = kv_heads_ * head_dim_;
-  if (length_ + tokens > capacity_) fail(ErrorCode::internal, "KvCache: written beyond its capacity");
-  auto& keys = keys_[static_cast<size_t>(layer)];
-  auto& values = values_[static_cast<size_t>(layer)];
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int64_t position = length_ + t;
-    for (int64_t h = 0; h < kv_heads_; ++h) {
-      const int64_t from = t * width + h * head_dim_;
-      for (int64_t d = 0; d < head_dim_; ++d) {
-        store(keys, (h * capacity_ + position) * head_dim_ + d, k.f32()[from + d]);
-        store(values, (h * head_dim_ + d) * stride_ + position, v.f32()[from + d]);
+  void run() const {
+    const int64_t tokens = q_.rows(), step = std::max<int64_t>(1, kQueryRows / group_);
+    if (tokens <= step) return run_by_keys({.kv_head = 0, .first_token = 0, .tokens = tokens});
+    const int64_t steps = ceil_div(tokens, step);
+    parallel_for(cache_.kv_heads() * steps, 1, [&](int64_t begin, int64_t end) {
+      static thread_local std::vector<float> part, total;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i / cache_.kv_heads() * step;
+        const QueryBlock block = {i % cache_.kv_heads(), first, std::min(step, tokens - first)};
+        clear(block, total);
+        part.resize(total.size());
+        for (int64_t b = first_key_block(block); b < last_key_block(block); ++b) {
+          gather(block, b, part.data());
+          add(block, part.data(), total.data());
+        }
+        finish(block, total.data());
       }
+    });
+  }
+
+ private:
+  /// Few tokens: the threads share the keys too, and each block's part is kept until all are there.
+  void run_by_keys(const QueryBlock& tokens) const {
+    static thread_local std::vector<float> parts, total;
+    const int64_t first = first_key_block(tokens), blocks = last_key_block(tokens) - first;
+    const int64_t size = rows(tokens) * stride_;
+    parts.resize(static_cast<size_t>(cache_.kv_heads() * blocks * size));
+    float* const all = parts.data();  // parts is another one in another thread
+    const auto block_of = [&](int64_t head) {
+      QueryBlock block = tokens;
+      block.kv_head = head;
+      return block;
+    };
+    parallel_for(cache_.kv_heads() * blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) gather(block_of(i / blocks), first + i % blocks, all + i * size);
+    });
+    for (int64_t h = 0; h < cache_.kv_heads(); ++h) {
+      clear(block_of(h), total);
+      for (int64_t b = 0; b < blocks; ++b) add(block_of(h), all + (h * blocks + b) * size, total.data());
+      finish(block_of(h), total.data());
     }
   }
-}
 
-const float* KvCache::keys(int64_t layer, int64_t head, int64_t begin, int64_t end, std::vector<float>& room) const {
-  const Tensor& keys = keys_[static_cast<size_t>(layer)];
-  const int64_t at = (head * capacity_ + begin) * head_dim_, count = (end - begin) * head_dim_;
-  if (dtype_ == DType::f32) return keys.f32() + at;
-  room.resize(static_cast<size_t>(count));
-  widen(keys, at, count, room.data());
-  return room.data();
-}
+  int64_t rows(const QueryBlock& block) const { return block.tokens * group_; }
+  int64_t position(const QueryBlock& block, int64_t token) const { return cache_.length() + block.first_token + token; }
+  int64_t window_begin(int64_t position) const {
+    return options_.window ? std::max<int64_t>(0, position - options_.window + 1) : 0;
+  }
+  int64_t first_key_block(const QueryBlock& block) const { return window_begin(position(block, 0)) / kKeyBlock; }
+  int64_t last_key_block(const QueryBlock& block) const { return ceil_div(position(block, block.tokens), kKeyBlock); }
 
-KvCache::Values KvCache::values(int64_t layer, int64_t head, int64_t begin, int64_t end,
-                                std::vector<float>& room) const {
-  const Tensor& values = values_[static_cast<size_t>(layer)];
-  const int64_t at = head * head_dim_ * stride_ + begin, span = end - begin;
-  if (dtype_ == DType::f32) return {values.f32() + at, stride_};
-  room.resize(static_cast<size_t>(span * head_dim_));
-  for (int64_t d = 0; d < head_dim_; ++d) widen(values, at + d * stride_, span, room.data() + d * span);
-  return {room.data(), span};
-}
-
-namespace {
-
-void attend(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options, Tensor& out) {
-  const int64_t blocks = ceil_div(q.rows(), kTokenBlock);
-  parallel_for(options.heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i / options.heads * kTokenBlock;
-      attend(q, cache, layer, options,
-             {.head = i % options.heads, .first_token = first, .tokens = std::min(kTokenBlock, q.rows() - first)}, out);
+  /// What the rows of a block gather from one block of keys: part: [rows, stride].
+  void gather(const QueryBlock& block, int64_t key_block, float* part) const {
+    static thread_local std::vector<float> scores;
+    const int64_t begin = key_block * kKeyBlock;
+    const int64_t end = std::min(begin + kKeyBlock, position(block, block.tokens)), span = end - begin;
+    scores.resize(static_cast<size_t>(rows(block) * span));
+    score(block, begin, span, scores.data());
+    const KvCache::Rows values = cache_.values(layer_, block.kv_head, begin);
+    for (int64_t r = 0; r < rows(block); ++r) {
+      float* row = scores.data() + r * span;
+      const auto [max, sum] = weigh(row, position(block, r / group_), begin, span);
+      part[r * stride_ + kMax] = max;
+      part[r * stride_ + kSum] = sum;
+      if (values.scales == nullptr) continue;
+      for (int64_t j = 0; j < span; ++j) row[j] *= values.scales[j];
     }
-  });
-}
+    sum_values(values, {.x = scores.data(),
+                        .w = nullptr,
+                        .y = part + kValues,
+                        .tokens = rows(block),
+                        .k = span,
+                        .cols = head_dim_,
+                        .ldx = span,
+                        .ldw = head_dim_,
+                        .ldy = stride_});
+  }
+
+  /// scores: [rows, span], of the keys from `begin` on.
+  void score(const QueryBlock& block, int64_t begin, int64_t span, float* scores) const {
+    static thread_local std::vector<float> queries;
+    queries.resize(static_cast<size_t>(rows(block) * head_dim_));
+    const int64_t together = group_ * head_dim_;  // heads of a group lie side by side
+    for (int64_t t = 0; t < block.tokens; ++t) {
+      std::copy_n(q_.f32() + (block.first_token + t) * q_.cols() + block.kv_head * together, together,
+                  queries.data() + t * together);
+    }
+    const KvCache::Rows keys = cache_.keys(layer_, block.kv_head, begin);
+    multiply_keys(keys, {.x = queries.data(),
+                         .w = nullptr,
+                         .y = scores,
+                         .tokens = rows(block),
+                         .rows = span,
+                         .k = head_dim_,
+                         .ldx = head_dim_,
+                         .ldw = head_dim_,
+                         .ldy = span});
+    if (keys.scales == nullptr) return;
+    for (int64_t r = 0; r < rows(block); ++r) {
+      for (int64_t j = 0; j < span; ++j) scores[r * span + j] *= keys.scales[j];
+    }
+  }
+
+  /// A row's scores become e^(score - max); of keys that its token does not see, 0.
+  SoftmaxPart weigh(float* row, int64_t position, int64_t begin, int64_t span) const {
+    const int64_t from = std::clamp<int64_t>(window_begin(position) - begin, 0, span);
+    const int64_t to = std::clamp<int64_t>(position + 1 - begin, from, span);
+    std::fill(row, row + from, -kInfinity);
+    std::fill(row + to, row + span, -kInfinity);
+    cap_scores(row + from, to - from, options_);
+    return kernels().softmax_part(row, span);
+  }
+
+  void clear(const QueryBlock& block, std::vector<float>& total) const {
+    total.assign(static_cast<size_t>(rows(block) * stride_), 0.0f);
+    for (int64_t r = 0; r < rows(block); ++r) total[static_cast<size_t>(r * stride_ + kMax)] = -kInfinity;
+  }
+
+  void add(const QueryBlock& block, const float* part, float* total) const {
+    for (int64_t r = 0; r < rows(block); ++r) add_part(part + r * stride_, head_dim_, total + r * stride_);
+  }
+
+  void finish(const QueryBlock& block, const float* total) const {
+    for (int64_t r = 0; r < rows(block); ++r) {
+      const float* row = total + r * stride_;
+      const float inverse = row[kSum] == 0 ? 0.0f : 1.0f / row[kSum];
+      const int64_t token = block.first_token + r / group_, head = block.kv_head * group_ + r % group_;
+      float* out = out_.f32() + token * q_.cols() + head * head_dim_;
+      for (int64_t d = 0; d < head_dim_; ++d) out[d] = row[kValues + d] * inverse;
+    }
+  }
+
+  const Tensor& q_;
+  const KvCache& cache_;
+  int64_t layer_;
+  const AttentionOptions& options_;
+  Tensor& out_;
+  const int64_t group_ = options_.heads / cache_.kv_heads();  // query heads of a key head
+  const int64_t head_dim_ = cache_.head_dim(), stride_ = kValues + head_dim_;
+};
 
 /// One head of one sequence.
 struct SequenceHead {
@@ -157,7 +238,7 @@ struct SequenceHead {
 
 void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const SequenceHead& part,
                      const AttentionOptions& options, Tensor& out) {
-  static thread_local std::vector<float> scores, values;
+  static thread_local std::vector<float> scores;
   const auto [head, first, length] = part;
   const int64_t width = q.cols(), head_dim = width / options.heads, at = first * width + head * head_dim;
   scores.resize(static_cast<size_t>(length * length));
@@ -170,20 +251,19 @@ void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const Se
                         .ldx = width,
                         .ldw = width,
                         .ldy = length});
-  for (int64_t t = 0; t < length; ++t) scores_to_weights(scores.data() + t * length, length, options);
-  values.resize(static_cast<size_t>(head_dim * length));
   for (int64_t t = 0; t < length; ++t) {
-    for (int64_t d = 0; d < head_dim; ++d) values[static_cast<size_t>(d * length + t)] = v.f32()[at + t * width + d];
+    cap_scores(scores.data() + t * length, length, options);
+    kernels().softmax(scores.data() + t * length, length);
   }
-  kernels().matmul_f32({.x = scores.data(),
-                        .w = values.data(),
-                        .y = out.f32() + at,
-                        .tokens = length,
-                        .rows = head_dim,
-                        .k = length,
-                        .ldx = length,
-                        .ldw = length,
-                        .ldy = width});
+  kernels().sum_rows_f32({.x = scores.data(),
+                          .w = v.f32() + at,
+                          .y = out.f32() + at,
+                          .tokens = length,
+                          .k = length,
+                          .cols = head_dim,
+                          .ldx = length,
+                          .ldw = width,
+                          .ldy = width});
 }
 
 }  // namespace
@@ -191,7 +271,7 @@ void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const Se
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options) {
   const ProfileScope scope("attention");
   Tensor out(DType::f32, q.shape);
-  attend(q, cache, layer, options, out);
+  CachedAttention(q, cache, layer, options, out).run();
   return out;
 }
 
@@ -206,7 +286,8 @@ Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::
     KvCache cache(1, k.cols() / head_dim, head_dim, length);
     cache.write(0, k.slice_rows(first, end), v.slice_rows(first, end));
     Tensor rows = out.slice_rows(first, end);
-    attend(q.slice_rows(first, end), cache, 0, options, rows);
+    const Tensor queries = q.slice_rows(first, end);
+    CachedAttention(queries, cache, 0, options, rows).run();
     first = end;
   }
   record_attention({.q = q, .k = k, .v = v, .lengths = {lengths.begin(), lengths.end()}, .options = options}, out,

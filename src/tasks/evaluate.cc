@@ -33,18 +33,24 @@ struct Predictor {
   uint64_t bytes = 0;
 };
 
-Predictor predictor_of(const CausalLM& causal_lm) {
+Tensor hidden_of(const Model& model, const std::vector<int32_t>& ids, DType kv_dtype) {
+  if (kv_dtype == DType::f32) return model.hidden({.ids = ids}, nullptr, nullptr);
+  KvCache cache = model.new_cache(static_cast<int64_t>(ids.size()), kv_dtype);
+  return model.hidden({.ids = ids}, &cache, nullptr);
+}
+
+Predictor predictor_of(const CausalLM& causal_lm, DType kv_dtype) {
   const LoadedModel& loaded = causal_lm.internal();
   const Model& model = *loaded.model;
   Predictor p = {.name = loaded.path};
-  p.hidden = [&model](size_t, const std::vector<int32_t>& ids, int64_t first) {
-    const Tensor all = model.hidden({.ids = ids}, nullptr, nullptr);
+  p.hidden = [&model, kv_dtype](size_t, const std::vector<int32_t>& ids, int64_t first) {
+    const Tensor all = hidden_of(model, ids, kv_dtype);
     return all.slice_rows(first - 1, all.rows() - 1);  // the last position has nothing to predict
   };
   p.logits = [&model](const Tensor& hidden) { return model.logits(hidden); };
-  p.nonfinite = [&model](const std::vector<int32_t>& ids) {
+  p.nonfinite = [&model, kv_dtype](const std::vector<int32_t>& ids) {
     return find_nonfinite([&] {
-      const Tensor hidden = model.hidden({.ids = ids}, nullptr, nullptr);
+      const Tensor hidden = hidden_of(model, ids, kv_dtype);
       for (int64_t t = 0; t < hidden.rows(); t += kHeadRows) {
         model.logits(hidden.slice_rows(t, std::min(hidden.rows(), t + kHeadRows)));
       }
@@ -127,6 +133,7 @@ class Run {
 
 void check(const CausalLM& model, const Chunks& chunks, const EvaluateOptions& options) {
   check_cut(options);
+  check_kv_dtype(options.kv_dtype);
   size_t longest = 0;
   int64_t scored = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
@@ -166,7 +173,7 @@ void check_vocabularies(const CausalLM& model, const CausalLM& reference, const 
 
 EvaluateReport run(const CausalLM& model, const std::optional<Predictor>& reference, const Chunks& chunks,
                    const EvaluateOptions& options, ReferenceWriter* writer) {
-  Run run(predictor_of(model), reference, options, writer);
+  Run run(predictor_of(model, options.kv_dtype), reference, options, writer);
   EvaluateReport report;
   int64_t done = 0, total = 0;
   for (const auto& chunk : chunks) total += static_cast<int64_t>(chunk.size());
@@ -197,7 +204,8 @@ EvaluateReport evaluate(const CausalLM& model, const CausalLM* reference, const 
   if (!options.save_reference.empty()) {
     writer = std::make_unique<ReferenceWriter>(options.save_reference, reference ? *reference : model, chunks, options);
   }
-  const std::optional<Predictor> predictor = reference ? std::optional(predictor_of(*reference)) : std::nullopt;
+  const std::optional<Predictor> predictor =
+      reference ? std::optional(predictor_of(*reference, DType::f32)) : std::nullopt;
   EvaluateReport report = run(model, predictor, chunks, options, writer.get());
   if (writer) writer->finish();
   return report;

@@ -33,7 +33,7 @@ struct EncodedChoice {
 
 class ChoiceScorer {
  public:
-  explicit ChoiceScorer(const CausalLM& model) : model_(model), loaded_(model.internal()) {}
+  ChoiceScorer(const CausalLM& model, DType kv_dtype) : model_(model), loaded_(model.internal()), kv_dtype_(kv_dtype) {}
 
   /// By choice.
   std::vector<ChoiceScore> score(const ChoiceQuestion& question, const std::string& where) {
@@ -41,7 +41,7 @@ class ChoiceScorer {
     for (const std::string& choice : question.choices) choices.push_back(encode(question.context, choice, where));
     truncated_ += choices[0].truncated ? 1 : 0;
     const size_t shared = loaded_.mixes_tokens ? 0 : common_ids(choices);
-    KvCache cache = loaded_.model->new_cache(longest(choices));
+    KvCache cache = loaded_.model->new_cache(longest(choices), kv_dtype_);
     if (shared > 0) loaded_.model->hidden({.ids = std::span(choices[0].ids).first(shared)}, &cache, nullptr);
     std::vector<ChoiceScore> scores;
     for (const EncodedChoice& choice : choices) {
@@ -124,6 +124,7 @@ class ChoiceScorer {
 
   const CausalLM& model_;
   const LoadedModel& loaded_;
+  DType kv_dtype_;
   int64_t truncated_ = 0;
 };
 
@@ -161,8 +162,8 @@ struct Pass {
   int64_t done = 0, total = 0;  // questions, of both models
 };
 
-Answers answer(const CausalLM& model, Pass& pass, int64_t& truncated) {
-  ChoiceScorer scorer(model);
+Answers answer(const CausalLM& model, DType kv_dtype, Pass& pass, int64_t& truncated) {
+  ChoiceScorer scorer(model, kv_dtype);
   Answers answers;
   for (size_t i = 0; i < pass.task.questions.size(); ++i) {
     const ChoiceQuestion& question = pass.task.questions[i];
@@ -243,10 +244,10 @@ ChoiceReport evaluate_choices(const CausalLM& model, const CausalLM* reference, 
   }
   ChoiceReport report = {.task = task.name, .questions = static_cast<int64_t>(task.questions.size())};
   Pass pass = {.task = task, .options = options, .total = report.questions * (reference ? 2 : 1)};
-  const Answers answers = answer(model, pass, report.truncated);
+  const Answers answers = answer(model, options.kv_dtype, pass, report.truncated);
   Answers original;
   int64_t truncated_by_reference = 0;
-  if (reference) original = answer(*reference, pass, truncated_by_reference);
+  if (reference) original = answer(*reference, DType::f32, pass, truncated_by_reference);
   report.figures = figures_of(task, answers, reference ? &original : nullptr, options.seed);
   report.accuracy = find_figure(report.figures, "accuracy")->value;
   report.answers = answers.plain;

@@ -107,12 +107,6 @@ int64_t context_for(const LoadedModel& model, const GenerateOptions& options, in
 
 std::span<float> row(Tensor& logits) { return {logits.f32(), static_cast<size_t>(logits.cols())}; }
 
-void check_kv_dtype(DType dtype) {
-  if (dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16) return;
-  fail(ErrorCode::invalid_argument,
-       "kv_dtype: found " + std::string(dtype_name(dtype)) + ", expected fp32, fp16 or bf16");
-}
-
 int32_t next_id(Sampler& sampler, std::span<float> logits, const std::vector<int32_t>& seen) {
   const ProfileScope scope("sampling");
   return sampler.next(logits, seen);

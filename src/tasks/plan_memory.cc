@@ -14,7 +14,8 @@ namespace {
 
 constexpr uint64_t kFloat = sizeof(float);
 constexpr uint64_t kCopiedInput = 4;          // bytes per value: products of quantized weights round their input
-constexpr int64_t kQueryBlock = 32;           // tokens whose attention scores a thread holds
+constexpr int64_t kQueryRows = 32;            // of attention scores that a thread holds at a time
+constexpr int64_t kKeyBlock = 256;            // and their length
 constexpr int64_t kEncoderTokens = 512;       // that encoders run together
 constexpr int64_t kLossTokens = 512;          // whose logits training holds, which become their gradients
 constexpr uint64_t kProgram = 7u << 20;       // measured
@@ -25,28 +26,24 @@ constexpr int64_t kShortestLength = 512, kLongestLength = 32768;
 
 uint64_t bytes_of(int64_t values, uint64_t each = kFloat) { return static_cast<uint64_t>(values) * each; }
 
-/// As KvCache lays it out: keys [heads, capacity, head_dim], values [heads, head_dim, stride].
 uint64_t kv_cache_bytes(const ModelInfo& info, int64_t capacity, DType dtype) {
-  if (info.is_encoder) return 0;
-  const int64_t stride = round_up(capacity, 64) + 16;
-  return bytes_of(info.layers * info.kv_heads * info.head_dim * (capacity + stride), dtype_bytes(dtype));
+  return info.is_encoder ? 0 : KvCache::bytes(info.layers, info.kv_heads, info.head_dim, capacity, dtype);
 }
 
-/// Scores, and keys and values widened from 16 bits, of every thread.
-uint64_t attention_scratch(const ModelInfo& info, int64_t tokens, int64_t span, DType kv_dtype) {
-  int64_t values = std::min(tokens, kQueryBlock) * span;
-  if (info.is_encoder) values = tokens * tokens + info.head_dim * tokens;
-  if (kv_dtype != DType::f32) values += 2 * span * info.head_dim;
-  return static_cast<uint64_t>(thread_count()) * bytes_of(values);
+/// Scores and what is gathered from them, of every thread; of a few tokens what each block of keys gives, once.
+uint64_t attention_scratch(const ModelInfo& info, const Widths& w, int64_t tokens, int64_t span) {
+  const auto threads = static_cast<uint64_t>(thread_count());
+  if (info.is_encoder) return threads * bytes_of(tokens * tokens);
+  const uint64_t by_block = tokens < kQueryRows ? bytes_of(tokens * w.hidden * ceil_div(span, kKeyBlock)) : 0;
+  return threads * bytes_of(kQueryRows * (kKeyBlock + 2 * info.head_dim)) + by_block;
 }
 
 /// Of a forward pass over `tokens` ids whose last sees `span` positions, without the logits.
-uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan& plan, int64_t tokens, int64_t span,
-                       const PlanOptions& options) {
+uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan& plan, int64_t tokens, int64_t span) {
   const Format* format = find_format_or_null(plan.format);
   const int64_t per_token = 4 * w.hidden + std::max(w.attention, w.mlp);
   const uint64_t copy = format && !format->dense ? bytes_of(tokens * w.inner, kCopiedInput) : 0;
-  return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, tokens, span, options.kv_dtype);
+  return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, w, tokens, span);
 }
 
 uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing) {
@@ -63,10 +60,10 @@ void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& o
   const int64_t together = std::max(plan.context, std::min(kEncoderTokens, plan.context * plan.batch));
   plan.kv_cache_bytes = static_cast<uint64_t>(plan.batch) * kv_cache_bytes(model.info, plan.context, options.kv_dtype);
   const uint64_t logits = encoder ? 0 : bytes_of(w.vocab);
-  plan.prefill_bytes = forward_bytes(model, w, plan, encoder ? together : prompt, prompt, options) + logits;
-  plan.decode_bytes = encoder ? 0
-                              : forward_bytes(model, w, plan, plan.batch, plan.context, options) +
-                                    static_cast<uint64_t>(plan.batch) * logits;
+  plan.prefill_bytes = forward_bytes(model, w, plan, encoder ? together : prompt, prompt) + logits;
+  plan.decode_bytes =
+      encoder ? 0
+              : forward_bytes(model, w, plan, plan.batch, plan.context) + static_cast<uint64_t>(plan.batch) * logits;
   plan.activation_bytes = std::max(plan.prefill_bytes, plan.decode_bytes);
 }
 

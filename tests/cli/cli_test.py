@@ -144,7 +144,7 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["generate", TINY, "-p", "a", "--temperature", "-1"], "temperature"),
         (["generate", TINY, "-p", "a", "--top-p", "2"], "top_p"),
         (["generate", TINY, "-p", "a", "--context", "513"], "513"),
-        (["generate", TINY, "-p", "a", "--kv-dtype", "int8"], "kv_dtype"),
+        (["generate", TINY, "-p", "a", "--kv-dtype", "int32"], "kv_dtype"),
         (["generate", TINY, "-p", "a", "--system", "b"], "--chat"),
         (["generate", TINY, "-p", "a", "--block", "32"], "--format"),
         (["chat", TINY, "--json"], "--json"),

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -86,7 +88,8 @@ void expect_causal(const Shapes& s, const AttentionOptions& options, DType dtype
   }
 }
 
-constexpr Shapes kShapes[] = {{1, 1, 2, 1}, {4, 2, 16, 5}, {6, 2, 24, 70}, {3, 1, 64, 33}, {8, 8, 8, 100}};
+constexpr Shapes kShapes[] = {{1, 1, 2, 1},   {4, 2, 16, 5},  {6, 2, 24, 70}, {3, 1, 64, 33},
+                              {8, 8, 8, 100}, {4, 2, 6, 530}, {40, 1, 4, 9}};
 
 TEST(Attention, EqualsTheFormula) {
   for (const Shapes& s : kShapes) {
@@ -105,6 +108,59 @@ TEST(Attention, CachesInSixteenBitsRoundOnce) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
     expect_causal(s, {.heads = s.heads, .scale = scale}, DType::f16, 0.02);
     expect_causal(s, {.heads = s.heads, .scale = scale}, DType::bf16, 0.16);
+  }
+}
+
+// A component of a vector is off by half a code: 1/254 of the vector's largest (at most about 4 here). Scores move by
+// that times the sum of |q| (below 1.5 head_dim) and the scale, which at head_dim 64 is 0.19: weights by a fifth,
+// values by a fifth of their spread at the very most.
+TEST(Attention, CachesInEightBitsRoundToHalfACode) {
+  for (const Shapes& s : kShapes) {
+    const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
+    expect_causal(s, {.heads = s.heads, .scale = scale}, DType::i8, 0.25);
+    expect_causal(s, {.heads = s.heads, .scale = scale, .window = 40}, DType::i8, 0.25);
+  }
+}
+
+std::vector<uint32_t> bits_of(const Tensor& t) {
+  std::vector<uint32_t> bits(static_cast<size_t>(t.count()));
+  std::memcpy(bits.data(), t.f32(), bits.size() * sizeof(uint32_t));
+  return bits;
+}
+
+/// The last `tokens` of a sequence through a cache, so many at a time.
+std::vector<uint32_t> in_steps(const Shapes& s, const AttentionOptions& options, DType dtype, int64_t tokens,
+                               int64_t step) {
+  const Tensor q = gaussian({s.tokens, s.heads * s.head_dim}, 11);
+  const Tensor k = gaussian({s.tokens, s.kv_heads * s.head_dim}, 12),
+               v = gaussian({s.tokens, s.kv_heads * s.head_dim}, 13);
+  KvCache cache(1, s.kv_heads, s.head_dim, s.tokens, dtype);
+  std::vector<uint32_t> bits;
+  for (int64_t at = 0; at < s.tokens;) {
+    const int64_t end = at < s.tokens - tokens ? s.tokens - tokens : std::min(s.tokens, at + step);
+    cache.write(0, k.slice_rows(at, end), v.slice_rows(at, end));
+    if (at >= s.tokens - tokens) {
+      const std::vector<uint32_t> more = bits_of(attention(q.slice_rows(at, end), cache, 0, options));
+      bits.insert(bits.end(), more.begin(), more.end());
+    }
+    cache.advance(end - at);
+    at = end;
+  }
+  return bits;
+}
+
+TEST(Attention, ATokenHasTheSameBitsAloneAndWithOthers) {
+  for (const Shapes& s : {Shapes{6, 2, 24, 300}, Shapes{4, 4, 8, 530}}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+      for (const int64_t window : {0, 3, 100, 270}) {
+        const AttentionOptions options = {.heads = s.heads, .scale = 0.3f, .window = window};
+        const std::vector<uint32_t> alone = in_steps(s, options, dtype, 60, 1);
+        for (const int64_t step : {2, 7, 60}) {
+          EXPECT_EQ(in_steps(s, options, dtype, 60, step), alone)
+              << dtype_name(dtype) << ", window " << window << ", " << step << " tokens";
+        }
+      }
+    }
   }
 }
 
@@ -130,18 +186,42 @@ TEST(Attention, SequencesSeeOnlyThemselves) {
 }
 
 TEST(Attention, DoesNotDependOnTheThreadCount) {
-  const Tensor q = gaussian({70, 96}, 7), k = gaussian({70, 32}, 8), v = gaussian({70, 32}, 9);
-  std::vector<std::vector<float>> results;
-  for (const int threads : {1, 2, 3}) {
-    set_thread_count(threads);
-    KvCache cache(1, 2, 16, 70);
-    cache.write(0, k, v);
-    const Tensor out = attention(q, cache, 0, {.heads = 6, .scale = 0.25f});
-    results.emplace_back(out.f32(), out.f32() + out.count());
+  for (const DType dtype : {DType::f32, DType::bf16, DType::i8}) {
+    std::vector<std::vector<uint32_t>> results;
+    for (const int threads : {1, 2, 3}) {
+      set_thread_count(threads);
+      results.push_back(in_steps({6, 2, 16, 700}, {.heads = 6, .scale = 0.25f}, dtype, 2, 1));
+      const std::vector<uint32_t> prompt = in_steps({6, 2, 16, 70}, {.heads = 6, .scale = 0.25f}, dtype, 70, 70);
+      results.back().insert(results.back().end(), prompt.begin(), prompt.end());
+    }
+    set_thread_count(0);
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[0], results[2]);
   }
-  set_thread_count(0);
-  EXPECT_EQ(results[0], results[1]);
-  EXPECT_EQ(results[0], results[2]);
+}
+
+TEST(KvCache, EightBitsKeepTheLargestZeroAndNan) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
+  struct Row {
+    std::vector<float> values, kept;
+  };
+  for (const Row& row : {Row{{0.5f, -2.0f, 1.0f}, {32.0f / 127 * 2, -2.0f, 64.0f / 127 * 2}}, Row{{0, 0, 0}, {0, 0, 0}},
+                         Row{{1, kNan, 2}, {kNan, kNan, kNan}}, Row{{1, kInf, 2}, {kNan, kNan, kNan}},
+                         Row{{1e-38f, 3e38f, 0}, {0, 3e38f, 0}}}) {
+    KvCache cache(1, 1, 3, 1, DType::i8);
+    const Tensor x = Tensor::from(row.values, {1, 3});
+    cache.write(0, x, x);
+    for (const KvCache::Rows& kept : {cache.keys(0, 0, 0), cache.values(0, 0, 0)}) {
+      for (size_t i = 0; i < 3; ++i) {
+        const float value = reinterpret_cast<const int8_t*>(kept.data)[i] * kept.scales[0];
+        if (std::isnan(row.kept[i])) {
+          EXPECT_TRUE(std::isnan(value));
+        } else {
+          EXPECT_NEAR(value, row.kept[i], 1e-6f * std::fabs(row.kept[i])) << i;
+        }
+      }
+    }
+  }
 }
 
 TEST(KvCache, ForgetsWhatIsTruncatedAndRefusesTooMuch) {

@@ -177,7 +177,8 @@ TEST(Generate, SmallerCachesGiveNearlyTheSame) {
   EXPECT_EQ(tiny().generate(kPrompt, {.max_tokens = 24, .kv_dtype = DType::f16}).ids, greedy);
   EXPECT_EQ(tiny().generate(kPrompt, {.max_tokens = 4, .kv_dtype = DType::bf16}).ids,
             std::vector<int32_t>(greedy.begin(), greedy.begin() + 4));
-  expect_error(ErrorCode::invalid_argument, "int8", [] { tiny().generate(kPrompt, {.kv_dtype = DType::i8}); });
+  expect_error(ErrorCode::invalid_argument, "kv_dtype: found int32, expected fp32, fp16, bf16 or int8",
+               [] { tiny().generate(kPrompt, {.kv_dtype = DType::i32}); });
 }
 
 TEST(Generate, WorksFromIdsWithoutATokenizer) {

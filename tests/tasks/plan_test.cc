@@ -147,7 +147,7 @@ TEST(Plan, PartsAddUp) {
 
 TEST(Plan, TheCacheIsThatOfTheModel) {
   const CausalLM& model = tiny();
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::i8}) {
     for (const int64_t context : {1, 63, 64, 65, 200}) {
       const KvCache cache = model.internal().model->new_cache(context, dtype);
       EXPECT_EQ(plan(tiny_folder().string(), {.context = context, .kv_dtype = dtype}).kv_cache_bytes, cache.bytes());
@@ -226,6 +226,7 @@ TEST(Plan, AdvisesOnlyWhatHelps) {
   };
   EXPECT_TRUE(advised("--format nf4 (4 bits: measure the loss"));
   EXPECT_TRUE(advised("--kv-dtype bf16"));
+  EXPECT_TRUE(advised("--kv-dtype int8"));
   EXPECT_FALSE(advised("--double-quant"));
   EXPECT_FALSE(advised("--gradient-checkpointing"));
   const MemoryPlan hopeless = plan("llama-2-70b", {.format = "nf4", .memory = 8'000'000'000});
@@ -240,7 +241,7 @@ TEST(Plan, RefusesWhatMeansNothing) {
   refuse({.format = "nf5"}, "did you mean 'nf4'?");
   refuse({.context = 5000}, "context: found 5000, expected an integer from 0 to 4096");
   refuse({.batch = 0}, "batch: found 0");
-  refuse({.kv_dtype = DType::i8}, "kv_dtype: found int8");
+  refuse({.kv_dtype = DType::i32}, "kv_dtype: found int32");
   refuse({.format = "nf4", .task = PlanTask::finetune, .method = TrainingMethod::full}, "method full");
   refuse({.format = "nf4", .skip = {"nothing"}}, "skip: 'nothing' matches no layer");
   expect_error(ErrorCode::io, "did you mean 'llama-2-7b'?", [] { plan("lama-2-7b"); });

@@ -165,7 +165,7 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
-  static constexpr bool kPrefetch = false;
+  static constexpr int kPrefetch = 2;
   static constexpr int kTokens = 3;  // 12 accumulators, 3 vectors of x and one of w: all 16 registers
 
   static Term term(const float*, int64_t) noexcept { return {}; }
@@ -189,13 +189,29 @@ template <__m256 (*widen)(__m128i)>
 struct MatvecHalfSteps : MatmulF32Steps {
   using Args = MatvecHalf;
   using In = uint16_t;
-  static constexpr bool kPrefetch = true;
+  static constexpr int kPrefetch = kTokens;
   template <class Lanes>
   static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
     return widen(load(p, lanes));
   }
 };
 NIBBLE_INLINE F widen_f16_number(__m128i halves) noexcept { return _mm256_cvtph_ps(halves); }
+
+// Codes of 8 bits.
+struct MatvecI8Steps : MatmulF32Steps {
+  using Args = MatvecI8;
+  using In = int8_t;
+  static constexpr int kPrefetch = kTokens;
+  static NIBBLE_INLINE F load_w(const int8_t* p, Whole) noexcept {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static NIBBLE_INLINE F load_w(const int8_t* p, Part lanes) noexcept {
+    int8_t bytes[kLanes] = {};
+    std::memcpy(bytes, p, lanes.count);
+    return load_w(bytes, Whole{});
+  }
+};
+constexpr int kSumTokens = 3, kSumVectors = 4;  // 12 accumulators, 3 values of x and one vector of w: all 16 registers
 
 // Bytes are widened to 16 bits and multiplied in pairs: |a * b + c * d| <= 2^15 fits 32 bits, so all sums are exact.
 struct MatmulI8Steps {
@@ -207,7 +223,7 @@ struct MatmulI8Steps {
     size_t count;
   };
   static constexpr int64_t kStep = 16;
-  static constexpr bool kPrefetch = false;
+  static constexpr int kPrefetch = 0;
   static constexpr int kTokens = 2;
 
   static Term term(const int8_t*, int64_t) noexcept { return {}; }
@@ -332,6 +348,7 @@ NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, ui
 #include "kernels/x86/packed4_avx2-inl.h"
 #include "kernels/x86/packed4_layout-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
+#include "kernels/x86/sum_rows-inl.h"
 // The following uses all of the above.
 #include "kernels/x86/activations4_avx2-inl.h"
 
@@ -372,7 +389,12 @@ constinit const Kernels kAvx2Kernels = {
     .matmul_i8 = matmul<MatmulI8Steps>,
     .matvec_f16 = matmul<MatvecHalfSteps<widen_f16_number>>,
     .matvec_bf16 = matmul<MatvecHalfSteps<widen_bf16>>,
+    .matvec_i8 = matmul<MatvecI8Steps>,
     .matvec_4bit = matvec_4bit,
+    .sum_rows_f32 = sum_rows<MatmulF32Steps>,
+    .sum_rows_f16 = sum_rows<MatvecHalfSteps<widen_f16_number>>,
+    .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
+    .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .pack_4bit = pack_4bit,
     .decode_packed4 = decode_packed4,
     .activations4_i8 = activations4_i8,
@@ -390,6 +412,7 @@ constinit const Kernels kAvx2Kernels = {
     .quantize_i8 = quantize_i8,
     .rms_norm = rms_norm,
     .softmax = softmax,
+    .softmax_part = softmax_part,
     .silu_mul = silu_mul,
     .dot = dot,
     .axpy = axpy,

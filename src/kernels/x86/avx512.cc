@@ -140,7 +140,7 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
-  static constexpr bool kPrefetch = false;
+  static constexpr int kPrefetch = 4;
   static constexpr int kTokens = 6;  // 24 accumulators, 6 vectors of x and one of w, of 32 registers
 
   static Term term(const float*, int64_t) noexcept { return {}; }
@@ -164,7 +164,7 @@ template <__m512 (*widen)(__m256i)>
 struct MatvecHalfSteps : MatmulF32Steps {
   using Args = MatvecHalf;
   using In = uint16_t;
-  static constexpr bool kPrefetch = true;
+  static constexpr int kPrefetch = kTokens;
   static constexpr int kTokens = 4;
   template <class Lanes>
   static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
@@ -172,6 +172,20 @@ struct MatvecHalfSteps : MatmulF32Steps {
   }
 };
 NIBBLE_INLINE F widen_f16_number(__m256i halves) noexcept { return _mm512_cvtph_ps(halves); }
+
+// Codes of 8 bits.
+struct MatvecI8Steps : MatmulF32Steps {
+  using Args = MatvecI8;
+  using In = int8_t;
+  static constexpr int kPrefetch = kTokens;
+  static NIBBLE_INLINE F load_w(const int8_t* p, Whole) noexcept {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static NIBBLE_INLINE F load_w(const int8_t* p, Part lanes) noexcept {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes.mask, p)));
+  }
+};
+constexpr int kSumTokens = 6, kSumVectors = 4;  // 24 accumulators and 4 vectors of w, of 32 registers
 
 // VNNI multiplies unsigned by signed bytes. w + 128 is unsigned, and sum x (w + 128) - 128 sum x is the product; what
 // overflows on the way wraps around and back, so the result is exact.
@@ -184,7 +198,7 @@ struct MatmulI8Steps {
     __mmask64 mask;
   };
   static constexpr int64_t kStep = 64;
-  static constexpr bool kPrefetch = false;
+  static constexpr int kPrefetch = 0;
   static constexpr int kTokens = 5;
 
   static Term term(const int8_t* x, int64_t count) noexcept {
@@ -264,6 +278,7 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
 #include "kernels/x86/matvec4-inl.h"
 #include "kernels/x86/packed4_avx512-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
+#include "kernels/x86/sum_rows-inl.h"
 
 }  // namespace
 
@@ -274,7 +289,12 @@ constinit const Kernels kAvx512Kernels = {
     .matmul_i8 = matmul<MatmulI8Steps>,
     .matvec_f16 = matmul<MatvecHalfSteps<widen_f16_number>>,
     .matvec_bf16 = matmul<MatvecHalfSteps<widen_bf16>>,
+    .matvec_i8 = matmul<MatvecI8Steps>,
     .matvec_4bit = matvec_4bit,
+    .sum_rows_f32 = sum_rows<MatmulF32Steps>,
+    .sum_rows_f16 = sum_rows<MatvecHalfSteps<widen_f16_number>>,
+    .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
+    .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .matmul_packed4_i8 = matmul_packed4<PackedI8>,
     .matmul_packed4_i16 = matmul_packed4<PackedI16>,
     .matmul_packed4_f32 = matmul_packed4<PackedF32>,
@@ -288,6 +308,7 @@ constinit const Kernels kAvx512Kernels = {
     .quantize_i8 = quantize_i8,
     .rms_norm = rms_norm,
     .softmax = softmax,
+    .softmax_part = softmax_part,
     .silu_mul = silu_mul,
     .dot = dot,
     .axpy = axpy,

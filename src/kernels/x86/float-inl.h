@@ -54,19 +54,23 @@ void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t 
   });
 }
 
-void softmax(float* x, int64_t count) noexcept {
+SoftmaxPart softmax_part(float* x, int64_t count) noexcept {
   const F lowest = all(-std::numeric_limits<float>::infinity());
   F largest = lowest;
   for_vectors(0, count, [&](int64_t i, auto lanes) { largest = larger(load(x + i, lanes, lowest), largest); });
-  const float maximum = max_of(largest);
-  const F shift = all(maximum == -std::numeric_limits<float>::infinity() ? 0.0f : maximum);  // as the scalar version
+  float shift = max_of(largest);
+  if (shift == -std::numeric_limits<float>::infinity()) shift = 0;  // as the scalar version
   F sums = all(0);
   for_vectors(0, count, [&](int64_t i, auto lanes) {
-    const F e = exp(load(x + i, lanes, lowest) - shift);
+    const F e = exp(load(x + i, lanes, lowest) - all(shift));
     store(x + i, lanes, e);
     sums = sums + e;
   });
-  const float total = sum(sums);
+  return {shift, sum(sums)};
+}
+
+void softmax(float* x, int64_t count) noexcept {
+  const float total = softmax_part(x, count).sum;
   if (total == 0) return;
   for_vectors(0, count, [&](int64_t i, auto lanes) { store(x + i, lanes, load(x + i, lanes) / all(total)); });
 }

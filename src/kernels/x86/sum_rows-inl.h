@@ -1,0 +1,57 @@
+// Sums of rows with weights (RowSums) for whatever M reads: see matmul-inl.h for M. Included inside the target region
+// and anonymous namespace of an instruction set. No include guard and no includes: not a header of its own.
+//
+// A tile is up to kSumTokens tokens by kSumVectors vectors of columns; each of its accumulators runs over k alone, so
+// an output does not depend on its place in a tile.
+
+constexpr int64_t kSumAhead = 16;  // rows to come that are fetched
+
+template <class M, int T, int V, class Lanes>
+void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lanes last) noexcept {
+  const float* x = a.x + token * a.ldx;
+  const auto* w = a.w + col;
+  F acc[T][V];
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) acc[t][v] = all(0);
+  }
+  for (int64_t k = 0; k < a.k; ++k) {
+    const auto* row = w + k * a.ldw;
+    if constexpr (V > 1) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) _mm_prefetch(row + kSumAhead * a.ldw + v * kLanes, _MM_HINT_T0);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      const F values = v + 1 < V ? M::load_w(row + v * kLanes, Whole{}) : M::load_w(row + v * kLanes, last);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) acc[t][v] = fma(all(x[t * a.ldx + k]), values, acc[t][v]);
+    }
+  }
+  float* y = a.y + token * a.ldy + col;
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+    for (int v = 0; v + 1 < V; ++v) store(y + t * a.ldy + v * kLanes, Whole{}, acc[t][v]);
+    store(y + t * a.ldy + (V - 1) * kLanes, last, acc[t][V - 1]);
+  }
+}
+
+template <class M, int T>
+void sum_tiles(const RowSums<typename M::In>& a, int64_t token) noexcept {
+  for (; token + T <= a.tokens; token += T) {
+    int64_t col = 0;
+    for (; col + kSumVectors * kLanes <= a.cols; col += kSumVectors * kLanes) {
+      sum_tile<M, T, kSumVectors>(a, token, col, Whole{});
+    }
+    for (; col + kLanes <= a.cols; col += kLanes) sum_tile<M, T, 1>(a, token, col, Whole{});
+    if (col < a.cols) sum_tile<M, T, 1>(a, token, col, part(a.cols - col));
+  }
+  if constexpr (T > 1) sum_tiles<M, T - 1>(a, token);
+}
+
+template <class M>
+void sum_rows(const RowSums<typename M::In>& a) noexcept {
+  sum_tiles<M, kSumTokens>(a, 0);
+}
