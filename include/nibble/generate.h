@@ -20,6 +20,9 @@ struct GenerateOptions {
   std::vector<std::string> stop = {};  ///< generation ends before the first of these strings
   uint64_t seed = 0;
   DType kv_dtype = DType::f32;  ///< of the cache: f32, f16, bf16 or i8
+  /// Up to so many tokens are guessed from what followed the last ones earlier in the text, and checked together in one
+  /// forward pass; 0 = none, at most 1024. The result is the same, only sooner where texts repeat themselves.
+  int64_t prompt_lookup = 0;
   bool ignore_eos = false;
   bool profile = false;  ///< fill Generation's profiles
 
@@ -44,6 +47,8 @@ struct Generation {
   FinishReason finish_reason = FinishReason::length;
   double prefill_seconds = 0, decode_seconds = 0;
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
+  int64_t drafted = 0, accepted = 0;  ///< tokens that were guessed (prompt_lookup), and those that were right
+  double tokens_per_forward = 0;      ///< of decoding; 1 without guesses, 0 when there was no forward pass
   /// Where the time went, the longest first; the last row, "other", is what lies between operations.
   std::vector<OperationTime> prefill_profile = {}, decode_profile = {};
 };

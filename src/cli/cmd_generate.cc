@@ -39,7 +39,10 @@ Json to_json(const Generation& g) {
                            {"text", g.text},
                            {"finish_reason", g.finish_reason == FinishReason::stop ? "stop" : "length"},
                            {"prefill_tokens_per_second", g.prefill_tokens_per_second},
-                           {"decode_tokens_per_second", g.decode_tokens_per_second}});
+                           {"decode_tokens_per_second", g.decode_tokens_per_second},
+                           {"drafted", g.drafted},
+                           {"accepted", g.accepted},
+                           {"tokens_per_forward", g.tokens_per_forward}});
   if (!g.decode_profile.empty()) {
     out.set("prefill_profile", to_json(g.prefill_profile));
     out.set("decode_profile", to_json(g.decode_profile));
@@ -56,6 +59,9 @@ void print_speed(const Generation& g, const Common& common) {
   if (common.quiet) return;
   note(fmt::format("{} + {} tokens, prefill {:.1f} tokens/s, decode {:.1f} tokens/s", g.prompt_ids.size(), g.ids.size(),
                    g.prefill_tokens_per_second, g.decode_tokens_per_second));
+  if (g.drafted == 0) return;
+  note(fmt::format("{} of {} guessed tokens were right: {:.2f} tokens per forward pass", g.accepted, g.drafted,
+                   g.tokens_per_forward));
 }
 
 Generation answer(const CausalLM& model, const PromptArgs& prompt, const std::optional<std::string>& system,
@@ -78,7 +84,8 @@ int cmd_generate(const Arguments& arguments) {
   Args args("generate", "Continues a text, or answers a question.",
             "  nibble generate smollm2-nf4 -p \"The capital of France is\" -n 20\n"
             "  nibble generate smollm2-nf4 --chat -p \"What is a prime number?\" --temperature 0.7 --seed 1\n"
-            "  nibble generate smollm2-135m --format int8 -p \"Once upon a time\"");
+            "  nibble generate smollm2-135m --format int8 -p \"Once upon a time\"\n"
+            "  nibble generate smollm2-nf4 --chat --prompt-file page.txt --prompt-lookup 10");
   model_args.declare(args);
   prompt.declare(args);
   sampling.declare(args);

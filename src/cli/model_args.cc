@@ -111,6 +111,8 @@ void SamplingArgs::declare(Args& args) {
   args.option("--repeat-penalty", options.repeat_penalty, "above 1: what was said becomes less likely");
   args.repeated("--stop", options.stop, "TEXT", "stop before this text; may be repeated");
   args.option("--seed", seed, "of the random choices");
+  args.option("--prompt-lookup", options.prompt_lookup,
+              "guess up to N tokens from the text so far and check them in one pass; the text is the same");
   args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16, bf16 or int8");
 }
 

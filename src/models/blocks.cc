@@ -56,7 +56,7 @@ Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
   for (int64_t i = 0; i < info().layers; ++i) {
     if (tape) tape->keep("hidden." + std::to_string(i), h);
     h = checkpoint(h, tape, [this, state, i](const Tensor& x, Tape* layer_tape) {
-      return run_layer(x, {.layer = i, .state = *state, .compute = compute_, .tape = layer_tape});
+      return run_layer(x, {.layer = i, .state = *state, .compute = state->compute, .tape = layer_tape});
     });
   }
   if (cache) cache->advance(h.rows());
@@ -66,7 +66,8 @@ Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
 }
 
 PassState Decoder::pass_state(const Batch& batch, KvCache* cache) const {
-  PassState state = {.ropes = {}, .cache = cache, .lengths = sequence_lengths(batch)};
+  PassState state = {.ropes = {}, .cache = cache, .lengths = sequence_lengths(batch), .compute = compute_};
+  state.compute.tokens_apart = cache && cache->length() > 0;
   if (cache && state.lengths.size() != 1) fail(ErrorCode::internal, "a cache holds one sequence");
   const auto tokens = static_cast<int64_t>(batch.ids.size());
   if (cache && cache->length() + tokens > cache->capacity()) {
@@ -80,7 +81,11 @@ PassState Decoder::pass_state(const Batch& batch, KvCache* cache) const {
   return state;
 }
 
-Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const { return linear(hidden, head_, compute_, tape); }
+Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const {
+  ComputeOptions compute = compute_;
+  compute.tokens_apart = true;
+  return linear(hidden, head_, compute, tape);
+}
 
 void Decoder::visit(ParameterVisitor& visitor) {
   visitor.embedding(embedding_);

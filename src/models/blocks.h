@@ -27,17 +27,20 @@ struct PassState {
   std::vector<RopeTable> ropes;  // beside the model's RopeConfigs
   KvCache* cache;                // null: sequences of their own
   std::vector<int64_t> lengths;  // of these
+  ComputeOptions compute = {};
 };
 
 /// What a layer needs to know of the call it runs in.
 struct LayerCall {
   int64_t layer;
   const PassState& state;
-  const ComputeOptions& compute;
+  const ComputeOptions& compute;  // of the state
   Tape* tape;
 };
 
-/// A decoder: embeddings, layers, a norm, and the head. A family says what a layer is.
+/// A decoder: embeddings, layers, a norm, and the head. A family says what a layer is. Tokens that continue a cache,
+/// and the rows of the head, have the bits that they would have one at a time: several tokens that are tried at once
+/// lead to the same text.
 class Decoder : public Model {
  public:
   Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const override;

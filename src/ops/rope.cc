@@ -124,10 +124,12 @@ void rotate(Tensor& x, int64_t head_dim, const RopeTable& table, Turn turn) {
 
 RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, int64_t capacity) {
   const int64_t half = config.head_dim / 2;
-  const std::vector<double> f = frequencies(config, first + tokens, capacity);
+  const bool apart = config.scaling == RopeScaling::dynamic && first > 0;
+  std::vector<double> f = frequencies(config, first + tokens, capacity);
   const double factor = attention_factor(config);
   RopeTable table = {Tensor(DType::f32, {tokens, half}), Tensor(DType::f32, {tokens, half})};
   for (int64_t t = 0; t < tokens; ++t) {
+    if (apart) f = frequencies(config, first + t + 1, capacity);
     for (int64_t i = 0; i < half; ++i) {
       const double angle = static_cast<double>(first + t) * f[static_cast<size_t>(i)];
       table.cos.f32()[t * half + i] = static_cast<float>(std::cos(angle) * factor);

@@ -34,7 +34,8 @@ struct RopeTable {
   Tensor cos, sin;
 };
 
-/// Positions first .. first + tokens - 1. Dynamic scaling depends on the last position, as in transformers. Longrope
+/// Positions first .. first + tokens - 1. Dynamic scaling depends on the last position, as in transformers; that of
+/// tokens that continue a sequence (first > 0) on their own, as when they come one at a time. Longrope
 /// depends on `capacity`, the most positions that the sequence can reach, so that all its keys are rotated alike:
 /// transformers takes the sequence's present length and computes all keys anew when it outgrows the trained context.
 RopeTable rope_table(const RopeConfig& config, int64_t first, int64_t tokens, int64_t capacity);

@@ -1,4 +1,4 @@
-// Generation: prefill in pieces, then one token at a time.
+// Generation: prefill, then one token at a time, or several that are guessed.
 #include "nibble/generate.h"
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "core/progress.h"
 #include "nibble/model.h"
 #include "tasks/loaded_model.h"
+#include "tasks/prompt_lookup.h"
 #include "tasks/sampler.h"
 #include "text/chat_template.h"
 
@@ -105,7 +106,13 @@ int64_t context_for(const LoadedModel& model, const GenerateOptions& options, in
   return context;
 }
 
-std::span<float> row(Tensor& logits) { return {logits.f32(), static_cast<size_t>(logits.cols())}; }
+constexpr int64_t kMaxPromptLookup = 1024;
+
+void check_prompt_lookup(int64_t tokens) {
+  if (tokens >= 0 && tokens <= kMaxPromptLookup) return;
+  fail(ErrorCode::invalid_argument,
+       "prompt_lookup: found " + std::to_string(tokens) + ", expected 0 (off) to " + std::to_string(kMaxPromptLookup));
+}
 
 int32_t next_id(Sampler& sampler, std::span<float> logits, const std::vector<int32_t>& seen) {
   const ProfileScope scope("sampling");
@@ -119,10 +126,22 @@ std::vector<OperationTime> take(std::optional<Profile>& profile) {
   return rows;
 }
 
+void add_rates(const GuessedDecoding& decoding, Generation& result) {
+  // The first new id comes out of the prefill, so one step fewer was decoded.
+  const auto steps = static_cast<double>(result.ids.size()) - 1;
+  result.prefill_tokens_per_second =
+      static_cast<double>(result.prompt_ids.size()) / std::max(result.prefill_seconds, 1e-9);
+  result.decode_tokens_per_second = steps > 0 ? steps / std::max(result.decode_seconds, 1e-9) : 0;
+  result.drafted = decoding.drafted();
+  result.accepted = decoding.accepted();
+  result.tokens_per_forward = decoding.forwards() > 0 ? steps / static_cast<double>(decoding.forwards()) : 0;
+}
+
 Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const GenerateOptions& options) {
   if (prompt.empty()) fail(ErrorCode::invalid_argument, "the prompt is empty: at least one token is needed");
   const Model& model = *loaded.model;
   check_kv_dtype(options.kv_dtype);
+  check_prompt_lookup(options.prompt_lookup);
   Sampler sampler(options);
   const std::vector<int32_t> end_ids = options.ignore_eos ? std::vector<int32_t>() : loaded.end_ids();
   const int64_t context = context_for(loaded, options, static_cast<int64_t>(prompt.size()));
@@ -135,13 +154,14 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
   std::optional<Profile> profile;
   if (options.profile) profile.emplace();
   auto start = std::chrono::steady_clock::now();
-  Tensor logits = model.forward_last({.ids = prompt}, &cache);
+  GuessedDecoding decoding(model, cache, prompt);
   result.prefill_seconds = seconds_since(start);
   result.prefill_profile = take(profile);
   start = std::chrono::steady_clock::now();
   while (static_cast<int64_t>(result.ids.size()) < options.max_tokens) {
     check_interrupt();
-    const int32_t id = next_id(sampler, row(logits), seen);
+    const int32_t id = next_id(sampler, decoding.logits(), seen);
+    const bool guessed = decoding.is_guessed(id);
     result.ids.push_back(id);
     seen.push_back(id);
     if (std::find(end_ids.begin(), end_ids.end(), id) != end_ids.end()) {
@@ -153,18 +173,17 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
       result.finish_reason = FinishReason::stop;
       break;
     }
-    const bool last = static_cast<int64_t>(result.ids.size()) == options.max_tokens || cache.length() == context;
-    if (last) break;
-    logits = model.forward_last({.ids = std::span(&id, 1)}, &cache);
+    // The last id needs no place in the cache; those that are guessed behind it do.
+    const int64_t wanted = options.max_tokens - static_cast<int64_t>(result.ids.size());
+    const int64_t room = context - static_cast<int64_t>(seen.size());
+    if (wanted == 0 || room < 0) break;
+    if (!guessed) decoding.forward(seen, std::min({options.prompt_lookup, wanted - 1, room}));
   }
   text.finish();
   result.decode_seconds = seconds_since(start);
   result.decode_profile = take(profile);
   result.text = text.take();
-  // The first new id comes out of the prefill, so one step fewer was decoded.
-  const auto steps = static_cast<double>(result.ids.size()) - 1;
-  result.prefill_tokens_per_second = static_cast<double>(prompt.size()) / std::max(result.prefill_seconds, 1e-9);
-  result.decode_tokens_per_second = steps > 0 ? steps / std::max(result.decode_seconds, 1e-9) : 0;
+  add_rates(decoding, result);
   return result;
 }
 

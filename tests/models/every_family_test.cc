@@ -10,6 +10,7 @@
 #include "io/gguf_names.h"
 #include "io/safetensors.h"
 #include "models/harness.h"
+#include "nibble/model.h"
 #include "nibble/quantize.h"
 #include "support/families.h"
 
@@ -129,6 +130,56 @@ TEST_P(EveryDecoder, DecodingStepByStepEqualsPrefill) {
     // Prefill reads the same cache.
     EXPECT_LE(difference(steps, in_steps(*model, dtype, kIds.size(), 1)).relative(), 2e-5) << dtype_name(dtype);
   }
+}
+
+// Behind a prompt several tokens at once have the bits that they have one by one, so that guessed tokens change
+// nothing.
+TEST_P(EveryDecoder, TokensTriedTogetherHaveTheBitsOfOneByOne) {
+  for (const std::string& format : writable_format_names()) {
+    for (const Activations activations : {Activations::f32, Activations::i16, Activations::i8}) {
+      if (activations != Activations::f32 && format != "nf4") continue;
+      LoadOptions options;
+      options.format = &find_format(format);
+      options.quantize_head = true;
+      options.compute.activations = activations;
+      const auto model = load(model_, options);
+      const std::vector<float> alone = in_steps(*model, DType::f32, 3, 1);
+      EXPECT_EQ(in_steps(*model, DType::f32, 3, 2), alone) << format;
+      EXPECT_EQ(in_steps(*model, DType::i8, 3, 9), in_steps(*model, DType::i8, 3, 1)) << format;
+      EXPECT_EQ(in_steps(*model, DType::f32, 3, 9), alone) << format;
+    }
+  }
+}
+
+TEST_P(EveryDecoder, GuessedTokensGiveTheSameText) {
+  const CausalLM model = AutoModelForCausalLM::from_pretrained(model_, {.format = "nf4"});
+  const std::vector<int32_t> prompt = {5, 17, 9, 3, 5, 17, 9, 3, 5, 17};
+  int64_t drafted = 0;
+  for (const float temperature : {0.0f, 0.3f, 1.0f}) {
+    for (const int64_t context : {0, 21}) {
+      const GenerateOptions options = {
+          .max_tokens = 22, .context = context, .temperature = temperature, .ignore_eos = true};
+      GenerateOptions guessing = options;
+      guessing.prompt_lookup = 4;
+      const Generation g = model.generate(prompt, guessing);
+      EXPECT_EQ(g.ids, model.generate(prompt, options).ids) << temperature;
+      drafted += g.drafted;
+    }
+  }
+  EXPECT_GT(drafted, 0);
+}
+
+// A refused guess leaves the cache, and what follows is as if it had never been there.
+TEST_P(EveryDecoder, ATruncatedCacheForgetsWhatWasTried) {
+  const auto model = load(model_);
+  const std::vector<float> expected = in_steps(*model, DType::f32, 6, 1);
+  KvCache cache = model->new_cache(static_cast<int64_t>(kIds.size()));
+  model->forward({.ids = std::span(kIds).first(6)}, &cache, nullptr);
+  const std::vector<int32_t> wrong = {kIds[6], 1, 2, 3, 4};
+  model->forward({.ids = wrong}, &cache, nullptr);
+  cache.truncate(7);
+  const std::vector<float> rest = floats(model->forward({.ids = std::span(kIds).subspan(7)}, &cache, nullptr));
+  EXPECT_EQ(rest, std::vector<float>(expected.end() - static_cast<std::ptrdiff_t>(rest.size()), expected.end()));
 }
 
 TEST_P(EveryDecoder, EveryTensorHasAGgufName) {

@@ -61,6 +61,19 @@ TEST(RopeGolden, FrequenciesFarOut) {
   }
 }
 
+// Dynamic scaling depends on the position: what continues a sequence is rotated as it would be token by token.
+TEST(Rope, TokensThatContinueASequenceAreRotatedOneByOne) {
+  for (const RopeScaling scaling : {RopeScaling::none, RopeScaling::dynamic}) {
+    const RopeConfig config = {
+        .head_dim = 8, .theta = 100.0, .scaling = scaling, .factor = 2.0, .original_context = 10};
+    const RopeTable together = rope_table(config, 8, 6);
+    for (int64_t t = 0; t < 6; ++t) {
+      const RopeTable alone = rope_table(config, 8 + t, 1);
+      for (int64_t i = 0; i < 4; ++i) EXPECT_EQ(together.cos.f32()[4 * t + i], alone.cos.f32()[i]) << t << " " << i;
+    }
+  }
+}
+
 TEST(Rope, RotatesTheTwoHalvesOfEveryHead) {
   const RopeTable table = rope_table({.head_dim = 4, .theta = 100.0}, 3, 1);
   Tensor x = Tensor::from(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8}, {1, 8});

@@ -245,8 +245,8 @@ void pack(QuantizedTensor& w, const ComputeOptions& options, Residency residency
   w.parts["scales"] = Tensor::from(std::span(decoded, static_cast<size_t>(blocks)));
 }
 
-/// One token: the codes are decoded in registers, between reading them and multiplying.
-void multiply_one(const QuantizedTensor& w, const MatmulArgs& args) {
+/// Few tokens: the codes are decoded in registers, between reading them and multiplying.
+void multiply_few(const QuantizedTensor& w, const MatmulArgs& args) {
   const int64_t rows = w.rows(), cols = w.cols(), blocks_per_row = cols / w.block;
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     std::vector<float> room;
@@ -272,11 +272,11 @@ void matmul_4bit(std::span<const Product> products, const ComputeOptions& option
   }
   for (const Product& product : products) {
     const auto& [w, args] = product;
-    const bool whole_blocks = w->cols() % w->block == 0;
+    const bool whole_blocks = w->cols() % w->block == 0, few = args.tokens <= kFewTokens || options.tokens_apart;
     if (packed_products(*w, options)) {
       multiply_packed4({&product, 1}, options.activations, scales_of);
-    } else if (args.tokens <= kFewTokens && whole_blocks && options.compute_dtype == DType::f32) {
-      multiply_one(*w, args);
+    } else if (few && whole_blocks && options.compute_dtype == DType::f32) {
+      multiply_few(*w, args);
     } else {
       matmul_by_decode(*w, args, options.compute_dtype);
     }

@@ -114,7 +114,7 @@ AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, con
   AffineActivations a;
   a.codes.resize(static_cast<size_t>(args.tokens * cols));
   a.ranges.resize(static_cast<size_t>(args.tokens));
-  const bool per_token = options.per_token && !fixed;
+  const bool per_token = (options.per_token || options.tokens_apart) && !fixed;
   AffineRange whole = fixed.value_or(AffineRange());
   if (!per_token && !fixed) whole = choose_range(extent_of(args.x, args.tokens * cols), levels);
   parallel_for(args.tokens, 1, [&](int64_t begin, int64_t end) {

@@ -4,13 +4,14 @@
 //
 // In a product the activations are quantized the same way, row by row. Activations at or above the threshold do not
 // take part: every column that holds one, in any row of the batch, is multiplied in the original precision with the
-// decoded weights. So a token's result depends on the tokens that share the call with it.
+// decoded weights. So a token's result depends on the tokens that share the call with it, unless they are kept apart.
 //
 // The result is scaled by bitsandbytes' CPU constant for 1/127^2. It is 1.8e-5 too large, relatively (a digit slip for
 // 6.2000124e-05; its CUDA code has 6.200012e-05), which costs no accuracy, but the exact value would move activations
 // of the next layer across rounding boundaries and so give other logits than bitsandbytes on the same machine.
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "core/error.h"
@@ -72,12 +73,18 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
 
 /// The activations of one call as the integer product sees them.
 struct RowwiseActivations {
-  std::vector<int8_t> codes;      // [tokens, cols], outlier columns zero
-  std::vector<float> scales;      // [tokens]
-  std::vector<int64_t> outliers;  // columns, ascending
+  std::vector<int8_t> codes;                        // [tokens, cols], outlier columns zero
+  std::vector<float> scales;                        // [tokens]
+  int64_t together = 1;                             // tokens whose outliers are one set
+  std::vector<std::vector<int64_t>> outliers = {};  // of each set: columns, ascending
+
+  const std::vector<int64_t>& outliers_of(int64_t token) const {
+    return outliers[static_cast<size_t>(token / together)];
+  }
 };
 
-std::vector<int64_t> outlier_columns(const std::vector<float>& half, int64_t cols, float threshold) {
+std::vector<int64_t> outlier_columns(std::span<const float> half, int64_t cols, float threshold) {
+  if (!(threshold > 0)) return {};
   std::vector<bool> hit(static_cast<size_t>(cols));
   for (size_t i = 0; i < half.size(); ++i) {
     if (std::fabs(half[i]) >= threshold) hit[i % static_cast<size_t>(cols)] = true;
@@ -89,19 +96,24 @@ std::vector<int64_t> outlier_columns(const std::vector<float>& half, int64_t col
   return columns;
 }
 
-RowwiseActivations quantize_activations(const MatmulArgs& args, int64_t cols, float threshold) {
+RowwiseActivations quantize_activations(const MatmulArgs& args, int64_t cols, const ComputeOptions& options) {
+  const float threshold = options.int8_threshold;
   std::vector<float> half(args.x, args.x + args.tokens * cols);
   round_values(DType::f16, half.data(), args.tokens * cols);
   RowwiseActivations a;
   a.codes.resize(half.size());
   a.scales.resize(static_cast<size_t>(args.tokens));
-  if (threshold > 0) a.outliers = outlier_columns(half, cols, threshold);
+  a.together = options.tokens_apart ? 1 : std::max<int64_t>(args.tokens, 1);
+  for (int64_t t = 0; t < args.tokens; t += a.together) {
+    const auto set = std::span(half).subspan(static_cast<size_t>(t * cols), static_cast<size_t>(a.together * cols));
+    a.outliers.push_back(outlier_columns(set, cols, threshold));
+  }
   for (int64_t t = 0; t < args.tokens; ++t) {
     float* row = half.data() + t * cols;
     int8_t* codes = a.codes.data() + t * cols;
-    for (const int64_t c : a.outliers) row[c] = std::fabs(row[c]) >= threshold ? 0.0f : row[c];
+    for (const int64_t c : a.outliers_of(t)) row[c] = std::fabs(row[c]) >= threshold ? 0.0f : row[c];
     a.scales[static_cast<size_t>(t)] = encode_row(row, cols, codes);
-    for (const int64_t c : a.outliers) codes[c] = 0;
+    for (const int64_t c : a.outliers_of(t)) codes[c] = 0;
   }
   return a;
 }
@@ -112,10 +124,11 @@ void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseA
   const auto* codes = w.part("CB").data<int8_t>();
   const float* scb = w.part("SCB").f32();
   for (int64_t t = 0; t < args.tokens; ++t) {
+    const std::vector<int64_t>& outliers = a.outliers_of(t);
     for (int64_t r = begin; r < end; ++r) {
       const float scale = a.scales[static_cast<size_t>(t)] * scb[r];
       double y = static_cast<double>(sums[t * (end - begin) + r - begin]) * scale * kInverse127Squared;
-      for (const int64_t c : a.outliers) {
+      for (const int64_t c : outliers) {
         const float weight = static_cast<float>(codes[r * cols + c]) * scb[r] * kInverse127;
         y += static_cast<double>(args.x[t * cols + c]) * weight;
       }
@@ -128,7 +141,7 @@ void matmul_int8(std::span<const Product> products, const ComputeOptions& option
   const auto& [first, args] = products[0];
   const int64_t cols = first->cols();
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
-  const RowwiseActivations a = quantize_activations(args, cols, options.int8_threshold);
+  const RowwiseActivations a = quantize_activations(args, cols, options);
   for (const auto& [w, out] : products) {
     multiply_codes(a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
                    [&](int64_t begin, int64_t end, const int32_t* sums) { scale_rows(*w, out, a, sums, begin, end); });
