@@ -16,6 +16,7 @@ struct BenchOptions {
   std::vector<std::string> formats = {};
   std::vector<std::string> against = {};  ///< further models as they are stored: folders, GGUF files
   std::string activations = "auto";       ///< see LoadModelOptions
+  std::string head = "keep";              ///< see LoadModelOptions
   std::string text = {};                  ///< to measure perplexity and KL on; empty = speed and memory only
   int64_t max_tokens = 4096;              ///< of the text
   int64_t context = 512;                  ///< ids per chunk of the text

@@ -34,6 +34,10 @@ struct LoadModelOptions {
   std::string activation_range = "token";  ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
   bool reduce_range = false;               ///< int8-dynamic: 127 activation steps instead of 255
   bool quantize_head = false;              ///< with a format: the output head or classifier too
+  /// The output head of a language model, for running only: "keep", "nf4" (block 64) or "int8" (the rows of
+  /// int8-dynamic, times activations in fp32). A head that is tied to the embedding becomes a matrix of its own beside
+  /// it.
+  std::string head = "keep";
   /// Where weights may be. "auto": layer by layer in memory ("cpu") as far as max_memory reaches, the others mapped
   /// from their file ("disk"), which is slow but needs no memory; "cpu" or "disk": all of them there.
   std::string device_map = "auto";

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "cli/model_args.h"
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -156,6 +157,7 @@ int cmd_bench(const Arguments& arguments) {
   args.repeated("--against", options.against, "MODEL", "another model as it is stored; may be repeated");
   args.option("--activations", options.activations, "int8|int16|fp32",
               "4-bit formats: what weights are multiplied with");
+  ModelArgs::declare_head(args, options.head);
   args.option("--text", text, "FILE", "measure perplexity and KL on this text too");
   args.option("--max-tokens", options.max_tokens, "of the text; default 4096");
   args.option("--context", options.context, "ids per chunk of the text; default 512");

@@ -75,6 +75,7 @@ int cmd_chat(const Arguments& arguments) {
             "  inside: " +
                 std::string(kHelp));
   model_args.declare(args);
+  ModelArgs::declare_head(args, model_args.head);
   sampling.declare(args);
   args.option("--system", system, "TEXT", "the system message");
   common.declare(args);

@@ -219,6 +219,7 @@ int finish(const Request& request, Evaluation evaluation, const JsonReport& json
 
 void declare(Args& args, Request& request) {
   request.model_args.declare(args);
+  ModelArgs::declare_head(args, request.model_args.head);
   request.references.declare(args);
   request.data.declare(args);
   args.option("--context", request.context, "ids per chunk; default 512");
@@ -246,7 +247,7 @@ int cmd_evaluate(const Arguments& arguments) {
   Args args("evaluate", "What a model is worth on data, and what was lost against the original.",
             "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --max-tokens 8192\n"
             "  nibble evaluate smollm2-135m --format int8 --reference smollm2-135m --text wiki.txt --max-kl 0.05\n"
-            "  nibble evaluate smollm2-135m --kv-dtype int8 --reference smollm2-135m --text wiki.txt\n"
+            "  nibble evaluate smollm2-135m --head nf4 --kv-dtype int8 --reference smollm2-135m --text wiki.txt\n"
             "  nibble evaluate smollm2-135m --text wiki.txt --save-reference wiki.ref\n"
             "  nibble evaluate smollm2-nf4 --text wiki.txt --load-reference wiki.ref\n"
             "  nibble evaluate smollm2-nf4 --reference smollm2-135m --text wiki.txt --layers --report nf4.html\n"

@@ -87,6 +87,7 @@ int cmd_generate(const Arguments& arguments) {
             "  nibble generate smollm2-135m --format int8 -p \"Once upon a time\"\n"
             "  nibble generate smollm2-nf4 --chat --prompt-file page.txt --prompt-lookup 10");
   model_args.declare(args);
+  ModelArgs::declare_head(args, model_args.head);
   prompt.declare(args);
   sampling.declare(args);
   args.flag("--profile", profile, "say where the time goes, by operation");

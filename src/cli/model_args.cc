@@ -30,6 +30,10 @@ void ModelArgs::declare(Args& args) {
               "with auto: memory for weights; default 90 % of what is available");
 }
 
+void ModelArgs::declare_head(Args& args, std::string& head) {
+  args.option("--head", head, "keep|nf4|int8", "what the output head is multiplied as; nothing is stored");
+}
+
 namespace {
 
 uint64_t parse_max_memory(const std::string& text) {
@@ -57,6 +61,7 @@ LoadModelOptions ModelArgs::load_options(const Common& common) const {
   options.activation_range = activation_range;
   options.reduce_range = reduce_range;
   options.quantize_head = quantize_head;
+  options.head = head;
   options.adapters = adapters;
   if (device_map) options.device_map = *device_map;
   if (max_memory) options.max_memory["cpu"] = parse_max_memory(*max_memory);

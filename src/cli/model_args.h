@@ -19,9 +19,12 @@ struct ModelArgs {
   std::string granularity = "channel", activations = "auto", activation_range = "token";
   bool double_quant = false, reduce_range = false, quantize_head = false;
   std::optional<std::string> device_map, max_memory;
+  std::string head = "keep";
 
   /// MODEL and --format with what belongs to it.
   void declare(Args& args);
+  /// --head, of commands that run language models.
+  static void declare_head(Args& args, std::string& head);
   LoadModelOptions load_options(const Common& common) const;
   /// Loads the model and says where its layers are, when that was asked for or some are not in memory.
   /// @tparam Auto  what has from_pretrained()

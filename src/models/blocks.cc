@@ -81,11 +81,7 @@ PassState Decoder::pass_state(const Batch& batch, KvCache* cache) const {
   return state;
 }
 
-Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const {
-  ComputeOptions compute = compute_;
-  compute.tokens_apart = true;
-  return linear(hidden, head_, compute, tape);
-}
+Tensor Decoder::logits(const Tensor& hidden, Tape* tape) const { return linear(hidden, head_, head_compute_, tape); }
 
 void Decoder::visit(ParameterVisitor& visitor) {
   visitor.embedding(embedding_);
@@ -100,7 +96,7 @@ void Decoder::load_embedding(Loader& loader, const std::string& module, const De
 
 void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
   if (shape.tie_word_embeddings) {
-    head_ = {.name = "lm_head", .weight = embedding_.weight, .bias = {}};
+    head_ = loader.tied_head("lm_head", embedding_.weight);
   } else {
     head_ = loader.head("lm_head", shape.vocab_size, shape.hidden_size);
   }

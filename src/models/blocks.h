@@ -49,7 +49,10 @@ class Decoder : public Model {
 
  protected:
   Decoder(ModelInfo info, std::vector<RopeConfig> ropes, const Loader& loader)
-      : Model(std::move(info)), compute_(loader.compute()), ropes_(std::move(ropes)) {}
+      : Model(std::move(info)),
+        compute_(loader.compute()),
+        head_compute_(loader.head_compute()),
+        ropes_(std::move(ropes)) {}
 
   void load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape);
   /// "lm_head", or the embeddings again when they are tied.
@@ -69,7 +72,7 @@ class Decoder : public Model {
  private:
   PassState pass_state(const Batch& batch, KvCache* cache) const;
 
-  ComputeOptions compute_;
+  ComputeOptions compute_, head_compute_;
   std::vector<RopeConfig> ropes_;
 };
 

@@ -53,6 +53,7 @@ Weight Loader::fetch(const Parameter& parameter) {
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);
+  if (role == Role::head) weight = in_head_format(std::move(weight));
   auto* quantized = std::get_if<QuantizedTensor>(&weight);
   if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options_.compute, residency);
   bytes_ += weight_bytes(weight);
@@ -66,6 +67,13 @@ Weight Loader::quantize_on_load(Weight weight, const std::string& name) const {
   if (options_.format == nullptr || is_skipped(module_of(name), options_.skip_modules)) return weight;
   const auto* dense = std::get_if<Tensor>(&weight);
   return encode(dense ? *dense : decode(weight), *options_.format, options_.encode);
+}
+
+Weight Loader::in_head_format(Weight weight) const {
+  const Format* format = options_.head_format;
+  const auto* quantized = std::get_if<QuantizedTensor>(&weight);
+  if (format == nullptr || (quantized && quantized->format == format)) return weight;
+  return encode(quantized ? decode(weight) : std::get<Tensor>(weight), *format, {});
 }
 
 // Layers fill the memory in the order in which the model asks for them; one that no longer fits stays in its file.
@@ -130,6 +138,26 @@ Linear Loader::head(const std::string& module, int64_t out, int64_t in, Bias bia
   layer.weight = fetch({.name = module + ".weight", .shape = {out, in}, .role = Role::head});
   if (bias == Bias::yes) layer.bias = vector(module + ".bias", out);
   return layer;
+}
+
+Linear Loader::tied_head(const std::string& module, const Weight& embedding) {
+  Linear layer = {.name = module, .weight = embedding, .bias = {}};
+  const auto* dense = std::get_if<Tensor>(&embedding);
+  const bool described = dense && dense->empty();  // nothing was loaded
+  if (options_.head_format == nullptr || described) return layer;
+  layer.weight = in_head_format(embedding);
+  if (auto* quantized = std::get_if<QuantizedTensor>(&layer.weight); quantized && quantized->format->pack) {
+    quantized->format->pack(*quantized, options_.compute, Residency::memory);
+  }
+  bytes_ += weight_bytes(layer.weight);
+  return layer;
+}
+
+ComputeOptions Loader::head_compute() const {
+  ComputeOptions compute = options_.compute;
+  compute.tokens_apart = true;
+  compute.float_activations = options_.head_format != nullptr;
+  return compute;
 }
 
 Embedding Loader::embedding(const std::string& module, int64_t rows, int64_t cols) {

@@ -30,6 +30,7 @@ struct LoadOptions {
   EncodeOptions encode = {};
   std::vector<std::string> skip_modules = {};  // besides the output head
   bool quantize_head = false;                  // the output head too
+  const Format* head_format = nullptr;         // the output head, whatever it is stored in; null: as the others say
   ComputeOptions compute = {};
   std::optional<uint64_t> memory_limit = {};  // bytes of weights in memory; layers beyond it stay in their file
   std::function<void(int64_t done, int64_t total)> progress = {};
@@ -55,6 +56,8 @@ class Loader {
   Linear conv1d(const std::string& module, int64_t out, int64_t in);
   /// The output head: a Linear that is quantized only when it is stored so, or when quantize_head is set.
   Linear head(const std::string& module, int64_t out, int64_t in, Bias bias = Bias::no);
+  /// The output head that has the embedding's weights: with head_format a matrix of its own, else the same.
+  Linear tied_head(const std::string& module, const Weight& embedding);
   /// "P.weight" [rows, cols]
   Embedding embedding(const std::string& module, int64_t rows, int64_t cols);
   /// f32 [count], for norms and biases.
@@ -68,6 +71,8 @@ class Loader {
 
   /// How the model is to compute its products.
   const ComputeOptions& compute() const { return options_.compute; }
+  /// The same for the output head. Its rows are predictions of their own; in head_format only weights lose precision.
+  ComputeOptions head_compute() const;
   const std::vector<Parameter>& parameters() const { return parameters_; }
   /// In the order of loading.
   const std::vector<Placement>& placements() const { return placements_; }
@@ -80,6 +85,7 @@ class Loader {
   Residency place_in_memory(const std::string& name);
   uint64_t planned_bytes(const SourceTensor& tensor) const;
   Weight quantize_on_load(Weight weight, const std::string& name) const;
+  Weight in_head_format(Weight weight) const;
 
   const WeightSource* source_ = nullptr;
   const WeightSource* names_ = nullptr;

@@ -61,6 +61,7 @@ struct ComputeOptions {
   float int8_threshold = 6.0f;                 // int8: activations at or above it are taken out of the integer product
   bool reduce_range = false;                   // int8-dynamic: 127 activation steps as torch's fbgemm, instead of 255
   bool per_token = true;                       // int8-dynamic: one activation scale per token, or torch's one per call
+  bool float_activations = false;              // int8-dynamic: only the weights are in 8 bits
   bool tokens_apart = false;                   // each token gets the bits that it would get alone
 };
 

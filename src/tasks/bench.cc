@@ -36,6 +36,7 @@ std::vector<std::string> formats_of(const std::string& model, const BenchOptions
 Entry entry_for(const std::string& model, const std::string& format, const BenchOptions& options) {
   Entry entry = {.row = {.name = format}, .path = model};
   entry.load.activations = options.activations;
+  entry.load.head = options.head;
   if (format == kStored) return entry;
   const bool double_quant = format.ends_with(kDoubleQuant);
   entry.load.double_quant = double_quant;

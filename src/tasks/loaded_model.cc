@@ -126,6 +126,25 @@ Activations activations_of(const LoadModelOptions& options) {
   return name == "int8" ? Activations::i8 : Activations::i16;
 }
 
+/// What the output head may be for running. int8-dynamic stores rows as int8 does; the activations stay as they are.
+struct HeadRow {
+  std::string_view name, format;  // empty: as it is
+};
+constexpr HeadRow kHeads[] = {{"keep", ""}, {"nf4", "nf4"}, {"int8", "int8-dynamic"}};
+
+const Format* head_format(const LoadModelOptions& options) {
+  std::string known;
+  for (const HeadRow& row : kHeads) {
+    known += (known.empty() ? "" : ", ") + std::string(row.name);
+    if (options.head != row.name) continue;
+    if (!row.format.empty() && options.quantize_head) {
+      fail(ErrorCode::invalid_argument, "head: " + options.head + " stands instead of quantize_head; give one of them");
+    }
+    return find_format_or_null(row.format);
+  }
+  fail(ErrorCode::invalid_argument, "head: found '" + options.head + "', expected one of " + known);
+}
+
 LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& options) {
   const QuantizationConfig stored = parse_quantization_config(files.config, files.path.string());
   const OnLoad on_load = on_load_format(options);
@@ -138,6 +157,7 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
   load.encode = on_load.encode;
   load.skip_modules = options.skip;
   load.quantize_head = options.quantize_head;
+  load.head_format = head_format(options);
   load.compute.compute_dtype = stored.compute_dtype;
   load.compute.int8_threshold = stored.threshold;
   if (const auto& config = options.quantization_config) {
@@ -230,6 +250,10 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   std::future<TextParts> reading_text = std::async(std::launch::async, [&] { return load_text_parts(files); });
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
+  if (load.head_format && loaded->model->info().is_encoder) {
+    fail(ErrorCode::invalid_argument,
+         path + ": is an encoder; head is for language models, quantize_head for classifiers");
+  }
   loaded->weight_bytes = loader.bytes();
   loaded->device_map = device_map_of(loader);
   loaded->options = options;

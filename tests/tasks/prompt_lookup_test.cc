@@ -84,7 +84,7 @@ TEST(PromptLookup, GivesTheSameTextInEveryFormat) {
   }
   expect_same(load(tiny_folder(), {.format = "nf4", .activations = "fp32"}), {.max_tokens = 40}, "fp32 activations");
   expect_same(load(tiny_folder(), {.format = "nf4", .compute_dtype = DType::bf16}), {.max_tokens = 40}, "bf16");
-  expect_same(load(tiny_folder(), {.format = "int8-dynamic", .activation_range = "tensor"}),
+  expect_same(load(tiny_folder(), {.format = "int8-dynamic", .activation_range = "tensor", .head = "int8"}),
               {.max_tokens = 40}, "range per call");
 }
 

@@ -144,7 +144,32 @@ void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActi
   multiply_codes(a.codes.data(), w.part("data").data<int8_t>(), args.tokens, rows, w.cols(), scale_rows);
 }
 
+/// Codes times the activations as they are.
+void multiply_floats(const QuantizedTensor& w, const MatmulArgs& args) {
+  const int64_t rows = w.rows(), cols = w.cols();
+  const RowScales scales(w);
+  parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
+    kernels().matvec_i8({.x = args.x,
+                         .w = w.part("data").data<int8_t>() + begin * cols,
+                         .y = args.y + begin,
+                         .tokens = args.tokens,
+                         .rows = end - begin,
+                         .k = cols,
+                         .ldx = cols,
+                         .ldw = cols,
+                         .ldy = rows});
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      for (int64_t r = begin; r < end; ++r) args.y[t * rows + r] *= scales[r];
+    }
+    add_bias(args, rows, begin, end);
+  });
+}
+
 void matmul_int8_dynamic(std::span<const Product> products, const ComputeOptions& options) {
+  if (options.float_activations) {
+    for (const auto& [w, args] : products) multiply_floats(*w, args);
+    return;
+  }
   const auto& [first, args] = products[0];
   const int64_t cols = first->cols();
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
