@@ -154,7 +154,7 @@ def minilm_takes_what_is_planned(t):
 def smollm2_takes_what_is_planned(t):
     t.need_plain_memory()
     model = need("smollm2-135m")
-    for context, kv_dtype in [(64, "fp32"), (1024, "fp32"), (1024, "bf16")]: check_generate(t, model, context, kv_dtype)
+    for context, kv_dtype in [(64, "fp32"), (1024, "fp32"), (1024, "bf16"), (1024, "int8")]: check_generate(t, model, context, kv_dtype)
     for flags in [["--format", "nf4", "--double-quant"], ["--format", "int8"]]:
         out = t.folder / flags[1]
         t.run("quantize", model, "-o", out, *flags)
