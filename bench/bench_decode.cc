@@ -129,25 +129,39 @@ Candidate decoded_product(const Kernels& table, Operands& o, int64_t tokens) {
 
 struct Precision {
   const char* name;
-  int64_t block_words;
+  PanelType panels;
   void (*Kernels::*activations)(const Activations4&) noexcept;
   void (*Kernels::*multiply)(const MatmulPacked4&) noexcept;
 };
 constexpr Precision kPrecisions[] = {
-    {"i8", kWordsI8, &Kernels::activations4_i8, &Kernels::matmul_packed4_i8},
-    {"i16", kWordsI16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16},
-    {"f32", kWordsF32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32},
+    {"i8", PanelType::i8, &Kernels::activations4_i8, &Kernels::matmul_packed4_i8},
+    {"i16", PanelType::i16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16},
+    {"f32", PanelType::f32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32},
 };
 
-// 4.25 bits per weight; the activations are prepared outside the time.
-Candidate packed_product(const Kernels& table, const Precision& p, Operands& o, int64_t tokens) {
+struct NamedLayout {
+  const char* name;
+  RecordLayout layout;
+};
+constexpr NamedLayout kLayouts[] = {
+    {"packed", {}},  // nf4 of bf16 weights: 4.25 bits per weight
+    {"q4_0", {.groups = 2, .scale_type = ScaleType::f16}},
+    {"q4_1", {.groups = 2, .scale_type = ScaleType::f16, .minimums = 1}},
+    {"q4_k", {.groups = 2, .scale_type = ScaleType::f16_i8, .minimums = 1}},
+    {"q8_0", {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f16}},
+    {"q6_k", {.code_bits = 8, .groups = 4, .scale_type = ScaleType::f16_i8}},
+};
+
+// The activations are prepared outside the time.
+Candidate packed_product(const Kernels& table, const NamedLayout& l, const Precision& p, Operands& o, int64_t tokens) {
   const Shape s = o.shape;
-  auto panels = std::make_shared<std::vector<uint32_t>>(panel_words(tokens, s.k, p.block_words));
-  (table.*p.activations)({o.x.data(), panels->data(), tokens, s.k, s.k});
-  return {fmt::format("packed {} {} x{}", p.name, table.isa, tokens),
-          static_cast<size_t>(packed4_bytes(s.rows, s.k, 2)), s.rows,
-          [=, &o](const std::byte* w, int64_t begin, int64_t end) {
-            const Packed4 all{reinterpret_cast<const uint8_t*>(w), &o.rounded, s.rows, s.k, 2};
+  const PanelLayout panel = panel_layout(l.layout);
+  auto panels = std::make_shared<std::vector<uint32_t>>(panel_words(tokens, s.k, block_words(p.panels, panel)));
+  (table.*p.activations)({o.x.data(), panels->data(), tokens, s.k, s.k, panel});
+  return {fmt::format("{} {} {} x{}", l.name, p.name, table.isa, tokens),
+          static_cast<size_t>(packed4_bytes(s.rows, s.k, l.layout)), s.rows,
+          [=, &o, layout = l.layout](const std::byte* w, int64_t begin, int64_t end) {
+            const Packed4 all{reinterpret_cast<const uint8_t*>(w), &o.rounded, s.rows, s.k, layout};
             (table.*p.multiply)({packed4_rows(all, begin, end), panels->data(), o.y.data() + begin, tokens, s.rows});
           }};
 }
@@ -168,8 +182,10 @@ std::vector<Candidate> candidates(Operands& o) {
       all.push_back(stored_product(table, o, tokens));
       all.push_back(decoded_product(table, o, tokens));
     }
-    for (const Precision& p : kPrecisions) {
-      for (const int64_t tokens : {1, 2, 4, 8}) all.push_back(packed_product(table, p, o, tokens));
+    for (const NamedLayout& layout : kLayouts) {
+      for (const Precision& p : kPrecisions) {
+        for (const int64_t tokens : {1, 2, 4, 8}) all.push_back(packed_product(table, layout, p, o, tokens));
+      }
     }
   }
   return all;

@@ -22,16 +22,17 @@ struct Column {
 
 void put(Column column, int64_t word, uint32_t bits) { column.words[word * column.width] = bits; }
 
-// Calls body(x of 64 inputs, column) for every token and block; the tokens that fill a panel are all 0.
+// Calls body(x of 64 inputs, column, layout) for every token and block; the tokens that fill a panel are all 0.
 template <class Body>
-void for_blocks(const Activations4& a, int64_t block_words, Body body) {
+void for_blocks(const Activations4& a, PanelType type, Body body) {
+  const int64_t words = block_words(type, a.layout);
   constexpr float kZeros[kPackInputs] = {};
   uint32_t* block = a.panels;
   for (int64_t t = 0; t < a.tokens; t += kPanelTokens) {
     const int64_t width = panel_width(a.tokens - t);
-    for (int64_t k = 0; k < a.k; k += kPackInputs, block += width * block_words) {
+    for (int64_t k = 0; k < a.k; k += kPackInputs, block += width * words) {
       for (int64_t n = 0; n < width; ++n) {
-        body(t + n < a.tokens ? a.x + (t + n) * a.ldx + k : kZeros, Column{block + n, width});
+        body(t + n < a.tokens ? a.x + (t + n) * a.ldx + k : kZeros, Column{block + n, width}, a.layout);
       }
     }
   }

@@ -1,8 +1,7 @@
 #include "quant/packed4.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
+#include <new>
 
 #include "core/checked.h"
 #include "core/parallel.h"
@@ -14,7 +13,7 @@ namespace {
 
 /// The kernels of each kind of activations.
 struct Arithmetic {
-  int64_t block_words;
+  PanelType panels;
   decltype(Kernels::activations4_f32) prepare;
   decltype(Kernels::matmul_packed4_f32) multiply;
 };
@@ -22,54 +21,46 @@ struct Arithmetic {
 Arithmetic arithmetic_of(Activations activations) {
   const Kernels& k = kernels();
   switch (activations) {
-    case Activations::i8: return {kWordsI8, k.activations4_i8, k.matmul_packed4_i8};
-    case Activations::i16: return {kWordsI16, k.activations4_i16, k.matmul_packed4_i16};
+    case Activations::i8: return {PanelType::i8, k.activations4_i8, k.matmul_packed4_i8};
+    case Activations::i16: return {PanelType::i16, k.activations4_i16, k.matmul_packed4_i16};
     case Activations::f32: break;
   }
-  return {kWordsF32, k.activations4_f32, k.matmul_packed4_f32};
+  return {PanelType::f32, k.activations4_f32, k.matmul_packed4_f32};
 }
 
-const Levels4& levels_of(const QuantizedTensor& w) {
-  return *reinterpret_cast<const Levels4*>(w.part("levels4").data<uint8_t>());
+/// What a product has to know of records, beside the records.
+struct RecordTable {
+  RecordLayout layout;
+  Levels4 levels;
+
+  explicit RecordTable(const Packing& packing) : layout(packing.layout), levels() {
+    if (packing.levels != nullptr) levels = make_levels4(packing.levels);
+  }
+};
+
+const RecordTable& table_of(const QuantizedTensor& w) {
+  return *reinterpret_cast<const RecordTable*>(w.part("record_table").data<uint8_t>());
+}
+
+Packed4 view(const QuantizedTensor& w, const RecordTable& table, const uint8_t* records, int64_t rows) {
+  return {.records = records, .levels = &table.levels, .rows = rows, .k = w.cols(), .layout = table.layout};
 }
 
 Packed4 view(const QuantizedTensor& w) {
-  return {.records = w.part("records").data<uint8_t>(),
-          .levels = &levels_of(w),
-          .rows = w.rows(),
-          .k = w.cols(),
-          .scale_bytes = w.part("records").count() == packed4_bytes(w.rows(), w.cols(), 2) ? 2 : 4};
-}
-
-/// The f32 scales of blocks from `first_block` on.
-struct BlockScales {
-  const float* values;
-  int64_t first_block;
-};
-
-/// Rows [begin, end) of a weight in its stored form, into records.
-void pack_rows(const QuantizedTensor& w, const BlockScales& scales, int64_t begin, int64_t end, int64_t scale_bytes,
-               uint8_t* records) {
-  const int64_t first = begin * w.cols(), skipped = scales.first_block * w.block;
-  kernels().pack_4bit({.packed = w.part("data").data<uint8_t>() + skipped / 2,
-                       .absmax = scales.values,
-                       .records = records,
-                       .first = first - skipped,
-                       .block = w.block,
-                       .rows = end - begin,
-                       .k = w.cols(),
-                       .scale_bytes = scale_bytes});
+  return view(w, table_of(w), w.part("records").data<uint8_t>(), w.rows());
 }
 
 /// The input of a call in the form that the kernels want, made once for all products.
-std::vector<uint32_t> prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols) {
-  std::vector<uint32_t> panels(static_cast<size_t>(panel_words(args.tokens, cols, a.block_words)));
+std::vector<uint32_t> prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols, const PanelLayout& layout) {
+  const int64_t words = block_words(a.panels, layout);
+  std::vector<uint32_t> panels(static_cast<size_t>(panel_words(args.tokens, cols, words)));
   parallel_for(args.tokens, kPanelTokens, [&](int64_t begin, int64_t end) {
     a.prepare({.x = args.x + begin * cols,
-               .panels = panels.data() + panel_words(begin, cols, a.block_words),
+               .panels = panels.data() + panel_words(begin, cols, words),
                .tokens = end - begin,
                .k = cols,
-               .ldx = cols});
+               .ldx = cols,
+               .layout = layout});
   });
   return panels;
 }
@@ -77,12 +68,12 @@ std::vector<uint32_t> prepare(const Arithmetic& a, const MatmulArgs& args, int64
 /// One call: its products, and the rows of all of them counted through in groups of 16.
 class PackedCall {
  public:
-  PackedCall(std::span<const Product> products, Activations activations, ScalesOf scales_of)
-      : products_(products), arithmetic_(arithmetic_of(activations)), scales_of_(scales_of) {
-    panels_ = prepare(arithmetic_, products[0].args, products[0].w->cols());
+  PackedCall(std::span<const Product> products, Activations activations, PackingOf packing_of)
+      : products_(products), arithmetic_(arithmetic_of(activations)), packing_of_(packing_of) {
     for (const Product& p : products) {
-      levels_.push_back(p.w->has("records") ? Levels4() : make_levels4(p.w->part("quant_map").f32()));
+      tables_.push_back(p.w->has("records") ? table_of(*p.w) : RecordTable(packing_of(*p.w)));
     }
+    panels_ = prepare(arithmetic_, products[0].args, products[0].w->cols(), panel_layout(tables_[0].layout));
   }
 
   void run() const {
@@ -113,15 +104,13 @@ class PackedCall {
 
   void multiply_unpacked(const Product& p, int64_t begin, int64_t end) const {
     const QuantizedTensor& w = *p.w;
-    const Levels4& levels = levels_[static_cast<size_t>(&p - products_.data())];
-    std::vector<uint8_t> records(static_cast<size_t>(packed4_bytes(kPackRows, w.cols(), 4)));
-    std::vector<float> room;
+    const RecordTable& table = tables_[static_cast<size_t>(&p - products_.data())];
+    const PackRows pack_rows = packing_of_(w).pack_rows;
+    std::vector<uint8_t> records(static_cast<size_t>(packed4_bytes(kPackRows, w.cols(), table.layout)));
     for (int64_t r = begin; r < end; r += kPackRows) {
       const int64_t stop = std::min(end, r + kPackRows);
-      const int64_t first_block = r * w.cols() / w.block, last_block = (stop * w.cols() - 1) / w.block;
-      const float* scales = scales_of_(w, first_block, last_block - first_block + 1, room);
-      pack_rows(w, {scales, first_block}, r, stop, 4, records.data());
-      multiply(p, {.records = records.data(), .levels = &levels, .rows = stop - r, .k = w.cols(), .scale_bytes = 4}, r);
+      pack_rows(w, table.layout, r, stop, records.data());
+      multiply(p, view(w, table, records.data(), stop - r), r);
     }
   }
 
@@ -132,40 +121,33 @@ class PackedCall {
 
   std::span<const Product> products_;
   Arithmetic arithmetic_;
-  ScalesOf scales_of_;
+  PackingOf packing_of_;
+  std::vector<RecordTable> tables_;  // of each product
   std::vector<uint32_t> panels_;
-  std::vector<Levels4> levels_;  // of each product that is not packed
 };
 
 }  // namespace
 
-bool fits_packed4(const QuantizedTensor& w) { return w.cols() % kPackInputs == 0 && w.block % kPackInputs == 0; }
-
-void pack4(QuantizedTensor& w, ScalesOf scales_of) {
-  std::vector<float> room;
-  const int64_t blocks = w.part("absmax").count();
-  const float* scales = scales_of(w, 0, blocks, room);
-  const int64_t scale_bytes = fits_bf16(scales, blocks) ? 2 : 4;
-  Tensor records(DType::u8, {packed4_bytes(w.rows(), w.cols(), scale_bytes)});
+void pack_records(QuantizedTensor& w, const Packing& packing) {
+  const RecordLayout& layout = packing.layout;
+  Tensor records(DType::u8, {packed4_bytes(w.rows(), w.cols(), layout)});
   parallel_for(w.rows(), kPackRows, [&](int64_t begin, int64_t end) {
-    pack_rows(w, {scales, 0}, begin, end, scale_bytes,
-              records.data<uint8_t>() + packed4_bytes(begin, w.cols(), scale_bytes));
+    packing.pack_rows(w, layout, begin, end, records.data<uint8_t>() + packed4_bytes(begin, w.cols(), layout));
   });
-  Tensor levels(DType::u8, {int64_t{sizeof(Levels4)}});
-  const Levels4 made = make_levels4(w.part("quant_map").f32());
-  std::memcpy(levels.data<uint8_t>(), &made, sizeof made);
+  Tensor table(DType::u8, {int64_t{sizeof(RecordTable)}});
+  new (table.data<uint8_t>()) RecordTable(packing);
   w.parts.clear();
   w.parts["records"] = std::move(records);
-  w.parts["levels4"] = std::move(levels);
+  w.parts["record_table"] = std::move(table);
 }
 
-void decode_packed4_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
+void decode_record_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
   kernels().decode_packed4(view(w), begin, end - begin, out);
 }
 
-void multiply_packed4(std::span<const Product> products, Activations activations, ScalesOf scales_of) {
+void multiply_records(std::span<const Product> products, Activations activations, PackingOf packing_of) {
   if (products[0].args.tokens == 0) return;
-  PackedCall(products, activations, scales_of).run();
+  PackedCall(products, activations, packing_of).run();
 }
 
 }  // namespace nibble

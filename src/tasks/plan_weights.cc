@@ -3,6 +3,7 @@
 #include <cctype>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "core/dtype.h"
 #include "core/error.h"
@@ -112,11 +113,22 @@ uint64_t WeightBytes::*part_of(const PlanTensor& t, const std::vector<PlanTensor
   return of_linear ? &WeightBytes::biases : &WeightBytes::norms;
 }
 
-/// Bytes of all parts of a matrix that the format has packed for computing.
-uint64_t packed_bytes(const Format& format, const EncodeOptions& options, const Shape& shape) {
+/// A matrix of a format, whatever it holds.
+QuantizedTensor sample_of(const Format& format, const EncodeOptions& options, const Shape& shape) {
+  if (format.encode == nullptr) {  // read only: of zeros
+    QuantizedTensor zeros = format.layout(shape, options);
+    zeros.format = &format;
+    for (auto& [name, part] : zeros.parts) part = Tensor(part.dtype, part.shape);
+    return zeros;
+  }
   Tensor sample(DType::f32, shape);
   for (int64_t i = 0; i < sample.count(); ++i) sample.f32()[i] = static_cast<float>(i * 7919 % 1000 - 500) / 1000.0f;
-  auto packed = std::get<QuantizedTensor>(encode(sample.cast(options.source_dtype), format, options));
+  return std::get<QuantizedTensor>(encode(sample.cast(options.source_dtype), format, options));
+}
+
+/// Bytes of all parts of a matrix that the format has packed for computing.
+uint64_t packed_bytes(const Format& format, const EncodeOptions& options, const Shape& shape) {
+  QuantizedTensor packed = sample_of(format, options, shape);
   if (format.pack) format.pack(packed, {}, Residency::memory);
   uint64_t total = 0;
   for (const auto& [name, part] : packed.parts) total += part.bytes();
@@ -129,11 +141,11 @@ class ResidentSizes {
  public:
   uint64_t bytes(const Format& format, EncodeOptions options, const Shape& shape, DType source) {
     options.source_dtype = source;
-    auto found = lines_.find({shape[1], source});
+    auto found = lines_.find({&format, shape[1], source});
     if (found == lines_.end()) {
       const uint64_t one = packed_bytes(format, options, {kSampleRows, shape[1]});
       const uint64_t two = packed_bytes(format, options, {2 * kSampleRows, shape[1]});
-      found = lines_.emplace(std::pair(shape[1], source), Line{one, two - one}).first;
+      found = lines_.emplace(std::tuple(&format, shape[1], source), Line{one, two - one}).first;
     }
     const auto [first, step] = found->second;
     const double steps = static_cast<double>(shape[0]) / static_cast<double>(kSampleRows) - 1;
@@ -144,7 +156,7 @@ class ResidentSizes {
   struct Line {
     uint64_t first, step;  // bytes of kSampleRows rows, and of so many more
   };
-  std::map<std::pair<int64_t, DType>, Line> lines_;  // by columns and source dtype
+  std::map<std::tuple<const Format*, int64_t, DType>, Line> lines_;  // by format, columns and source dtype
 };
 
 uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const Target& target, ResidentSizes& sizes) {
@@ -153,7 +165,6 @@ uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const
   const Format* format = becomes_quantized(t, target) ? target.format : nullptr;
   if (target.format == nullptr && !is_dense(t.stored)) format = find_format_or_null(t.stored.format);
   if (format == nullptr) return planned.bytes();
-  if (format->encode == nullptr) return t.stored.bytes;  // a block format of GGUF, computed on as it lies in the file
   const DType source = is_dense(t.stored) ? stored_dtype(t.stored) : target.encode.source_dtype;
   return sizes.bytes(*format, target.encode, t.parameter->shape, source);
 }

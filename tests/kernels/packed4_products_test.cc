@@ -21,7 +21,12 @@ void expect_bits_of_scalar(const Kernels& table, const Precision& p, PackedWeigh
 
 TEST_P(Packed4Products, OfIntegersHaveTheBitsOfTheScalarOnes) {
   for (const auto& levels : {kNf4, kFp4}) {
-    for (const PackedSizes s : {PackedSizes{1, 320}, {16, 320, 64, 4}, {37, 320}, {37, 320, 64, 4}, {20, 64}}) {
+    for (const PackedSizes s : {PackedSizes{1, 320},
+                                {16, 320, 64, ScaleType::f32},
+                                {37, 320},
+                                {37, 320, 64, ScaleType::f32},
+                                {37, 320, 32},
+                                {20, 64}}) {
       PackedWeights w(table(), s, levels);
       for (const Precision& p : {kI8, kI16}) expect_bits_of_scalar(table(), p, w);
     }
@@ -43,7 +48,7 @@ TEST_P(Packed4Products, OfIntegersAreExactAtTheEndsOfTheRange) {
         ASSERT_EQ(bits(y), bits(product(scalar(), p, w.view(), x.data(), 1)));
         // Levels are whole steps, and values are one number of steps, at most half of one from the truth: of 81 or
         // 5792.
-        const float relative = p.block_words == kWordsI8 ? 0.5f / 81 : 0.5f / 5792;
+        const float relative = p.panels == PanelType::i8 ? 0.5f / 81 : 0.5f / 5792;
         ASSERT_NEAR(y[3], exact * w.absmax[3], relative * std::fabs(exact * w.absmax[3])) << p.name << " " << byte;
       }
     }
@@ -67,7 +72,7 @@ void expect_within_bound(const Kernels& table, PackedWeights& w, int64_t tokens)
 }
 
 TEST_P(Packed4Products, OfFloatsAreWithinTheBoundOfAnyOrderOfSummation) {
-  for (const PackedSizes s : {PackedSizes{5, 576}, {16, 576, 64, 4}, {33, 576}, {33, 64, 64, 4}}) {
+  for (const PackedSizes s : {PackedSizes{5, 576}, {16, 576, 64, ScaleType::f32}, {33, 576}, {33, 64, 64, ScaleType::f32}}) {
     PackedWeights w(table(), s, kNf4);
     for (const int64_t tokens : {1, 2, 3, 6, 8, 13, 16, 19}) expect_within_bound(table(), w, tokens);
   }
@@ -100,7 +105,7 @@ TEST_P(Packed4Products, HaveTheSameBitsHoweverRowsAreSplitAndPanelsCut) {
 
 TEST_P(Packed4Products, CarryWhatIsNotFiniteToItsRowOrTokenOnly) {
   for (const float special : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    PackedWeights w(table(), {20, 192, 64, 4}, kFp4);
+    PackedWeights w(table(), {20, 192, 64, ScaleType::f32}, kFp4);
     w.absmax[18 * 3 + 1] = special;
     w.pack(table());
     std::vector<float> x = gaussian(5 * 192, 9).values();
@@ -135,7 +140,7 @@ struct Errors {
 Errors errors_of(const Kernels& table, const Precision& p, PackedWeights& w, const std::vector<float>& x) {
   const std::vector<float> values = w.decoded(), y = product(table, p, w.view(), x.data(), 1);
   Guarded<uint32_t> panels = panels_of(table, p, x.data(), 1, w.sizes.k, w.sizes.k);
-  const bool i8 = p.block_words == kWordsI8;
+  const bool i8 = p.panels == PanelType::i8;
   double error = 0, predicted = 0, norm = 0;
   for (int64_t r = 0; r < w.sizes.rows; ++r) {
     double exact = 0;
@@ -143,7 +148,7 @@ Errors errors_of(const Kernels& table, const Precision& p, PackedWeights& w, con
       const auto at = static_cast<size_t>(r * w.sizes.k + k);
       const double value = double{values[at]}, input = double{x[static_cast<size_t>(k)]};
       const int64_t block = k / 64;
-      const double step = double{std::bit_cast<float>(panels[(block + 1) * p.block_words - (i8 ? 2 : 1)])};
+      const double step = double{std::bit_cast<float>(panels[(block + 1) * block_words(p.panels, {}) - (i8 ? 2 : 1)])};
       const int code = k % 2 == 0 ? w.packed[r * w.sizes.k / 2 + k / 2] >> 4 : w.packed[r * w.sizes.k / 2 + k / 2] & 15;
       const double level =
           i8 ? w.levels.i8[code] * double{w.levels.i8_unit} : w.levels.i16[code] * double{w.levels.i16_unit};
@@ -164,8 +169,8 @@ TEST_P(Packed4Products, ErrIsWhatTheRoundingsPredict) {
   std::vector<float> gaussians = gaussian(4096, 12).values(), outliers = gaussians;
   for (size_t i = 0; i < outliers.size(); i += 512) outliers[i] *= 30;
   for (const Precision& p : {kI8, kI16}) {
-    for (const auto& [x, name, gate] : {std::tuple(gaussians, "gaussian", p.block_words == kWordsI8 ? 1e-2 : 5e-4),
-                                        std::tuple(outliers, "outliers", p.block_words == kWordsI8 ? 3e-2 : 1e-3)}) {
+    for (const auto& [x, name, gate] : {std::tuple(gaussians, "gaussian", p.panels == PanelType::i8 ? 1e-2 : 5e-4),
+                                        std::tuple(outliers, "outliers", p.panels == PanelType::i8 ? 3e-2 : 1e-3)}) {
       const Errors e = errors_of(table(), p, w, x);
       EXPECT_NEAR(e.measured, e.predicted, 0.18 * e.predicted) << p.name << " " << name;
       EXPECT_LT(e.measured, gate) << p.name << " " << name;

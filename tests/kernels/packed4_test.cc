@@ -20,8 +20,8 @@ std::vector<PackedSizes> layouts() {
   std::vector<PackedSizes> result;
   for (const int64_t rows : {1, 7, 15, 16, 17, 40}) {
     for (const int64_t k : {64, 192, 576}) {
-      for (const int64_t scale_bytes : {2, 4}) {
-        for (const int64_t block : {64, 128, 4096}) result.push_back({rows, k, block, scale_bytes});
+      for (const ScaleType type : {ScaleType::bf16, ScaleType::f32}) {
+        for (const int64_t block : {32, 64, 128, 4096}) result.push_back({rows, k, block, type});
       }
     }
   }
@@ -61,8 +61,8 @@ TEST_P(Packed4Layout, IsTheScalarOneHoweverRowsAreSplit) {
     for (int64_t row = 0; row < s.rows; row += kPackRows) {
       const int64_t rows = std::min(kPackRows, s.rows - row);
       table().pack_4bit({parts.packed.data(), parts.absmax.data(),
-                         parts.records.data() + packed4_bytes(row, s.k, s.scale_bytes), row * s.k, s.block, rows, s.k,
-                         s.scale_bytes});
+                         parts.records.data() + packed4_bytes(row, s.k, s.layout()), row * s.k, s.block, rows, s.k,
+                         s.layout()});
     }
     ASSERT_EQ(whole.records.values(), parts.records.values());
   }
@@ -105,6 +105,15 @@ TEST(Packed4, LevelsAreRoundedToTheirUnits) {
       EXPECT_LE(std::abs(l.i16[i]), 5792);
     }
   }
+  for (const float first : {0.0f, -8.0f}) {
+    std::array<float, 16> levels;
+    for (size_t i = 0; i < 16; ++i) levels[i] = first + static_cast<float>(i);
+    const Levels4 l = make_levels4(levels.data());
+    for (int i = 0; i < 16; ++i) {  // whole numbers of units
+      EXPECT_NEAR(float(l.i16[i]) * l.i16_unit, l.exact[i], 1e-6f);
+      EXPECT_NEAR(float(l.i8[i]) * l.i8_unit, l.exact[i], 1e-6f);
+    }
+  }
   const float zeros[16] = {};
   EXPECT_EQ(make_levels4(zeros).i8_unit, 0.0f);
 }
@@ -135,9 +144,12 @@ TEST_P(Activations4Test, AreTheScalarOnesForEveryNumberOfTokens) {
   for (const Precision& p : {kI8, kI16, kF32}) {
     for (int64_t tokens = 1; tokens <= 35; ++tokens) {
       const int64_t k = tokens < 12 ? 192 : 64, ldx = k + (tokens % 3);
-      Guarded<uint32_t> mine = panels_of(table(), p, x.data(), tokens, k, ldx);
-      ASSERT_TRUE(mine.guards_intact());
-      ASSERT_EQ(mine.values(), panels_of(scalar(), p, x.data(), tokens, k, ldx).values()) << p.name << " " << tokens;
+      for (const PanelLayout layout : {PanelLayout{}, {1, 100, 1}, {2, 100, 0}, {2, 128, 1}, {4, 128, 0}, {4, 100, 1}}) {
+        Guarded<uint32_t> mine = panels_of(table(), p, x.data(), tokens, k, ldx, layout);
+        ASSERT_TRUE(mine.guards_intact());
+        ASSERT_EQ(mine.values(), panels_of(scalar(), p, x.data(), tokens, k, ldx, layout).values())
+            << p.name << " " << tokens << " tokens, " << layout.groups << " groups";
+      }
     }
   }
 }

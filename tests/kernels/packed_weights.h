@@ -6,7 +6,10 @@
 namespace nibble {
 
 struct PackedSizes {
-  int64_t rows, k, block = 64, scale_bytes = 2;
+  int64_t rows, k, block = 64;
+  ScaleType scale_type = ScaleType::bf16;
+
+  RecordLayout layout() const { return {.groups = block < kPackInputs ? 2 : 1, .scale_type = scale_type}; }
 };
 
 struct PackedWeights {
@@ -20,11 +23,11 @@ struct PackedWeights {
       : sizes(s),
         packed(s.rows * s.k / 2),
         absmax(gaussian((s.rows * s.k + s.block - 1) / s.block, seed, 0.05f)),
-        records(packed4_bytes(s.rows, s.k, s.scale_bytes)),
+        records(packed4_bytes(s.rows, s.k, s.layout())),
         levels(make_levels4(by_code.data())) {
     std::mt19937 random(seed);
     for (int64_t i = 0; i < s.rows * s.k / 2; ++i) packed[i] = static_cast<uint8_t>(random());
-    for (int64_t i = 0; i < (s.rows * s.k + s.block - 1) / s.block && s.scale_bytes == 2; ++i) {
+    for (int64_t i = 0; i < (s.rows * s.k + s.block - 1) / s.block && s.scale_type == ScaleType::bf16; ++i) {
       absmax[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(absmax[i]) & 0xffff0000u);
     }
     pack(table);
@@ -32,9 +35,9 @@ struct PackedWeights {
 
   void pack(const Kernels& table) {
     table.pack_4bit(
-        {packed.data(), absmax.data(), records.data(), 0, sizes.block, sizes.rows, sizes.k, sizes.scale_bytes});
+        {packed.data(), absmax.data(), records.data(), 0, sizes.block, sizes.rows, sizes.k, sizes.layout()});
   }
-  Packed4 view() { return {records.data(), &levels, sizes.rows, sizes.k, sizes.scale_bytes}; }
+  Packed4 view() { return {records.data(), &levels, sizes.rows, sizes.k, sizes.layout()}; }
   std::vector<float> decoded() {  // as the stored layout says
     std::vector<float> out(static_cast<size_t>(sizes.rows * sizes.k));
     supported_kernels().back().decode_4bit(packed.data(), absmax.data(), levels.exact, 0, sizes.rows * sizes.k,
@@ -46,24 +49,24 @@ struct PackedWeights {
 /// The three kinds of activations with their products.
 struct Precision {
   const char* name;
-  int64_t block_words;
+  PanelType panels;
   void (*Kernels::*activations)(const Activations4&) noexcept;
   void (*Kernels::*multiply)(const MatmulPacked4&) noexcept;
 };
-inline const Precision kI8 = {"i8", kWordsI8, &Kernels::activations4_i8, &Kernels::matmul_packed4_i8};
-inline const Precision kI16 = {"i16", kWordsI16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16};
-inline const Precision kF32 = {"f32", kWordsF32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32};
+inline const Precision kI8 = {"i8", PanelType::i8, &Kernels::activations4_i8, &Kernels::matmul_packed4_i8};
+inline const Precision kI16 = {"i16", PanelType::i16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16};
+inline const Precision kF32 = {"f32", PanelType::f32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32};
 
 inline Guarded<uint32_t> panels_of(const Kernels& table, const Precision& p, const float* x, int64_t tokens, int64_t k,
-                                   int64_t ldx) {
-  Guarded<uint32_t> panels(panel_words(tokens, k, p.block_words));
-  (table.*p.activations)({x, panels.data(), tokens, k, ldx});
+                                   int64_t ldx, PanelLayout layout = {}) {
+  Guarded<uint32_t> panels(panel_words(tokens, k, block_words(p.panels, layout)));
+  (table.*p.activations)({x, panels.data(), tokens, k, ldx, layout});
   return panels;
 }
 
 inline std::vector<float> product(const Kernels& table, const Precision& p, const Packed4& w, const float* x,
                                   int64_t tokens) {
-  Guarded<uint32_t> panels = panels_of(table, p, x, tokens, w.k, w.k);
+  Guarded<uint32_t> panels = panels_of(table, p, x, tokens, w.k, w.k, panel_layout(w.layout));
   std::vector<float> y(static_cast<size_t>(tokens * w.rows));
   (table.*p.multiply)({w, panels.data(), y.data(), tokens, w.rows});
   return y;

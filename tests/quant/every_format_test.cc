@@ -246,7 +246,7 @@ TEST(EveryFormat, ProductsWithOneInputEqualThoseOneByOne) {
   }
 }
 
-// Blocks of 32 have no packed layout: they must not change how their neighbours are multiplied.
+// Blocks of 32 take panels of their own: they must not change how their neighbours are multiplied.
 TEST(FourBit, ProductsWithOneInputMayHaveOtherBlocks) {
   for (const Activations activations : kActivations) {
     const ComputeOptions options = {.activations = activations};

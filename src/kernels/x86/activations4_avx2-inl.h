@@ -1,4 +1,4 @@
-// Activations of packed 4-bit weights on AVX2. Included after activations4-inl.h and float-inl.h inside the target
+// Activations of packed weights on AVX2. Included after activations4-inl.h and float-inl.h inside the target
 // region and anonymous namespace. No include guard and no includes: not a header of its own.
 
 constexpr int kVectors = 8;  // of a block
@@ -40,13 +40,19 @@ NIBBLE_INLINE __m256i to_bytes(const F* x, float multiplier) noexcept {
   return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-NIBBLE_INLINE int32_t sum_of_bytes(__m256i a, __m256i b) noexcept {
-  const __m256i ones = _mm256_set1_epi8(1);
-  const __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(ones, a), _mm256_maddubs_epi16(ones, b));
-  const __m256i sums = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
-  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-  four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+// The four sums of the lanes.
+NIBBLE_INLINE __m128i sums_of_lanes(__m256i a, __m256i b, __m256i c, __m256i d) noexcept {
+  const __m256i halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+  return _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+}
+
+// Of 16 bytes each.
+NIBBLE_INLINE __m128i sums_of_quarters(__m256i first, __m256i second) noexcept {
+  const __m256i ones = _mm256_set1_epi8(1), wide_ones = _mm256_set1_epi16(1);
+  const __m256i a = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, first), wide_ones);
+  const __m256i b = _mm256_madd_epi16(_mm256_maddubs_epi16(ones, second), wide_ones);
+  const __m256i pairs = _mm256_hadd_epi32(a, b), sums = _mm256_hadd_epi32(pairs, pairs);
+  return _mm_unpacklo_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
 }
 
 NIBBLE_INLINE uint32_t bits_of(float x) noexcept {
@@ -55,41 +61,60 @@ NIBBLE_INLINE uint32_t bits_of(float x) noexcept {
   return result;
 }
 
-// What follows from a block that is not finite: values of 0 and a scale of NaN.
-NIBBLE_INLINE void put_nan_block(Column out, int64_t words, int64_t block_words) noexcept {
-  for (int64_t d = 0; d < block_words; ++d) put(out, d, 0);
-  put(out, words, bits_of(std::numeric_limits<float>::quiet_NaN()));
+// What follows from a block that is not finite: values of 0, and NaN for the scale and the sums.
+NIBBLE_INLINE void put_nan_block(Column out, PanelType type, const PanelLayout& layout) noexcept {
+  const int64_t words = block_words(type, layout), sums = words - layout.groups * layout.sums;
+  const uint32_t nan = bits_of(std::numeric_limits<float>::quiet_NaN());
+  for (int64_t d = 0; d < words; ++d) put(out, d, d == value_words(type) || d >= sums ? nan : 0);
 }
 
-void quantize_block_i8(const float* x, Column out) noexcept {
+// From word d on: the scale, the corrections when there is a bias, the sums when there are any. quarters: the sums of
+// 16 values each.
+NIBBLE_INLINE void put_end(Column out, int64_t d, float scale, __m128i quarters, const PanelLayout& layout,
+                           int32_t bias) noexcept {
+  put(out, d++, bits_of(scale));
+  if (bias == 0 && layout.sums == 0) return;
+  if (layout.groups < 4) quarters = _mm_hadd_epi32(quarters, quarters);
+  if (layout.groups < 2) quarters = _mm_hadd_epi32(quarters, quarters);
+  alignas(16) int32_t sums[4];
+  _mm_store_si128(reinterpret_cast<__m128i*>(sums), quarters);
+  for (int64_t g = 0; bias != 0 && g < layout.groups; ++g) put(out, d++, static_cast<uint32_t>(-bias * sums[g]));
+  for (int64_t g = 0; layout.sums != 0 && g < layout.groups; ++g) {
+    put(out, d++, bits_of(static_cast<float>(sums[g]) * scale));
+  }
+}
+
+void quantize_block_i8(const float* x, Column out, const PanelLayout& layout) noexcept {
   const InputBlock block = load_block(x);
-  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, 16, kWordsI8);
+  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, PanelType::i8, layout);
   const float multiplier = multiplier_i8(block.largest, largest_mean_of_neighbours(block));
   const __m256i first = to_bytes(block.x, multiplier), second = to_bytes(block.x + 4, multiplier);
   alignas(32) uint32_t words[16];
   _mm256_store_si256(reinterpret_cast<__m256i*>(words), first);
   _mm256_store_si256(reinterpret_cast<__m256i*>(words + 8), second);
   for (int64_t d = 0; d < 16; ++d) put(out, d, words[d]);
-  put(out, 16, bits_of(1.0f / multiplier));
-  put(out, 17, static_cast<uint32_t>(-kLevelBias * sum_of_bytes(first, second)));
+  put_end(out, 16, 1.0f / multiplier, sums_of_quarters(first, second), layout, layout.bias);
 }
 
-void quantize_block_i16(const float* x, Column out) noexcept {
+void quantize_block_i16(const float* x, Column out, const PanelLayout& layout) noexcept {
   const InputBlock block = load_block(x);
-  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, 32, kWordsI16);
+  if (!(block.largest < std::numeric_limits<float>::infinity())) return put_nan_block(out, PanelType::i16, layout);
   const float multiplier = multiplier_i16(block.largest);
   alignas(16) uint32_t words[32];
+  __m256i quarters[4];
+#pragma GCC unroll 8
   for (int i = 0; i < kVectors; ++i) {
     // In each half, values 2 and 3 above values 0 and 1.
     const __m256i values = steps(block.x[i], multiplier);
+    quarters[i / 2] = i % 2 == 0 ? values : _mm256_add_epi32(quarters[i / 2], values);
     const __m256i above = _mm256_slli_epi32(_mm256_shuffle_epi32(values, 0xee), 16);
     const __m256i pairs = _mm256_or_si256(_mm256_and_si256(values, _mm256_set1_epi32(0xffff)), above);
     const __m256i packed = _mm256_permute4x64_epi64(pairs, 0x08);
     _mm_store_si128(reinterpret_cast<__m128i*>(words + 4 * i), _mm256_castsi256_si128(packed));
   }
   for (int64_t d = 0; d < 32; ++d) put(out, d, words[d]);
-  put(out, 32, bits_of(1.0f / multiplier));
+  put_end(out, 32, 1.0f / multiplier, sums_of_lanes(quarters[0], quarters[1], quarters[2], quarters[3]), layout, 0);
 }
 
-void activations4_i8(const Activations4& a) noexcept { for_blocks(a, kWordsI8, quantize_block_i8); }
-void activations4_i16(const Activations4& a) noexcept { for_blocks(a, kWordsI16, quantize_block_i16); }
+void activations4_i8(const Activations4& a) noexcept { for_blocks(a, PanelType::i8, quantize_block_i8); }
+void activations4_i16(const Activations4& a) noexcept { for_blocks(a, PanelType::i16, quantize_block_i16); }

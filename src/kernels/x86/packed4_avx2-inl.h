@@ -9,12 +9,25 @@ NIBBLE_INLINE Rows load_rows(const void* p) noexcept {
   const auto* halves = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
 }
-NIBBLE_INLINE __m256i widen_scales(const uint8_t* p) noexcept {
-  return _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16);
+NIBBLE_INLINE __m128i load_halves(const uint8_t* p) noexcept {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
-NIBBLE_INLINE Rows load_scales(const uint8_t* p, int64_t bytes) noexcept {
-  if (bytes == 4) return load_rows(p);
-  return {widen_scales(p), widen_scales(p + 16)};
+// Eight scales or minimums n, from row `half` on.
+NIBBLE_INLINE F load_eight(const uint8_t* scales, const RecordLayout& layout, int64_t n, int64_t half) noexcept {
+  const uint8_t* values = scales + scale_offset(layout, n);
+  if (layout.scale_type == ScaleType::bf16) return widen_bf16(load_halves(values + 2 * half));
+  if (layout.scale_type == ScaleType::f32) return _mm256_loadu_ps(reinterpret_cast<const float*>(values) + half);
+  if (layout.scale_type == ScaleType::f16) return _mm256_cvtph_ps(load_halves(values + 2 * half));
+  const uint8_t* common = scales + (n < layout.groups ? 0 : 2 * kPackRows) + 2 * half;
+  const __m128i factors = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values + half));
+  return _mm256_cvtph_ps(load_halves(common)) * _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(factors));
+}
+NIBBLE_INLINE Rows load_scales(const uint8_t* scales, const RecordLayout& layout, int64_t n) noexcept {
+  return {_mm256_castps_si256(load_eight(scales, layout, n, 0)), _mm256_castps_si256(load_eight(scales, layout, n, 8))};
+}
+NIBBLE_INLINE Rows times(const Rows& rows, float factor) noexcept {
+  return {_mm256_castps_si256(_mm256_castsi256_ps(rows.low) * all(factor)),
+          _mm256_castps_si256(_mm256_castsi256_ps(rows.high) * all(factor))};
 }
 NIBBLE_INLINE void scaled_add(const Rows& value, const Rows& scales, float* sums) noexcept {
   _mm256_store_ps(sums, fma(_mm256_castsi256_ps(value.low), _mm256_castsi256_ps(scales.low), _mm256_load_ps(sums)));
@@ -22,6 +35,7 @@ NIBBLE_INLINE void scaled_add(const Rows& value, const Rows& scales, float* sums
                   fma(_mm256_castsi256_ps(value.high), _mm256_castsi256_ps(scales.high), _mm256_load_ps(sums + 8)));
 }
 NIBBLE_INLINE __m256i broadcast(const uint32_t* word) noexcept { return _mm256_set1_epi32(static_cast<int>(*word)); }
+NIBBLE_INLINE Rows same(const uint32_t* word) noexcept { return {broadcast(word), broadcast(word)}; }
 NIBBLE_INLINE Rows scaled(const Rows& total, const uint32_t* scale) noexcept {
   const F factor = _mm256_castsi256_ps(broadcast(scale));
   return {_mm256_castps_si256(_mm256_cvtepi32_ps(total.low) * factor),
@@ -42,19 +56,18 @@ struct ExactSums {
   static NIBBLE_INLINE Acc add(const Acc& a, const Acc& b) noexcept {
     return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
   }
-  static NIBBLE_INLINE Rows value(const Acc& acc, const uint32_t* after, int64_t) noexcept {
-    return scaled(acc, after);
-  }
+  static NIBBLE_INLINE Rows value(const Acc& acc, const uint32_t* scale) noexcept { return scaled(acc, scale); }
 };
 
 struct PackedI8 : ExactSums {
   using Table = __m256i;
-  static constexpr int64_t kWords = kWordsI8;
+  static constexpr PanelType kPanels = PanelType::i8;
+  static constexpr int64_t kLines = 8;
   static constexpr int kSteps = 2;
 
-  static float unit(const Levels4& levels) noexcept { return levels.i8_unit; }
-  static Table table(const Levels4& levels) noexcept {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels.i8));
+  static float unit(const Levels4* levels) noexcept { return levels->i8_unit; }
+  static Table table(const Levels4* levels) noexcept {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(levels->i8));
     return _mm256_broadcastsi128_si256(_mm_add_epi8(bytes, _mm_set1_epi8(kLevelBias)));
   }
   template <int Step>
@@ -63,10 +76,7 @@ struct PackedI8 : ExactSums {
     return {_mm256_shuffle_epi8(table, nibbles<Step == 1>(codes.low)),
             _mm256_shuffle_epi8(table, nibbles<Step == 1>(codes.high))};
   }
-  static NIBBLE_INLINE Acc start(const uint32_t* after, int64_t width) noexcept {
-    const __m256i correction = broadcast(after + width);
-    return {correction, correction};
-  }
+  static NIBBLE_INLINE Acc start(const uint32_t* correction) noexcept { return same(correction); }
   // Two products of a level up to 200 and of neighbours, together at most 163, fit 16 bits.
   static NIBBLE_INLINE Acc dot(const Rows& weights, const uint32_t* x, Acc acc) noexcept {
     const __m256i words = broadcast(x), ones = _mm256_set1_epi16(1);
@@ -82,12 +92,13 @@ struct PackedI16 : ExactSums {
   struct Table {
     __m256i lower, upper;
   };
-  static constexpr int64_t kWords = kWordsI16;
+  static constexpr PanelType kPanels = PanelType::i16;
+  static constexpr int64_t kLines = 8;
   static constexpr int kSteps = 4;
 
-  static float unit(const Levels4& levels) noexcept { return levels.i16_unit; }
-  static Table table(const Levels4& levels) noexcept {
-    const Rows words = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(levels.i16)), {}};
+  static float unit(const Levels4* levels) noexcept { return levels->i16_unit; }
+  static Table table(const Levels4* levels) noexcept {
+    const Rows words = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(levels->i16)), {}};
     const __m128i first = _mm256_castsi256_si128(words.low), second = _mm256_extracti128_si256(words.low, 1);
     const __m128i byte = _mm_set1_epi16(255);
     return {_mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_and_si128(first, byte), _mm_and_si128(second, byte))),
@@ -109,7 +120,7 @@ struct PackedI16 : ExactSums {
     const Rows codes = load_rows(line);
     return {words<(Step >= 2), Step % 2 == 1>(codes.low, table), words<(Step >= 2), Step % 2 == 1>(codes.high, table)};
   }
-  static NIBBLE_INLINE Acc start(const uint32_t*, int64_t) noexcept { return zero(); }
+  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept { return zero(); }
   static NIBBLE_INLINE Acc dot(const Rows& weights, const uint32_t* x, Acc acc) noexcept {
     const __m256i pair = broadcast(x);
     acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(weights.low, pair));
@@ -122,12 +133,13 @@ struct PackedI16 : ExactSums {
 struct PackedF32 {
   using Table = Levels;
   using Acc = Rows;
-  static constexpr int64_t kWords = kWordsF32;
+  static constexpr PanelType kPanels = PanelType::f32;
+  static constexpr int64_t kLines = 8;
   static constexpr bool kExact = false;
   static constexpr int kSteps = 8;
 
-  static float unit(const Levels4&) noexcept { return 1.0f; }
-  static Table table(const Levels4& levels) noexcept { return load_levels(levels.exact, 1.0f); }
+  static float unit(const Levels4*) noexcept { return 1.0f; }
+  static Table table(const Levels4* levels) noexcept { return load_levels(levels->exact, 1.0f); }
   template <int Shift>
   static NIBBLE_INLINE __m256i numbers(__m256i line, const Table& table) noexcept {
     const __m256i codes = _mm256_srli_epi32(line, Shift);
@@ -140,7 +152,7 @@ struct PackedF32 {
     const Rows codes = load_rows(line);
     return {numbers<kShift>(codes.low, table), numbers<kShift>(codes.high, table)};
   }
-  static NIBBLE_INLINE Acc start(const uint32_t*, int64_t) noexcept {
+  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept {
     return {_mm256_setzero_si256(), _mm256_setzero_si256()};
   }
   static NIBBLE_INLINE Acc dot(const Rows& weights, const uint32_t* x, Acc acc) noexcept {
@@ -149,5 +161,72 @@ struct PackedF32 {
     acc.high = _mm256_castps_si256(fma(_mm256_castsi256_ps(weights.high), number, _mm256_castsi256_ps(acc.high)));
     return acc;
   }
-  static NIBBLE_INLINE Rows value(const Acc& acc, const uint32_t*, int64_t) noexcept { return acc; }
+  static NIBBLE_INLINE Rows value(const Acc& acc, const uint32_t*) noexcept { return acc; }
+};
+
+// Codes of 8 bits: the levels are the codes, without a table.
+struct NoTable {};
+
+// The magnitude of the code by the value with the code's sign: at most 128 by neighbours of at most 163 together, which
+// fit 16 bits. Values are never -128, so that the sign can always be changed.
+struct Packed8I8 : ExactSums {
+  using Table = NoTable;
+  static constexpr PanelType kPanels = PanelType::i8;
+  static constexpr int64_t kLines = 16;
+  static constexpr int kSteps = 1;
+
+  static float unit(const Levels4*) noexcept { return 1.0f; }
+  static Table table(const Levels4*) noexcept { return {}; }
+  template <int Step>
+  static NIBBLE_INLINE Rows weights(const uint8_t* line, Table) noexcept {
+    return load_rows(line);
+  }
+  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept { return zero(); }
+  static NIBBLE_INLINE __m256i products(__m256i codes, __m256i x) noexcept {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  static NIBBLE_INLINE Acc dot(const Rows& codes, const uint32_t* x, Acc acc) noexcept {
+    const __m256i words = broadcast(x);
+    acc.low = _mm256_add_epi32(acc.low, products(codes.low, words));
+    acc.high = _mm256_add_epi32(acc.high, products(codes.high, words));
+    keep(acc);
+    return acc;
+  }
+};
+
+struct Packed8I16 : PackedI16 {
+  using Table = NoTable;
+  static constexpr int64_t kLines = 16;
+  static constexpr int kSteps = 2;
+
+  static float unit(const Levels4*) noexcept { return 1.0f; }
+  static Table table(const Levels4*) noexcept { return {}; }
+  template <int Step>
+  static NIBBLE_INLINE __m256i halves(__m256i codes) noexcept {
+    return _mm256_srai_epi16(Step == 0 ? _mm256_slli_epi16(codes, 8) : codes, 8);
+  }
+  template <int Step>
+  static NIBBLE_INLINE Rows weights(const uint8_t* line, Table) noexcept {
+    const Rows codes = load_rows(line);
+    return {halves<Step>(codes.low), halves<Step>(codes.high)};
+  }
+};
+
+struct Packed8F32 : PackedF32 {
+  using Table = NoTable;
+  static constexpr int64_t kLines = 16;
+  static constexpr int kSteps = 4;
+
+  static Table table(const Levels4*) noexcept { return {}; }
+  template <int Step>
+  static NIBBLE_INLINE __m256i numbers(__m256i codes) noexcept {
+    const __m256i upper = _mm256_slli_epi32(codes, 24 - 8 * Step);
+    return _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srai_epi32(upper, 24)));
+  }
+  template <int Step>
+  static NIBBLE_INLINE Rows weights(const uint8_t* line, Table) noexcept {
+    const Rows codes = load_rows(line);
+    return {numbers<Step>(codes.low), numbers<Step>(codes.high)};
+  }
 };

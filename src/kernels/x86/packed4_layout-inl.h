@@ -1,4 +1,4 @@
-// Packing 4-bit weights (packed4.h) and unpacking them, on AVX2. No include guard and no includes: not a header of its
+// Packing 4-bit weights (packed4.h), and unpacking all that are packed, on AVX2. No include guard and no includes: not a header of its
 // own.
 
 /// In each word of v, bytes a, b, c, d of it; kNoByte = 0.
@@ -40,10 +40,11 @@ inline void transpose_words(__m256i rows[8]) noexcept {
   }
 }
 
-inline void store_scale(uint8_t* scales, int64_t row, int64_t scale_bytes, float scale) noexcept {
+inline void store_scale(uint8_t* record, int64_t row, const RecordLayout& layout, int64_t n, float scale) noexcept {
+  uint8_t* scales = record + record_code_bytes(layout) + scale_offset(layout, n);
   const uint32_t bits = __builtin_bit_cast(uint32_t, scale);
   const auto upper = static_cast<uint16_t>(bits >> 16);
-  if (scale_bytes == 2) {
+  if (layout.scale_type == ScaleType::bf16) {
     std::memcpy(scales + row * 2, &upper, sizeof upper);
   } else {
     std::memcpy(scales + row * 4, &bits, sizeof bits);
@@ -59,7 +60,9 @@ inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, ui
       const bool real = half + r < rows;
       words[r] = real ? reordered(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a.packed + element / 2)))
                       : _mm256_setzero_si256();
-      if (real) store_scale(record + kPackRows * kPackInputs / 2, half + r, a.scale_bytes, a.absmax[element / a.block]);
+      for (int64_t g = 0; real && g < a.layout.groups; ++g) {
+        store_scale(record, half + r, a.layout, g, a.absmax[(element + g * kPackInputs / a.layout.groups) / a.block]);
+      }
     }
     transpose_words(words);
     for (int64_t j = 0; j < 8; ++j) {
@@ -70,49 +73,77 @@ inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, ui
 
 void pack_4bit(const Pack4& a) noexcept {
   const int64_t rows = (a.rows + kPackRows - 1) / kPackRows * kPackRows;
-  const auto last = static_cast<size_t>(packed4_bytes(kPackRows, a.k, a.scale_bytes));
-  if (rows > a.rows) std::memset(a.records + packed4_bytes(rows - kPackRows, a.k, a.scale_bytes), 0, last);
+  const auto last = static_cast<size_t>(packed4_bytes(kPackRows, a.k, a.layout));
+  if (rows > a.rows) std::memset(a.records + packed4_bytes(rows - kPackRows, a.k, a.layout), 0, last);
   uint8_t* record = a.records;
   for (int64_t row = 0; row < a.rows; row += kPackRows) {
     const int64_t real = a.rows - row < kPackRows ? a.rows - row : kPackRows;
-    for (int64_t k = 0; k < a.k; k += kPackInputs, record += packed4_record_bytes(a.scale_bytes)) {
+    for (int64_t k = 0; k < a.k; k += kPackInputs, record += record_bytes(a.layout)) {
       pack_record(a, row, real, k, record);
     }
   }
 }
 
-/// 8 weights of a row: its word of a line, levels 0 to 7 and 8 to 15 of the table, the scale.
-inline __m256 unpacked(uint32_t word, __m256 low, __m256 high, __m256 scale) noexcept {
+/// 8 levels of a row: its word of a line, levels 0 to 7 and 8 to 15 of the table.
+inline __m256 looked_up(uint32_t word, __m256 low, __m256 high) noexcept {
   const uint64_t codes = (word & 0x0f0f0f0fu) | static_cast<uint64_t>(word >> 4 & 0x0f0f0f0fu) << 32;
   const __m256i index = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(codes)));
   const __m256 beyond = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // bit 3 becomes the sign
-  const __m256 level =
-      _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), beyond);
-  return _mm256_mul_ps(level, scale);
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, index), _mm256_permutevar8x32_ps(high, index), beyond);
 }
 
-inline float load_scale(const uint8_t* scales, int64_t row, int64_t scale_bytes) noexcept {
-  uint32_t bits = 0;
-  if (scale_bytes == 2) {
-    std::memcpy(reinterpret_cast<uint8_t*>(&bits) + 2, scales + row * 2, 2);
-  } else {
-    std::memcpy(&bits, scales + row * 4, 4);
+/// 8 codes of 8 bits: the words of two lines.
+inline __m256 widened(uint32_t first, uint32_t second) noexcept {
+  const auto codes = static_cast<long long>(first | static_cast<uint64_t>(second) << 32);
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(codes)));
+}
+
+inline uint32_t load_word(const uint8_t* at) noexcept {
+  uint32_t word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+
+inline float load_half(const uint8_t* at) noexcept {
+  uint16_t half;
+  std::memcpy(&half, at, sizeof half);
+  return _mm_cvtss_f32(_mm256_castps256_ps128(widen_f16(_mm_cvtsi32_si128(half))));
+}
+
+/// Scale or minimum n of a row. scales: what follows a record's codes.
+inline float load_scale(const uint8_t* scales, int64_t row, const RecordLayout& layout, int64_t n) noexcept {
+  const uint8_t* values = scales + scale_offset(layout, n);
+  if (layout.scale_type == ScaleType::f32) return __builtin_bit_cast(float, load_word(values + row * 4));
+  if (layout.scale_type == ScaleType::f16) return load_half(values + row * 2);
+  if (layout.scale_type == ScaleType::f16_i8) {
+    const float common = load_half(scales + n / layout.groups * 2 * kPackRows + row * 2);
+    return common * static_cast<float>(static_cast<int8_t>(values[row]));
   }
-  return __builtin_bit_cast(float, bits);
+  uint16_t upper;
+  std::memcpy(&upper, values + row * 2, sizeof upper);
+  return __builtin_bit_cast(float, static_cast<uint32_t>(upper) << 16);
 }
 
 void decode_packed4(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept {
-  const __m256 low = _mm256_loadu_ps(w.levels->exact), high = _mm256_loadu_ps(w.levels->exact + 8);
-  const int64_t record_bytes = packed4_record_bytes(w.scale_bytes);
+  const RecordLayout& layout = w.layout;
+  const bool is_8bit = layout.code_bits == 8;
+  const __m256 low = is_8bit ? all(0) : _mm256_loadu_ps(w.levels->exact);
+  const __m256 high = is_8bit ? all(0) : _mm256_loadu_ps(w.levels->exact + 8);
+  const int64_t bytes = record_bytes(layout), vectors = 8 / layout.groups;
   for (int64_t r = first_row; r < first_row + rows; ++r) {
     const int64_t row = r % kPackRows;
-    const uint8_t* record = w.records + r / kPackRows * (w.k / kPackInputs) * record_bytes;
-    for (int64_t k = 0; k < w.k; k += kPackInputs, record += record_bytes) {
-      const __m256 scale = _mm256_set1_ps(load_scale(record + kPackRows * kPackInputs / 2, row, w.scale_bytes));
-      for (int64_t j = 0; j < 8; ++j, out += 8) {
-        uint32_t word;
-        std::memcpy(&word, record + j * 64 + row * 4, sizeof word);
-        _mm256_storeu_ps(out, unpacked(word, low, high, scale));
+    const uint8_t* record = w.records + r / kPackRows * (w.k / kPackInputs) * bytes;
+    for (int64_t k = 0; k < w.k; k += kPackInputs, record += bytes) {
+      const uint8_t *scales = record + record_code_bytes(layout), *words = record + row * 4;
+      for (int64_t g = 0; g < layout.groups; ++g) {
+        const __m256 scale = all(load_scale(scales, row, layout, g));
+        const __m256 minimum = all(layout.minimums ? load_scale(scales, row, layout, layout.groups + g) : 0.0f);
+        for (int64_t j = g * vectors; j < (g + 1) * vectors; ++j, out += 8) {
+          const __m256 levels = is_8bit ? widened(load_word(words + j * 128), load_word(words + j * 128 + 64))
+                                        : looked_up(load_word(words + j * 64), low, high);
+          const __m256 value = levels * scale;
+          _mm256_storeu_ps(out, layout.minimums ? value + minimum : value);
+        }
       }
     }
   }

@@ -1,18 +1,17 @@
-// Products over packed 4-bit weights (packed4.h), for whatever arithmetic M an instruction set has. Included inside its
+// Products over packed weights (packed4.h), for whatever arithmetic M an instruction set has. Included inside its
 // target region and anonymous namespace. No include guard and no includes: not a header of its own.
 //
-// A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the blocks are kept in memory, in the
-// first-level cache: one load and one store per 1024 products.
+// A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the groups are kept in memory, in the
+// first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups.
 //
 // The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; scaled_add(value, scales, sums) in
-// place; load_scales(record, bytes). M has: kWords, the words of a block of activations; kSteps, the words of a
-// line; kExact (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) ->
-// Rows; start(after, n), from what follows the words; dot(weights, x, acc), x being one word; value(acc, after, n) ->
+// place; load_scales(scales, layout, n), scale or minimum n of what follows a record's codes; times(rows, factor);
+// same(word), its float in all lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact
+// (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows;
+// start(correction); dot(weights, x, acc), x being one word; value(acc, scale of x) ->
 // Rows of floats.
 
 constexpr int64_t kLineBytes = 64;
-constexpr int64_t kLines = 8;
-constexpr int64_t kCodeBytes = kLineBytes * kLines;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
 constexpr int64_t kPanelBytes = 384 << 10;  // panels that stay in the second-level cache while all rows pass by
 
@@ -53,68 +52,101 @@ NIBBLE_INLINE void multiply_line(const Source& source, int64_t line, const uint3
   (step(source.template weights<Step>(line), x + Step * width, acc[Step % Sums]), ...);
 }
 
+// What follows a record's codes, and what it takes to use it.
+struct Scales {
+  const uint8_t* at;
+  const RecordLayout* layout;
+  float inverse_unit;
+};
+
 // N columns of a block of W tokens; sums: [N][16]. Few columns get two accumulators each, or every product would wait
 // for the one before; floats do not, because the order of their sums must not depend on the number of tokens.
-template <class M, int N, int W, class Source>
-NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, Rows scales, float* sums) noexcept {
+template <class M, int N, int W, int Groups, class Source>
+NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const Scales& scales, float* sums) noexcept {
   constexpr int kSums = M::kExact && 2 * N <= kColumns ? 2 : 1;
-  const uint32_t* after = x + kLines * M::kSteps * W;
-  typename M::Acc acc[kSums][N];
-#pragma GCC unroll 16
-  for (int n = 0; n < N; ++n) {
-    acc[0][n] = M::start(after + n, W);
-    if constexpr (kSums == 2) acc[1][n] = M::zero();
-  }
+  constexpr int64_t kGroupLines = M::kLines / Groups;
+  const uint32_t* after = x + M::kLines * M::kSteps * W;
+  const uint32_t* group_sums = after + (M::kExact + Groups * (M::kPanels == PanelType::i8)) * W;
 #pragma GCC unroll 1
-  for (int64_t line = 0; line < kLines; ++line) {
-    source.prefetch(line);
-    multiply_line<M, N, kSums>(source, line, x + line * M::kSteps * W, W, acc,
-                               std::make_integer_sequence<int, M::kSteps>{});
-  }
+  for (int64_t g = 0; g < Groups; ++g) {
+    typename M::Acc acc[kSums][N];
 #pragma GCC unroll 16
-  for (int n = 0; n < N; ++n) {
-    if constexpr (kSums == 2) acc[0][n] = M::add(acc[0][n], acc[1][n]);
-    scaled_add(M::value(acc[0][n], after + n, W), scales, sums + n * kPackRows);
+    for (int n = 0; n < N; ++n) {
+      acc[0][n] = M::start(after + (1 + g) * W + n);
+      if constexpr (kSums == 2) acc[1][n] = M::zero();
+    }
+#pragma GCC unroll 1
+    for (int64_t line = g * kGroupLines; line < (g + 1) * kGroupLines; ++line) {
+      source.prefetch(line);
+      multiply_line<M, N, kSums>(source, line, x + line * M::kSteps * W, W, acc,
+                                 std::make_integer_sequence<int, M::kSteps>{});
+    }
+    const Rows factors = load_scales(scales.at, *scales.layout, g);
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) {
+      if constexpr (kSums == 2) acc[0][n] = M::add(acc[0][n], acc[1][n]);
+      scaled_add(M::value(acc[0][n], after + n), factors, sums + n * kPackRows);
+    }
+    if (scales.layout->minimums == 0) continue;
+    const Rows minimums = times(load_scales(scales.at, *scales.layout, Groups + g), scales.inverse_unit);
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) scaled_add(same(group_sums + g * W + n), minimums, sums + n * kPackRows);
   }
 }
 
 template <class M, int... Step>
 NIBBLE_INLINE void look_up(const FromCodes<M>& codes, Rows* tile, std::integer_sequence<int, Step...>) noexcept {
-  for (int64_t line = 0; line < kLines; ++line) {
+  for (int64_t line = 0; line < M::kLines; ++line) {
     ((tile[line * M::kSteps + Step] = codes.template weights<Step>(line)), ...);
   }
 }
 
-template <class M, int W>
+template <class M, int W, int Groups>
 void multiply_panel(const MatmulPacked4& a, const uint8_t* record, const uint32_t* x, float* sums) noexcept {
-  const typename M::Table table = M::table(*a.w.levels);
-  const int64_t record_bytes = packed4_record_bytes(a.w.scale_bytes);
-  for (int64_t b = 0; b < a.w.k / kPackInputs; ++b, record += record_bytes, x += M::kWords * W) {
+  const typename M::Table table = M::table(a.w.levels);
+  const RecordLayout& layout = a.w.layout;
+  const int64_t bytes = record_bytes(layout), words = W * block_words(M::kPanels, panel_layout(layout));
+  Scales scales = {nullptr, &layout, 1.0f / M::unit(a.w.levels)};
+  for (int64_t b = 0; b < a.w.k / kPackInputs; ++b, record += bytes, x += words) {
     const FromCodes<M> codes{record, &table};
-    const Rows scales = load_scales(record + kCodeBytes, a.w.scale_bytes);
+    scales.at = record + M::kLines * kLineBytes;
     if constexpr (W <= kColumns) {
-      multiply_block<M, W, W>(codes, x, scales, sums);
+      multiply_block<M, W, W, Groups>(codes, x, scales, sums);
     } else {
-      Rows tile[kLines * M::kSteps];
+      Rows tile[M::kLines * M::kSteps];
       look_up<M>(codes, tile, std::make_integer_sequence<int, M::kSteps>{});
       for (int64_t n = 0; n < W; n += kColumns) {
-        multiply_block<M, kColumns, W>(FromTile<M>{tile}, x + n, scales, sums + n * kPackRows);
+        multiply_block<M, kColumns, W, Groups>(FromTile<M>{tile}, x + n, scales, sums + n * kPackRows);
       }
     }
   }
 }
 
+using MultiplyPanel = void (*)(const MatmulPacked4&, const uint8_t*, const uint32_t*, float*) noexcept;
+
+// By the width of the panel.
+template <class M, int Groups>
+MultiplyPanel panel_function(int64_t width) noexcept {
+  constexpr MultiplyPanel kByWidth[] = {multiply_panel<M, 1, Groups>, multiply_panel<M, 2, Groups>,
+                                        multiply_panel<M, 4, Groups>, multiply_panel<M, 8, Groups>,
+                                        multiply_panel<M, 16, Groups>};
+  return kByWidth[__builtin_ctzll(static_cast<unsigned long long>(width))];
+}
+
 template <class M>
-void multiply_rows(const MatmulPacked4& a, int64_t row, int64_t token) noexcept {
-  using Multiply = void (*)(const MatmulPacked4&, const uint8_t*, const uint32_t*, float*) noexcept;
-  constexpr Multiply kByWidth[] = {multiply_panel<M, 1>, multiply_panel<M, 2>, multiply_panel<M, 4>,
-                                   multiply_panel<M, 8>, multiply_panel<M, 16>};
+MultiplyPanel panel_function(int64_t width, int64_t groups) noexcept {
+  return groups == 1   ? panel_function<M, 1>(width)
+         : groups == 2 ? panel_function<M, 2>(width)
+                       : panel_function<M, 4>(width);
+}
+
+template <class M>
+void multiply_rows(const MatmulPacked4& a, int64_t words, int64_t row, int64_t token) noexcept {
   alignas(64) float sums[kPanelTokens * kPackRows] = {};
-  const int64_t width = panel_width(a.tokens - token);
-  const uint8_t* record = a.w.records + packed4_bytes(row, a.w.k, a.w.scale_bytes);
-  const uint32_t* x = a.panels + panel_words(token, a.w.k, M::kWords);
-  kByWidth[__builtin_ctzll(static_cast<unsigned long long>(width))](a, record, x, sums);
-  const float unit = M::unit(*a.w.levels);
+  const uint8_t* record = a.w.records + packed4_bytes(row, a.w.k, a.w.layout);
+  const uint32_t* x = a.panels + panel_words(token, a.w.k, words);
+  panel_function<M>(panel_width(a.tokens - token), a.w.layout.groups)(a, record, x, sums);
+  const float unit = M::unit(a.w.levels);
   const int64_t rows = a.w.rows - row < kPackRows ? a.w.rows - row : kPackRows;
   for (int64_t n = 0; n < kPanelTokens && token + n < a.tokens; ++n) {
     float* y = a.y + (token + n) * a.ldy + row;
@@ -123,13 +155,21 @@ void multiply_rows(const MatmulPacked4& a, int64_t row, int64_t token) noexcept 
 }
 
 template <class M>
-void matmul_packed4(const MatmulPacked4& a) noexcept {
-  const int64_t panel_bytes = 4 * panel_words(kPanelTokens, a.w.k, M::kWords) + 1;
+void multiply_packed(const MatmulPacked4& a) noexcept {
+  const int64_t words = block_words(M::kPanels, panel_layout(a.w.layout));
+  const int64_t panel_bytes = 4 * panel_words(kPanelTokens, a.w.k, words) + 1;
   const int64_t pass = (kPanelBytes / panel_bytes + 1) * kPanelTokens;
   for (int64_t first = 0; first < a.tokens; first += pass) {
     const int64_t last = first + pass < a.tokens ? first + pass : a.tokens;
     for (int64_t row = 0; row < a.w.rows; row += kPackRows) {
-      for (int64_t token = first; token < last; token += kPanelTokens) multiply_rows<M>(a, row, token);
+      for (int64_t token = first; token < last; token += kPanelTokens) multiply_rows<M>(a, words, row, token);
     }
   }
+}
+
+// M4: of 4-bit codes, M8: of 8-bit codes.
+template <class M4, class M8>
+void matmul_packed4(const MatmulPacked4& a) noexcept {
+  if (a.w.layout.code_bits == 8) return multiply_packed<M8>(a);
+  multiply_packed<M4>(a);
 }

@@ -5,7 +5,7 @@
 //          nested_absmax f32 [ceil(blocks/256)], nested_quant_map f32 [256], nested_offset f32 [1]
 //          quant_map f32 [16]          the levels
 // packed for computing, the one or the other:
-//          records, levels4           instead of all of these: see quant/packed4.h
+//          records, record_table      instead of all of these: see quant/packed4.h
 //          scales f32 [blocks]        the decoded absmax, where that is double-quantized
 //
 // nf4, fp4: as bitsandbytes' CPU backend, code for code. QLoRA, arXiv 2305.14314.
@@ -222,7 +222,7 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
   static thread_local std::vector<float> room;
   const int64_t first = begin * w.cols(), count = (end - begin) * w.cols();
   if (count == 0) return;
-  if (w.has("records")) return decode_packed4_rows(w, begin, end, out);
+  if (w.has("records")) return decode_record_rows(w, begin, end, out);
   const int64_t first_block = first / w.block, last_block = (first + count - 1) / w.block;
   const float* scales = scales_of(w, first_block, last_block - first_block + 1, room);
   // The kernel indexes absmax by (first + i) / block, so it is given the address block 0 would have.
@@ -232,17 +232,42 @@ void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* ou
 
 /// Whether the products of packed weights are what the options ask for: integers, or f32 that nothing is rounded to.
 bool packed_products(const QuantizedTensor& w, const ComputeOptions& options) {
-  return fits_packed4(w) && (options.activations != Activations::f32 || options.compute_dtype == DType::f32);
+  const bool fits = w.cols() % kPackInputs == 0 && (w.block % kPackInputs == 0 || w.block == kPackInputs / 2);
+  return fits && (options.activations != Activations::f32 || options.compute_dtype == DType::f32);
+}
+
+void pack_rows(const QuantizedTensor& w, const RecordLayout& layout, int64_t begin, int64_t end, uint8_t* records) {
+  std::vector<float> room;
+  const int64_t first = begin * w.cols(), first_block = first / w.block;
+  const int64_t blocks = ceil_div(end * w.cols(), w.block) - first_block;
+  kernels().pack_4bit({.packed = w.part("data").data<uint8_t>() + first_block * w.block / 2,
+                       .absmax = scales_of(w, first_block, blocks, room),
+                       .records = records,
+                       .first = first - first_block * w.block,
+                       .block = w.block,
+                       .rows = end - begin,
+                       .k = w.cols(),
+                       .layout = layout});
+}
+
+/// With scales of f32, which hold any.
+Packing packing_of(const QuantizedTensor& w) {
+  const RecordLayout layout = {.groups = w.block < kPackInputs ? 2 : 1, .scale_type = ScaleType::f32};
+  return {.layout = layout, .levels = w.part("quant_map").f32(), .pack_rows = pack_rows};
 }
 
 void pack(QuantizedTensor& w, const ComputeOptions& options, Residency residency) {
   if (residency == Residency::mapped || w.has("records") || w.has("scales")) return;
-  if (packed_products(w, options)) return pack4(w, scales_of);
-  if (!w.double_quant) return;
+  const bool packed = packed_products(w, options);
+  if (!packed && !w.double_quant) return;
   std::vector<float> room;
   const int64_t blocks = w.part("absmax").count();
-  const float* decoded = scales_of(w, 0, blocks, room);
-  w.parts["scales"] = Tensor::from(std::span(decoded, static_cast<size_t>(blocks)));
+  const float* scales = scales_of(w, 0, blocks, room);
+  if (w.double_quant) w.parts["scales"] = Tensor::from(std::span(scales, static_cast<size_t>(blocks)));
+  if (!packed) return;
+  Packing packing = packing_of(w);
+  if (fits_bf16(scales, blocks)) packing.layout.scale_type = ScaleType::bf16;
+  pack_records(w, packing);
 }
 
 /// Few tokens: the codes are decoded in registers, between reading them and multiplying.
@@ -267,14 +292,15 @@ void multiply_few(const QuantizedTensor& w, const MatmulArgs& args) {
 }
 
 void matmul_4bit(std::span<const Product> products, const ComputeOptions& options) {
-  if (std::all_of(products.begin(), products.end(), [&](const Product& p) { return packed_products(*p.w, options); })) {
-    return multiply_packed4(products, options.activations, scales_of);
-  }
+  const bool one_layout = std::all_of(products.begin(), products.end(), [&](const Product& p) {
+    return packed_products(*p.w, options) && (p.w->block < kPackInputs) == (products[0].w->block < kPackInputs);
+  });
+  if (one_layout) return multiply_records(products, options.activations, packing_of);
   for (const Product& product : products) {
     const auto& [w, args] = product;
     const bool whole_blocks = w->cols() % w->block == 0, few = args.tokens <= kFewTokens || options.tokens_apart;
     if (packed_products(*w, options)) {
-      multiply_packed4({&product, 1}, options.activations, scales_of);
+      multiply_records({&product, 1}, options.activations, packing_of);
     } else if (few && whole_blocks && options.compute_dtype == DType::f32) {
       multiply_few(*w, args);
     } else {

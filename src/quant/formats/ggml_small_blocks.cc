@@ -9,9 +9,6 @@ namespace {
 
 constexpr int kHalf = 16;
 
-// E2M1, doubled so that the values are integers; the scales below make up for it.
-constexpr float kE2m1Doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
-
 /// value(index, code) for the 32 codes of 16 bytes.
 template <class Value>
 void for_nibbles(const uint8_t* bytes, Value value) {

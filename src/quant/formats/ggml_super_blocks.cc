@@ -4,18 +4,6 @@
 namespace nibble {
 namespace {
 
-/// The 6-bit scale and minimum of sub-block j of q4_k and q5_k, out of 12 bytes: the first four pairs lie in the low
-/// 6 bits of bytes 0-7, the last four in the nibbles of bytes 8-11 with their two high bits on top of bytes 0-7.
-struct ScaleAndMin {
-  float scale, min;
-};
-
-ScaleAndMin scale_and_min(const uint8_t* bytes, int j) {
-  if (j < 4) return {static_cast<float>(bytes[j] & 63), static_cast<float>(bytes[j + 4] & 63)};
-  return {static_cast<float>((bytes[j + 4] & 15) | ((bytes[j - 4] >> 6) << 4)),
-          static_cast<float>((bytes[j + 4] >> 4) | ((bytes[j] >> 6) << 4))};
-}
-
 /// Two bits of 64 bytes: value i of 256. Per half of 128 values: 32 bytes, four planes of two bits.
 int two_bits(const uint8_t* bytes, int i) { return (bytes[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3; }
 
@@ -28,7 +16,7 @@ void decode_with_minimums(const uint8_t* block, float* out, Code code) {
   const float d = ggml_half(block), dmin = ggml_half(block + 2);
   for (int j = 0; j < 8; ++j) {
     const ScaleAndMin s = scale_and_min(block + 4, j);
-    const float scale = d * s.scale, min = dmin * s.min;
+    const float scale = d * static_cast<float>(s.scale), min = dmin * static_cast<float>(s.min);
     for (int i = 32 * j; i < 32 * j + 32; ++i) out[i] = scale * static_cast<float>(code(i)) - min;
   }
 }
@@ -48,11 +36,8 @@ void decode_q2_k(const uint8_t* block, float* out) {
 // 32 bytes of third bits (plane i / 32), 64 bytes of 2-bit codes, 12 bytes of sixteen 6-bit scales, d f16
 void decode_q3_k(const uint8_t* block, float* out) {
   const float d = ggml_half(block + 108);
-  const uint8_t* packed = block + 96;
   for (int i = 0; i < 256; ++i) {
-    const int j = i / 16;
-    const int low = (packed[j % 8] >> (4 * (j / 8))) & 15, high = (packed[8 + j % 4] >> (2 * (j / 4))) & 3;
-    const float scale = d * static_cast<float>((low | (high << 4)) - 32);
+    const float scale = d * static_cast<float>(q3_k_scale(block, i / 16));
     const int third = (block[i % 32] >> (i / 32)) & 1;
     out[i] = scale * static_cast<float>(two_bits(block + 32, i) - (third ? 0 : 4));
   }
@@ -84,10 +69,8 @@ void decode_q6_k(const uint8_t* block, float* out) {
 // d f16, 16 high bit pairs and 4 bytes of low nibbles of eight 6-bit scales, 8 times 16 bytes of iq4_nl nibbles
 void decode_iq4_xs(const uint8_t* block, float* out) {
   const float d = ggml_half(block);
-  const int high = block[2] | (block[3] << 8);
   for (int j = 0; j < 8; ++j) {
-    const int low = (block[4 + j / 2] >> (4 * (j % 2))) & 15;
-    const float scale = d * static_cast<float>((low | (((high >> (2 * j)) & 3) << 4)) - 32);
+    const float scale = d * static_cast<float>(iq4_xs_scale(block, j));
     const uint8_t* codes = block + 8 + 16 * j;
     for (int i = 0; i < 16; ++i) {
       out[32 * j + i] = scale * kIq4Levels[codes[i] & 15];
