@@ -44,8 +44,9 @@ std::shared_ptr<Buffer> weights() {
   auto memory = Buffer::allocate(kMemory);
   std::mt19937 random(1);
   auto* words = reinterpret_cast<uint32_t*>(memory->data());
-  // Whatever they are read as (4-bit codes, f16, bf16 or f32), no NaN and no infinity: the exponent's top bit is 0.
-  for (size_t i = 0; i < kMemory / 4; ++i) words[i] = static_cast<uint32_t>(random()) & 0xbbffbbffu;
+  // Whatever they are read as (codes, f16, bf16 or f32), no NaN and no infinity, nor what some processors are slow on,
+  // subnormal numbers: the exponent's top bit is 0, another is 1.
+  for (size_t i = 0; i < kMemory / 4; ++i) words[i] = (static_cast<uint32_t>(random()) & 0xbbffbbffu) | 0x08000800u;
   return memory;
 }
 
@@ -86,6 +87,8 @@ struct Operands {
   Shape shape;
   std::vector<float> x, y, levels;
   Levels4 rounded = make_levels4(levels.data());
+  std::vector<int8_t> codes = std::vector<int8_t>(x.size(), 3);
+  std::vector<int32_t> sums = std::vector<int32_t>(y.size());
 };
 
 Candidate half_product(const Kernels& table, const char* name, void (*kernel)(const MatvecHalf&) noexcept, Operands& o,
@@ -124,6 +127,16 @@ Candidate decoded_product(const Kernels& table, Operands& o, int64_t tokens) {
               table.decode_4bit(packed, absmax, o.levels.data(), r * s.k, rows * s.k, 64, tile.data());
               table.matmul_f32({o.x.data(), tile.data(), o.y.data() + r, tokens, rows, s.k, s.k, s.k, s.rows});
             }
+          }};
+}
+
+// int8 and int8-dynamic: 8 bits per weight, exact sums.
+Candidate int8_product(const Kernels& table, Operands& o, int64_t tokens) {
+  const Shape s = o.shape;
+  return {fmt::format("matmul_i8 {} x{}", table.isa, tokens), static_cast<size_t>(s.rows * s.k), s.rows,
+          [=, &o](const std::byte* w, int64_t begin, int64_t end) {
+            table.matmul_i8({o.codes.data(), reinterpret_cast<const int8_t*>(w) + begin * s.k, o.sums.data() + begin,
+                             tokens, end - begin, s.k, s.k, s.k, s.rows});
           }};
 }
 
@@ -182,6 +195,7 @@ std::vector<Candidate> candidates(Operands& o) {
       all.push_back(stored_product(table, o, tokens));
       all.push_back(decoded_product(table, o, tokens));
     }
+    for (const int64_t tokens : {1, 2, 4, 8}) all.push_back(int8_product(table, o, tokens));
     for (const NamedLayout& layout : kLayouts) {
       for (const Precision& p : kPrecisions) {
         for (const int64_t tokens : {1, 2, 4, 8}) all.push_back(packed_product(table, layout, p, o, tokens));

@@ -75,7 +75,7 @@ NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const
       acc[0][n] = M::start(after + (1 + g) * W + n);
       if constexpr (kSums == 2) acc[1][n] = M::zero();
     }
-#pragma GCC unroll 1
+#pragma GCC unroll 16
     for (int64_t line = g * kGroupLines; line < (g + 1) * kGroupLines; ++line) {
       source.prefetch(line);
       multiply_line<M, N, kSums>(source, line, x + line * M::kSteps * W, W, acc,
