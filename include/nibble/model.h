@@ -26,10 +26,10 @@ struct LoadModelOptions {
   std::vector<std::string> skip = {};
   std::optional<DType> compute_dtype = {};  ///< of 4-bit formats; default: as the model's configuration says, else fp32
   std::string granularity = "channel";      ///< int8-dynamic: one weight scale per output row, or per "tensor"
-  /// 4-bit formats: what weights are multiplied with. "int16" or "int8": integers with one scale per 64 activations,
-  /// and no compute dtype; "fp32": activations as the compute dtype has them; "auto": fp32 for encoders, whose numbers
-  /// are the result; else int16, unless a 16-bit compute dtype is asked for here. docs/performance.md has what each
-  /// costs.
+  /// 4-bit formats, GGUF's blocks: what weights are multiplied with. "int16" or "int8": integers with one scale per 64
+  /// activations, and no compute dtype; "fp32": activations as the compute dtype has them; "auto": fp32 for encoders,
+  /// whose numbers are the result; else int16, unless a 16-bit compute dtype is asked for here. docs/performance.md has
+  /// what each costs.
   std::string activations = "auto";
   std::string activation_range = "token";  ///< int8-dynamic: one range per token, or per "tensor" (all of a call)
   bool reduce_range = false;               ///< int8-dynamic: 127 activation steps instead of 255

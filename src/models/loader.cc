@@ -108,11 +108,14 @@ Residency Loader::place_in_memory(const std::string& name) {
   return Residency::memory;
 }
 
-/// As kept in memory: what will be quantized counts in its new form.
-uint64_t Loader::planned_bytes(const SourceTensor& tensor) const {
+/// As kept in memory: what will be quantized counts in its new form, GGUF's blocks in the one they are packed to.
+uint64_t Loader::planned_bytes(const SourceTensor& tensor) {
   const bool encoded = options_.format != nullptr && tensor.shape.size() == 2 && layer_of(tensor.name) != tensor.name &&
                        !is_skipped(module_of(tensor.name), options_.skip_modules);
-  return encoded ? weight_bytes(layout(tensor.shape, DType::f32, *options_.format, options_.encode)) : tensor.bytes;
+  if (encoded) return weight_bytes(layout(tensor.shape, DType::f32, *options_.format, options_.encode));
+  const Format* stored = find_format_or_null(tensor.format);
+  const bool blocks = stored != nullptr && stored->encode == nullptr && !stored->dense && tensor.shape.size() == 2;
+  return blocks ? sizes_.bytes(*stored, {}, tensor.shape) : tensor.bytes;
 }
 
 Linear Loader::linear(const std::string& module, int64_t out, int64_t in, Bias bias) {

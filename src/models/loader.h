@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/linear.h"
+#include "quant/resident.h"
 #include "quant/weight_source.h"
 
 namespace nibble {
@@ -83,7 +84,7 @@ class Loader {
   Weight fetch(const Parameter& parameter);
   Residency place(const std::string& name);
   Residency place_in_memory(const std::string& name);
-  uint64_t planned_bytes(const SourceTensor& tensor) const;
+  uint64_t planned_bytes(const SourceTensor& tensor);
   Weight quantize_on_load(Weight weight, const std::string& name) const;
   Weight in_head_format(Weight weight) const;
 
@@ -94,6 +95,7 @@ class Loader {
   std::vector<std::string> mismatches_;
   std::vector<Placement> placements_;
   uint64_t bytes_ = 0;
+  ResidentSizes sizes_;
 };
 
 }  // namespace nibble

@@ -50,8 +50,8 @@ struct QuantizedTensor {
 
 using Weight = std::variant<Tensor, QuantizedTensor>;
 
-/// What 4-bit weights are multiplied with: the activations as they are (rounded to the compute dtype), or integers with
-/// one scale per token and 64 inputs, see kernels/packed4.h.
+/// What packed weights are multiplied with: the activations as they are (rounded to the compute dtype), or integers
+/// with one scale per token and 64 inputs, see kernels/packed4.h.
 enum class Activations { f32, i16, i8 };
 
 /// How a product is computed; not stored with the weight but chosen by the model's configuration.

@@ -46,9 +46,7 @@ Packed4 view(const QuantizedTensor& w, const RecordTable& table, const uint8_t* 
   return {.records = records, .levels = &table.levels, .rows = rows, .k = w.cols(), .layout = table.layout};
 }
 
-Packed4 view(const QuantizedTensor& w) {
-  return view(w, table_of(w), w.part("records").data<uint8_t>(), w.rows());
-}
+Packed4 view(const QuantizedTensor& w) { return view(w, table_of(w), w.part("records").data<uint8_t>(), w.rows()); }
 
 /// The input of a call in the form that the kernels want, made once for all products.
 std::vector<uint32_t> prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols, const PanelLayout& layout) {

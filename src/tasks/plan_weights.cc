@@ -1,22 +1,18 @@
 // The weights: what `quantize` would write, and what a loaded model holds in memory.
 #include <algorithm>
 #include <cctype>
-#include <cmath>
-#include <map>
-#include <tuple>
 
 #include "core/dtype.h"
 #include "core/error.h"
 #include "io/bnb_names.h"
 #include "io/quantization_config.h"
 #include "models/skip.h"
+#include "quant/resident.h"
 #include "tasks/plan_model.h"
 #include "tasks/side_files.h"
 
 namespace nibble {
 namespace {
-
-constexpr int64_t kSampleRows = 16;  // the rows that packed layouts go by
 
 /// What the pieces of a quantized matrix are, by the ends of their names; the matrix itself has none of these.
 struct PieceKind {
@@ -113,60 +109,15 @@ uint64_t WeightBytes::*part_of(const PlanTensor& t, const std::vector<PlanTensor
   return of_linear ? &WeightBytes::biases : &WeightBytes::norms;
 }
 
-/// A matrix of a format, whatever it holds.
-QuantizedTensor sample_of(const Format& format, const EncodeOptions& options, const Shape& shape) {
-  if (format.encode == nullptr) {  // read only: of zeros
-    QuantizedTensor zeros = format.layout(shape, options);
-    zeros.format = &format;
-    for (auto& [name, part] : zeros.parts) part = Tensor(part.dtype, part.shape);
-    return zeros;
-  }
-  Tensor sample(DType::f32, shape);
-  for (int64_t i = 0; i < sample.count(); ++i) sample.f32()[i] = static_cast<float>(i * 7919 % 1000 - 500) / 1000.0f;
-  return std::get<QuantizedTensor>(encode(sample.cast(options.source_dtype), format, options));
-}
-
-/// Bytes of all parts of a matrix that the format has packed for computing.
-uint64_t packed_bytes(const Format& format, const EncodeOptions& options, const Shape& shape) {
-  QuantizedTensor packed = sample_of(format, options, shape);
-  if (format.pack) format.pack(packed, {}, Residency::memory);
-  uint64_t total = 0;
-  for (const auto& [name, part] : packed.parts) total += part.bytes();
-  return total;
-}
-
-/// What a matrix takes in memory. Two samples of its width, of a few rows, are packed and measured: the bytes are a
-/// straight line over the rows, whatever the format does.
-class ResidentSizes {
- public:
-  uint64_t bytes(const Format& format, EncodeOptions options, const Shape& shape, DType source) {
-    options.source_dtype = source;
-    auto found = lines_.find({&format, shape[1], source});
-    if (found == lines_.end()) {
-      const uint64_t one = packed_bytes(format, options, {kSampleRows, shape[1]});
-      const uint64_t two = packed_bytes(format, options, {2 * kSampleRows, shape[1]});
-      found = lines_.emplace(std::tuple(&format, shape[1], source), Line{one, two - one}).first;
-    }
-    const auto [first, step] = found->second;
-    const double steps = static_cast<double>(shape[0]) / static_cast<double>(kSampleRows) - 1;
-    return static_cast<uint64_t>(std::llround(static_cast<double>(first) + steps * static_cast<double>(step)));
-  }
-
- private:
-  struct Line {
-    uint64_t first, step;  // bytes of kSampleRows rows, and of so many more
-  };
-  std::map<std::tuple<const Format*, int64_t, DType>, Line> lines_;  // by format, columns and source dtype
-};
-
 uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const Target& target, ResidentSizes& sizes) {
   if (!t.parameter) return 0;
   if (t.parameter->role == Role::vector) return static_cast<uint64_t>(element_count(t.stored.shape)) * sizeof(float);
   const Format* format = becomes_quantized(t, target) ? target.format : nullptr;
   if (target.format == nullptr && !is_dense(t.stored)) format = find_format_or_null(t.stored.format);
   if (format == nullptr) return planned.bytes();
-  const DType source = is_dense(t.stored) ? stored_dtype(t.stored) : target.encode.source_dtype;
-  return sizes.bytes(*format, target.encode, t.parameter->shape, source);
+  EncodeOptions options = target.encode;
+  if (is_dense(t.stored)) options.source_dtype = stored_dtype(t.stored);
+  return sizes.bytes(*format, options, t.parameter->shape);
 }
 
 }  // namespace

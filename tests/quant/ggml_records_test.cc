@@ -9,6 +9,7 @@
 #include "quant/format.h"
 #include "quant/formats/ggml.h"
 #include "quant/matmul.h"
+#include "quant/resident.h"
 #include "support/goldens.h"
 
 namespace nibble {
@@ -30,7 +31,8 @@ QuantizedTensor random_blocks(const Format& format, const Shape& shape, uint8_t 
   std::mt19937 random(seed);
   for (int64_t i = 0; i < data.count(); ++i) data.data<uint8_t>()[i] = static_cast<uint8_t>(random()) & mask;
   // An exponent of mxfp4 is a byte of its own: around 1 and no more.
-  for (int64_t i = 0; format.name == "mxfp4" && i < data.count(); i += 17) data.data<uint8_t>()[i] = static_cast<uint8_t>(120 + i % 9);
+  for (int64_t i = 0; format.name == "mxfp4" && i < data.count(); i += 17)
+    data.data<uint8_t>()[i] = static_cast<uint8_t>(120 + i % 9);
   w.parts["data"] = std::move(data);
   return w;
 }
@@ -102,8 +104,9 @@ TEST(GgmlRecords, ProductsAreThoseOfTheDecodedMatrix) {
     const QuantizedTensor stored = random_blocks(*format, shape, 0xbf), records = packed(stored);
     const std::vector<float> matrix = test::floats(decode(stored));
     const Tensor x = gaussian({3, 768}, 5);
-    for (const auto& [activations, step] :
-         {std::pair(Activations::f32, 0.0), {Activations::i16, 0.51 / 5792}, {Activations::i8, 0.51 / 81 + 0.51 / 80}}) {
+    for (const auto& [activations, step] : {std::pair(Activations::f32, 0.0),
+                                            {Activations::i16, 0.51 / 5792},
+                                            {Activations::i8, 0.51 / 81 + 0.51 / 80}}) {
       const std::vector<float> y = product(records, x, activations);
       for (size_t at = 0; at < y.size(); ++at) {
         const float *row = &matrix[at % 37 * 768], *token = x.f32() + at / 37 * 768;
@@ -117,6 +120,17 @@ TEST(GgmlRecords, ProductsAreThoseOfTheDecodedMatrix) {
         magnitude = 768 * largest * largest_weight;
         ASSERT_NEAR(double{y[at]}, exact, magnitude * (step + 0x1p-20)) << format->name << " " << at;
       }
+    }
+  }
+}
+
+TEST(GgmlRecords, TakeTheMemoryThatIsPlanned) {
+  ResidentSizes sizes;
+  for (const Format* format : packed_formats()) {
+    for (const Shape& shape : {Shape{64, 512}, Shape{16, 256}}) {
+      uint64_t bytes = 0;
+      for (const auto& [name, part] : packed(random_blocks(*format, shape, 0xbf)).parts) bytes += part.bytes();
+      EXPECT_EQ(sizes.bytes(*format, {}, shape), bytes) << format->name;
     }
   }
 }

@@ -39,6 +39,21 @@ TEST(DeviceMap, EveryPlacementOfEveryFormatPredictsTheSame) {
   }
 }
 
+TEST(DeviceMap, BlocksOfGgufPredictTheSameMappedAndPacked) {
+  NIBBLE_NEED_SHARED("goldens/gguf/q4_0.gguf");
+  const std::vector<int32_t> ids = {1, 5, 9, 2, 7};
+  for (const char* type : {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mixed"}) {
+    SCOPED_TRACE(type);
+    const std::string model = (shared_folder() / "goldens/gguf" / (std::string(type) + ".gguf")).string();
+    for (const char* activations : {"fp32", "int16", "int8"}) {
+      const auto logits = [&](const char* map) {
+        return load(model, {.activations = activations, .device_map = map}).logits(ids);
+      };
+      EXPECT_EQ(logits("disk"), logits("cpu")) << activations;
+    }
+  }
+}
+
 TEST(DeviceMap, RefusesWhatItCannotDo) {
   const auto refuse = [](ErrorCode code, const std::string& fragment, const LoadModelOptions& options) {
     expect_error(code, fragment, [&] { load(tiny_folder(), options); });

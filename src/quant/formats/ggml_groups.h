@@ -1,14 +1,14 @@
 #pragma once
-// ggml's blocks as records have them (kernels/packed4.h): 32 or 16 codes of a row in the order of a record's lines, with
-// their scale and minimum. What a weight is stays the same, bit for bit.
+// ggml's blocks as records have them (kernels/packed4.h): 32 or 16 codes of a row in the order of a record's lines,
+// with their scale and minimum. The value of a weight stays the same.
 #include "quant/packed4.h"
 
 namespace nibble {
 
 struct StoredGroup {
-  uint32_t words[8];                      // one per line: 8 codes of 4 bits or 4 of 8 bits
-  uint16_t scale, minimum;                // f16, or bf16 where the layout says so
-  int8_t scale_factor, minimum_factor;    // with ScaleType::f16_i8
+  uint32_t words[8];                    // one per line: 8 codes of 4 bits or 4 of 8 bits
+  uint16_t scale, minimum;              // f16, or bf16 where the layout says so
+  int8_t scale_factor, minimum_factor;  // with ScaleType::f16_i8
 };
 
 /// Group `group` of a block, into the fields that the layout has.
@@ -50,10 +50,8 @@ inline constexpr GgmlPacking kPackingQ4_1 = {
     {.groups = 2, .scale_type = ScaleType::f16, .minimums = 1}, kLevelsFrom0, read_q4_1};
 inline constexpr GgmlPacking kPackingQ4K = {
     {.groups = 2, .scale_type = ScaleType::f16_i8, .minimums = 1}, kLevelsFrom0, read_q4_k};
-inline constexpr GgmlPacking kPackingIq4Xs = {
-    {.groups = 2, .scale_type = ScaleType::f16_i8}, kIq4Levels, read_iq4_xs};
-inline constexpr GgmlPacking kPackingMxfp4 = {
-    {.groups = 2, .scale_type = ScaleType::bf16}, kE2m1Doubled, read_mxfp4};
+inline constexpr GgmlPacking kPackingIq4Xs = {{.groups = 2, .scale_type = ScaleType::f16_i8}, kIq4Levels, read_iq4_xs};
+inline constexpr GgmlPacking kPackingMxfp4 = {{.groups = 2, .scale_type = ScaleType::bf16}, kE2m1Doubled, read_mxfp4};
 inline constexpr GgmlPacking kPackingQ8_0 = {
     {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f16}, nullptr, read_q8_0};
 inline constexpr GgmlPacking kPackingQ5_0 = {
@@ -62,8 +60,7 @@ inline constexpr GgmlPacking kPackingQ5_1 = {
     {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f16, .minimums = 1}, nullptr, read_q5_1};
 inline constexpr GgmlPacking kPackingQ2K = {
     {.groups = 4, .scale_type = ScaleType::f16_i8, .minimums = 1}, kLevelsOf2Bits, read_q2_k};
-inline constexpr GgmlPacking kPackingQ3K = {
-    {.groups = 4, .scale_type = ScaleType::f16_i8}, kLevelsOf3Bits, read_q3_k};
+inline constexpr GgmlPacking kPackingQ3K = {{.groups = 4, .scale_type = ScaleType::f16_i8}, kLevelsOf3Bits, read_q3_k};
 inline constexpr GgmlPacking kPackingQ5K = {
     {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f16_i8, .minimums = 1}, nullptr, read_q5_k};
 inline constexpr GgmlPacking kPackingQ6K = {

@@ -1,23 +1,41 @@
-// Blocks of 256 values in sub-blocks of 16 or 32, whose scales are themselves quantized.
+// Blocks of 256 values in sub-blocks of 16 or 32, whose scales are themselves quantized. Within a sub-block codes lie
+// in consecutive bytes at one shift, so that its loop is one for vectors.
 #include "quant/formats/ggml_blocks.h"
 
 namespace nibble {
 namespace {
 
-/// Two bits of 64 bytes: value i of 256. Per half of 128 values: 32 bytes, four planes of two bits.
-int two_bits(const uint8_t* bytes, int i) { return (bytes[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3; }
+/// The codes of a sub-block: `bits` bits of consecutive bytes.
+struct Codes {
+  const uint8_t* bytes;
+  int shift, mask;
 
-/// Four bits of 128 bytes: value i of 256. Per 64 values: 32 bytes, low halves first.
-int four_bits(const uint8_t* bytes, int i) { return (bytes[32 * (i / 64) + i % 32] >> (4 * (i % 64 / 32))) & 15; }
+  int operator[](int i) const { return (bytes[i] >> shift) & mask; }
+};
 
-// d f16, dmin f16, 12 bytes of scales and minimums: d * scale * q - dmin * min, for sub-blocks of 32
+/// Two bits of 64 bytes, sub-block j of 16 values. Per half of 128 values: 32 bytes, four planes of two bits.
+Codes two_bits(const uint8_t* bytes, int j) { return {bytes + 32 * (j / 8) + 16 * (j % 2), 2 * (j % 8 / 2), 3}; }
+
+/// Four bits of 128 bytes, sub-block j of 32 values. Per 64 values: 32 bytes, low halves first.
+Codes four_bits(const uint8_t* bytes, int j) { return {bytes + 32 * (j / 2), 4 * (j % 2), 15}; }
+
+/// One bit of 32 bytes, sub-block j of 32 values: plane j.
+Codes one_bit(const uint8_t* bytes, int j) { return {bytes, j, 1}; }
+
+/// value(i) of a sub-block of kCount.
+template <int kCount, class Value>
+void decode_sub_block(float* out, Value value) {
+  for (int i = 0; i < kCount; ++i) out[i] = value(i);
+}
+
+/// d f16, dmin f16, 12 bytes of scales and minimums: d * scale * q - dmin * min, for sub-blocks of 32. code(j, i)
 template <class Code>
 void decode_with_minimums(const uint8_t* block, float* out, Code code) {
   const float d = ggml_half(block), dmin = ggml_half(block + 2);
   for (int j = 0; j < 8; ++j) {
     const ScaleAndMin s = scale_and_min(block + 4, j);
     const float scale = d * static_cast<float>(s.scale), min = dmin * static_cast<float>(s.min);
-    for (int i = 32 * j; i < 32 * j + 32; ++i) out[i] = scale * static_cast<float>(code(i)) - min;
+    decode_sub_block<32>(out + 32 * j, [&](int i) { return scale * static_cast<float>(code(j, i)) - min; });
   }
 }
 
@@ -26,43 +44,42 @@ void decode_with_minimums(const uint8_t* block, float* out, Code code) {
 // 16 bytes of scale (low half) and minimum (high half), 64 bytes of 2-bit codes, d f16, dmin f16; sub-blocks of 16
 void decode_q2_k(const uint8_t* block, float* out) {
   const float d = ggml_half(block + 80), dmin = ggml_half(block + 82);
-  for (int i = 0; i < 256; ++i) {
-    const uint8_t packed = block[i / 16];
-    const float scale = d * static_cast<float>(packed & 15), min = dmin * static_cast<float>(packed >> 4);
-    out[i] = scale * static_cast<float>(two_bits(block + 16, i)) - min;
+  for (int j = 0; j < 16; ++j) {
+    const float scale = d * static_cast<float>(block[j] & 15), min = dmin * static_cast<float>(block[j] >> 4);
+    const Codes q = two_bits(block + 16, j);
+    decode_sub_block<16>(out + 16 * j, [&](int i) { return scale * static_cast<float>(q[i]) - min; });
   }
 }
 
 // 32 bytes of third bits (plane i / 32), 64 bytes of 2-bit codes, 12 bytes of sixteen 6-bit scales, d f16
 void decode_q3_k(const uint8_t* block, float* out) {
   const float d = ggml_half(block + 108);
-  for (int i = 0; i < 256; ++i) {
-    const float scale = d * static_cast<float>(q3_k_scale(block, i / 16));
-    const int third = (block[i % 32] >> (i / 32)) & 1;
-    out[i] = scale * static_cast<float>(two_bits(block + 32, i) - (third ? 0 : 4));
+  for (int j = 0; j < 16; ++j) {
+    const float scale = d * static_cast<float>(q3_k_scale(block, j));
+    const Codes q = two_bits(block + 32, j), third = one_bit(block + 16 * (j % 2), j / 2);
+    decode_sub_block<16>(out + 16 * j, [&](int i) { return scale * static_cast<float>(q[i] + 4 * third[i] - 4); });
   }
 }
 
 // d, dmin, scales, then 128 bytes of nibbles
 void decode_q4_k(const uint8_t* block, float* out) {
-  decode_with_minimums(block, out, [&](int i) { return four_bits(block + 16, i); });
+  decode_with_minimums(block, out, [&](int j, int i) { return four_bits(block + 16, j)[i]; });
 }
 
 // d, dmin, scales, 32 bytes of fifth bits (plane i / 32), 128 bytes of nibbles
 void decode_q5_k(const uint8_t* block, float* out) {
   decode_with_minimums(block, out,
-                       [&](int i) { return four_bits(block + 48, i) | (((block[16 + i % 32] >> (i / 32)) & 1) << 4); });
+                       [&](int j, int i) { return four_bits(block + 48, j)[i] + 16 * one_bit(block + 16, j)[i]; });
 }
 
 // 128 bytes of low nibbles, 64 bytes of 2-bit tops, 16 signed scales, d f16: d * scale * (q - 32), sub-blocks of 16.
 // Per half of 128 values: 64 bytes, the low halves of all 64 first.
 void decode_q6_k(const uint8_t* block, float* out) {
   const float d = ggml_half(block + 208);
-  for (int i = 0; i < 256; ++i) {
-    const int half = i / 128, in_half = i % 128;
-    const int low = (block[64 * half + in_half % 64] >> (4 * (in_half / 64))) & 15;
-    const float scale = d * static_cast<float>(static_cast<int8_t>(block[192 + i / 16]));
-    out[i] = scale * static_cast<float>((low | (two_bits(block + 128, i) << 4)) - 32);
+  for (int j = 0; j < 16; ++j) {
+    const float scale = d * static_cast<float>(static_cast<int8_t>(block[192 + j]));
+    const Codes low = {block + 64 * (j / 8) + 16 * (j % 4), 4 * (j % 8 / 4), 15}, top = two_bits(block + 128, j);
+    decode_sub_block<16>(out + 16 * j, [&](int i) { return scale * static_cast<float>(low[i] + 16 * top[i] - 32); });
   }
 }
 
