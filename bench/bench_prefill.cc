@@ -61,7 +61,8 @@ void measure(const Kernels& table, const Precision& p, const NamedLayout& named,
   for (auto& byte : records->span()) byte = static_cast<std::byte>((random() & 0x3b) | 0x10);
   std::vector<float> x(static_cast<size_t>(tokens * s.k)), y(static_cast<size_t>(tokens * s.rows)), levels(16, 0.25f);
   for (float& value : x) value = static_cast<float>(random() % 2001) - 1000.0f;
-  std::vector<uint32_t> panels(static_cast<size_t>(panel_words(tokens, s.k, block_words(p.panels, panel_layout(layout)))));
+  std::vector<uint32_t> panels(
+      static_cast<size_t>(panel_words(tokens, s.k, block_words(p.panels, panel_layout(layout)))));
   const Levels4 rounded = make_levels4(levels.data());
   const Packed4 w{reinterpret_cast<const uint8_t*>(records->data()), &rounded, s.rows, s.k, layout};
   const double operations = static_cast<double>(2 * s.rows * s.k * tokens);
@@ -76,9 +77,10 @@ void measure(const Kernels& table, const Precision& p, const NamedLayout& named,
     gops.push_back(calls * operations / (seconds_now() - start) / 1e9);
   }
   std::sort(gops.begin(), gops.end());
-  fmt::print("{:<7} {:<4} {:<4} {:>5} x {:<5} {:>4} tokens  {:6.1f} GOP/s best {:6.1f} median  {:5.2f} {:5.2f} of the peak\n",
-             table.isa, p.name, name, s.rows, s.k, tokens, gops.back(), gops[kSamples / 2], gops.back() / peak,
-             gops[kSamples / 2] / peak);
+  fmt::print(
+      "{:<7} {:<4} {:<4} {:>5} x {:<5} {:>4} tokens  {:6.1f} GOP/s best {:6.1f} median  {:5.2f} {:5.2f} of the peak\n",
+      table.isa, p.name, name, s.rows, s.k, tokens, gops.back(), gops[kSamples / 2], gops.back() / peak,
+      gops[kSamples / 2] / peak);
 }
 
 }  // namespace

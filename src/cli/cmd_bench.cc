@@ -156,7 +156,7 @@ int cmd_bench(const Arguments& arguments) {
   args.list("--formats", formats, "A,B", "what to load it as, the baseline first; +dq = with double quantization");
   args.repeated("--against", options.against, "MODEL", "another model as it is stored; may be repeated");
   args.option("--activations", options.activations, "int8|int16|fp32",
-              "4-bit formats: what weights are multiplied with");
+              "4-bit formats, GGUF: what weights are multiplied with");
   ModelArgs::declare_head(args, options.head);
   args.option("--text", text, "FILE", "measure perplexity and KL on this text too");
   args.option("--max-tokens", options.max_tokens, "of the text; default 4096");

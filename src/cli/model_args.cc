@@ -17,7 +17,7 @@ void ModelArgs::declare(Args& args) {
   args.option("--compute-dtype", compute_dtype, "DTYPE",
               "4-bit formats: fp32, bf16 or fp16; default as the model says");
   args.option("--granularity", granularity, "channel|tensor", "int8-dynamic: weight scales per row, or one in all");
-  args.option("--activations", activations, "int8|int16|fp32", "4-bit formats: what weights are multiplied with");
+  args.option("--activations", activations, "int8|int16|fp32", "4-bit formats, GGUF: what weights are multiplied with");
   args.option("--activation-range", activation_range, "token|tensor",
               "int8-dynamic: activation ranges per token, or per call");
   args.flag("--reduce-range", reduce_range, "int8-dynamic: 127 activation steps instead of 255, as torch on x86");

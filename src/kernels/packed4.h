@@ -5,10 +5,10 @@
 // Weights: a record is 16 rows by 64 inputs, in lines of 64 bytes, each 16 words of 32 bits, one per row.
 //   4 bits: 8 lines; in line j byte i of a word = code(8j + i) | code(8j + 4 + i) << 4
 //   8 bits: 16 lines; in line j byte i of a word = code(4j + i), signed: the levels are the whole numbers
-// Then what belongs to a group of 64, 32 or 16 inputs, for 16 rows each: the scales of the 1, 2 or 4 groups, and then the
-// minimums of as many groups where a format has them. They are bf16, f16 or f32; or, as 256-value blocks of ggml have
-// them, a number of f16 per row times a signed byte per group: in this case the f16 of the scales, those of the minimums,
-// the bytes of the scales, those of the minimums. A weight is level * scale, or level * scale + minimum.
+// Then what belongs to a group of 64, 32 or 16 inputs, for 16 rows each: the scales of the 1, 2 or 4 groups, and then
+// the minimums of as many groups where a format has them. They are bf16, f16 or f32; or, as 256-value blocks of ggml
+// have them, a number of f16 per row times a signed byte per group: in this case the f16 of the scales, those of the
+// minimums, the bytes of the scales, those of the minimums. A weight is level * scale, or level * scale + minimum.
 // Records lie one behind the other along the inputs, then along the rows. Rows added to fill 16 are 0.
 //
 // Activations: panels of 16 tokens; the last is of 1, 2, 4, 8 or 16, with tokens added that are 0. A panel of n tokens
@@ -45,8 +45,8 @@ struct Levels4 {
   float i16_unit, i8_unit;
 };
 
-/// Rounds the levels: i16 to the number of steps of the largest one, 5664 to 5792, that has the least error, i8 to 80 to
-/// 100 steps. Whole numbers up to 15, for one, become exact.
+/// Rounds the levels: i16 to the number of steps of the largest one, 5664 to 5792, that has the least error, i8 to 80
+/// to 100 steps. Whole numbers up to 15, for one, become exact.
 Levels4 make_levels4(const float* levels) noexcept;
 
 /// What the scales and minimums of a record are stored as; f16_i8: an f16 per row times a signed byte per group.
@@ -68,8 +68,8 @@ struct Packed4 {
 };
 
 /// Rows of stored 4-bit weights (see decode_4bit) into records. The first row begins at element `first`, a multiple
-/// of 64 like k. block: 32, for a layout of 2 groups, or a power of two >= 64, for 1. scale_type: f32, or bf16 where the
-/// absmax fit (see fits_bf16).
+/// of 64 like k. block: 32, for a layout of 2 groups, or a power of two >= 64, for 1. scale_type: f32, or bf16 where
+/// the absmax fit (see fits_bf16).
 struct Pack4 {
   const uint8_t* packed;
   const float* absmax;
@@ -139,9 +139,7 @@ inline bool fits_bf16(const float* values, int64_t count) {
 
 /// Words per token of a block of activations: the values, and the whole block.
 enum class PanelType { i8, i16, f32 };
-constexpr int64_t value_words(PanelType type) {
-  return type == PanelType::i8 ? 16 : type == PanelType::i16 ? 32 : 64;
-}
+constexpr int64_t value_words(PanelType type) { return type == PanelType::i8 ? 16 : type == PanelType::i16 ? 32 : 64; }
 constexpr int64_t block_words(PanelType type, const PanelLayout& layout) {
   return value_words(type) + (type == PanelType::f32 ? 0 : 1) + (type == PanelType::i8 ? layout.groups : 0) +
          layout.groups * layout.sums;

@@ -72,7 +72,8 @@ void expect_within_bound(const Kernels& table, PackedWeights& w, int64_t tokens)
 }
 
 TEST_P(Packed4Products, OfFloatsAreWithinTheBoundOfAnyOrderOfSummation) {
-  for (const PackedSizes s : {PackedSizes{5, 576}, {16, 576, 64, ScaleType::f32}, {33, 576}, {33, 64, 64, ScaleType::f32}}) {
+  for (const PackedSizes s :
+       {PackedSizes{5, 576}, {16, 576, 64, ScaleType::f32}, {33, 576}, {33, 64, 64, ScaleType::f32}}) {
     PackedWeights w(table(), s, kNf4);
     for (const int64_t tokens : {1, 2, 3, 6, 8, 13, 16, 19}) expect_within_bound(table(), w, tokens);
   }
@@ -89,7 +90,7 @@ TEST_P(Packed4Products, HaveTheSameBitsHoweverRowsAreSplitAndPanelsCut) {
       const Packed4 part = packed4_rows(w.view(), row, std::min<int64_t>(row + 32, kRows));
       for (int64_t t = 0; t < kTokens; t += 5) {
         const int64_t tokens = std::min<int64_t>(5, kTokens - t);
-        Guarded<uint32_t> panels = panels_of(table(), p, x.data() + t * kLength, tokens, kLength, kLength);
+        Guarded<uint32_t> panels = panels_of(table(), p, {x.data() + t * kLength, nullptr, tokens, kLength, kLength});
         (table().*p.multiply)({part, panels.data(), y.data() + t * (kRows + 3) + row, tokens, kRows + 3});
       }
     }
@@ -139,7 +140,7 @@ struct Errors {
 // Predicted from the roundings themselves: of x, uniform within a step; of the levels, as they are; independent.
 Errors errors_of(const Kernels& table, const Precision& p, PackedWeights& w, const std::vector<float>& x) {
   const std::vector<float> values = w.decoded(), y = product(table, p, w.view(), x.data(), 1);
-  Guarded<uint32_t> panels = panels_of(table, p, x.data(), 1, w.sizes.k, w.sizes.k);
+  Guarded<uint32_t> panels = panels_of(table, p, {x.data(), nullptr, 1, w.sizes.k, w.sizes.k});
   const bool i8 = p.panels == PanelType::i8;
   double error = 0, predicted = 0, norm = 0;
   for (int64_t r = 0; r < w.sizes.rows; ++r) {

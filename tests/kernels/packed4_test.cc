@@ -144,10 +144,11 @@ TEST_P(Activations4Test, AreTheScalarOnesForEveryNumberOfTokens) {
   for (const Precision& p : {kI8, kI16, kF32}) {
     for (int64_t tokens = 1; tokens <= 35; ++tokens) {
       const int64_t k = tokens < 12 ? 192 : 64, ldx = k + (tokens % 3);
-      for (const PanelLayout layout : {PanelLayout{}, {1, 100, 1}, {2, 100, 0}, {2, 128, 1}, {4, 128, 0}, {4, 100, 1}}) {
-        Guarded<uint32_t> mine = panels_of(table(), p, x.data(), tokens, k, ldx, layout);
+      for (const PanelLayout layout :
+           {PanelLayout{}, {1, 100, 1}, {2, 100, 0}, {2, 128, 1}, {4, 128, 0}, {4, 100, 1}}) {
+        Guarded<uint32_t> mine = panels_of(table(), p, {x.data(), nullptr, tokens, k, ldx, layout});
         ASSERT_TRUE(mine.guards_intact());
-        ASSERT_EQ(mine.values(), panels_of(scalar(), p, x.data(), tokens, k, ldx, layout).values())
+        ASSERT_EQ(mine.values(), panels_of(scalar(), p, {x.data(), nullptr, tokens, k, ldx, layout}).values())
             << p.name << " " << tokens << " tokens, " << layout.groups << " groups";
       }
     }
@@ -162,7 +163,7 @@ TEST_P(Activations4Test, OfI8NeverLetTwoProductsExceed16Bits) {
     for (float& value : x) value = static_cast<float>(random() % 2001) - 1000.0f;
     x[static_cast<size_t>(trial % 32 * 2)] = 1000.5f;
     x[static_cast<size_t>(trial % 32 * 2 + 1)] = 1000.5f * ratio;
-    Guarded<uint32_t> panels = panels_of(table(), kI8, x.data(), 1, 64, 64);
+    Guarded<uint32_t> panels = panels_of(table(), kI8, {x.data(), nullptr, 1, 64, 64});
     for (int64_t i = 0; i < 64; i += 2) {
       const auto value = [&](int64_t j) { return int{static_cast<int8_t>(panels[j / 4] >> (8 * (j % 4)))}; };
       ASSERT_LE((std::abs(value(i)) + std::abs(value(i + 1))) * 2 * kLevelBias, 32767);

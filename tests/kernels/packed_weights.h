@@ -57,16 +57,17 @@ inline const Precision kI8 = {"i8", PanelType::i8, &Kernels::activations4_i8, &K
 inline const Precision kI16 = {"i16", PanelType::i16, &Kernels::activations4_i16, &Kernels::matmul_packed4_i16};
 inline const Precision kF32 = {"f32", PanelType::f32, &Kernels::activations4_f32, &Kernels::matmul_packed4_f32};
 
-inline Guarded<uint32_t> panels_of(const Kernels& table, const Precision& p, const float* x, int64_t tokens, int64_t k,
-                                   int64_t ldx, PanelLayout layout = {}) {
-  Guarded<uint32_t> panels(panel_words(tokens, k, block_words(p.panels, layout)));
-  (table.*p.activations)({x, panels.data(), tokens, k, ldx, layout});
+/// The panels of a, which has none yet.
+inline Guarded<uint32_t> panels_of(const Kernels& table, const Precision& p, Activations4 a) {
+  Guarded<uint32_t> panels(panel_words(a.tokens, a.k, block_words(p.panels, a.layout)));
+  a.panels = panels.data();
+  (table.*p.activations)(a);
   return panels;
 }
 
 inline std::vector<float> product(const Kernels& table, const Precision& p, const Packed4& w, const float* x,
                                   int64_t tokens) {
-  Guarded<uint32_t> panels = panels_of(table, p, x, tokens, w.k, w.k, panel_layout(w.layout));
+  Guarded<uint32_t> panels = panels_of(table, p, {x, nullptr, tokens, w.k, w.k, panel_layout(w.layout)});
   std::vector<float> y(static_cast<size_t>(tokens * w.rows));
   (table.*p.multiply)({w, panels.data(), y.data(), tokens, w.rows});
   return y;

@@ -152,9 +152,7 @@ struct PackedF32 {
     const Rows codes = load_rows(line);
     return {numbers<kShift>(codes.low, table), numbers<kShift>(codes.high, table)};
   }
-  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept {
-    return {_mm256_setzero_si256(), _mm256_setzero_si256()};
-  }
+  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static NIBBLE_INLINE Acc dot(const Rows& weights, const uint32_t* x, Acc acc) noexcept {
     const F number = _mm256_castsi256_ps(broadcast(x));
     acc.low = _mm256_castps_si256(fma(_mm256_castsi256_ps(weights.low), number, _mm256_castsi256_ps(acc.low)));

@@ -1,5 +1,5 @@
-// Packing 4-bit weights (packed4.h), and unpacking all that are packed, on AVX2. No include guard and no includes: not a header of its
-// own.
+// Packing 4-bit weights (packed4.h), and unpacking all that are packed, on AVX2. No include guard and no includes: not
+// a header of its own.
 
 /// In each word of v, bytes a, b, c, d of it; kNoByte = 0.
 constexpr int kNoByte = 0x80;

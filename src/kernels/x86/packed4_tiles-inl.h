@@ -6,8 +6,8 @@
 //
 // The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; scaled_add(value, scales, sums) in
 // place; load_scales(scales, layout, n), scale or minimum n of what follows a record's codes; times(rows, factor);
-// same(word), its float in all lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact
-// (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows;
+// same(word), its float in all lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line;
+// kExact (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows;
 // start(correction); dot(weights, x, acc), x being one word; value(acc, scale of x) ->
 // Rows of floats.
 
