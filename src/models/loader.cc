@@ -25,6 +25,19 @@ std::string layer_of(std::string_view name) {
   return std::string(name);
 }
 
+/// A matrix in blocks of GGUF.
+bool is_block_type(const SourceTensor& tensor) {
+  const Format* format = find_format_or_null(tensor.format);
+  return format != nullptr && format->encode == nullptr && !format->dense && tensor.shape.size() == 2;
+}
+
+bool is_mapped(const Weight& weight) {
+  const auto* quantized = std::get_if<QuantizedTensor>(&weight);
+  if (quantized == nullptr) return false;
+  return std::any_of(quantized->parts.begin(), quantized->parts.end(),
+                     [](const auto& part) { return part.second.buffer && part.second.buffer->is_mapped_file(); });
+}
+
 }  // namespace
 
 Loader::Loader(const WeightSource& source, LoadOptions options)
@@ -49,13 +62,15 @@ Weight Loader::fetch(const Parameter& parameter) {
   }
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
   const Residency residency = turned ? place_in_memory(name) : place(name);
-  Weight weight = source_->load(name, residency);
+  // Blocks become other bytes when they are packed: those of the file need not be copied for that.
+  Weight weight = source_->load(name, is_block_type(*found) ? Residency::mapped : residency);
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);
   if (role == Role::head) weight = in_head_format(std::move(weight));
   auto* quantized = std::get_if<QuantizedTensor>(&weight);
   if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options_.compute, residency);
+  if (residency == Residency::memory && is_mapped(weight)) weight = source_->load(name, residency);
   bytes_ += weight_bytes(weight);
   if (options_.progress) {
     options_.progress(static_cast<int64_t>(parameters_.size()), static_cast<int64_t>(source_->tensors().size()));
@@ -113,9 +128,7 @@ uint64_t Loader::planned_bytes(const SourceTensor& tensor) {
   const bool encoded = options_.format != nullptr && tensor.shape.size() == 2 && layer_of(tensor.name) != tensor.name &&
                        !is_skipped(module_of(tensor.name), options_.skip_modules);
   if (encoded) return weight_bytes(layout(tensor.shape, DType::f32, *options_.format, options_.encode));
-  const Format* stored = find_format_or_null(tensor.format);
-  const bool blocks = stored != nullptr && stored->encode == nullptr && !stored->dense && tensor.shape.size() == 2;
-  return blocks ? sizes_.bytes(*stored, {}, tensor.shape) : tensor.bytes;
+  return is_block_type(tensor) ? sizes_.bytes(find_format(tensor.format), {}, tensor.shape) : tensor.bytes;
 }
 
 Linear Loader::linear(const std::string& module, int64_t out, int64_t in, Bias bias) {
