@@ -3,6 +3,7 @@
 struct Rows {
   __m256i low, high;  // rows 0 to 7, 8 to 15
 };
+constexpr int kUnrolledLines = 4;
 constexpr int kColumns = 4;  // 8 accumulators of 16 registers
 
 NIBBLE_INLINE Rows load_rows(const void* p) noexcept {

@@ -1,6 +1,7 @@
 // The arithmetic of packed4_tiles-inl.h on AVX-512. No include guard and no includes: not a header of its own.
 
 using Rows = __m512i;
+constexpr int kUnrolledLines = 8;
 constexpr int kColumns = 16;  // accumulators
 
 NIBBLE_INLINE __m256i load_halves(const uint8_t* p) noexcept {
