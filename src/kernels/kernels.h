@@ -94,9 +94,9 @@ struct Kernels {
   void (*sum_rows_bf16)(const RowSums<uint16_t>&) noexcept = nullptr;
   void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
 
-  // Packed 4-bit weights: see packed4.h.
+  // Packed weights: see packed4.h.
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;
-  /// out: [rows, w.k], the floats that decode_4bit gives for the stored weights.
+  /// out: [rows, w.k], the floats that the stored weights decode to.
   void (*decode_packed4)(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept = nullptr;
   void (*activations4_i8)(const Activations4&) noexcept = nullptr;
   void (*activations4_i16)(const Activations4&) noexcept = nullptr;

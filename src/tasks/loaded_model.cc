@@ -109,7 +109,7 @@ DeviceMap device_map_of(const Loader& loader) {
   return map;
 }
 
-/// What 4-bit weights are multiplied with. A compute dtype of 16 bits that is asked for here is for comparing with
+/// What packed weights are multiplied with. A compute dtype of 16 bits that is asked for here is for comparing with
 /// libraries that round to it; one that the files record is what they would compute in, and integers are more exact.
 Activations activations_of(const LoadModelOptions& options) {
   const auto& config = options.quantization_config;
