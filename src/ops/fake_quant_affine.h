@@ -3,6 +3,7 @@
 // passes straight through where a value has a code of its own and stops where it was cut off.
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/tensor.h"
@@ -37,6 +38,8 @@ class MovingExtents {
   void observe(const Tensor& x, int64_t group);
   /// Empty before the first call.
   const std::vector<Extent>& extents() const { return extents_; }
+  /// Goes on from extents() of an earlier time.
+  void restore(std::vector<Extent> extents) { extents_ = std::move(extents); }
 
  private:
   float rate_;

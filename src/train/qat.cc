@@ -67,6 +67,30 @@ void freeze_qat_ranges(Model& model) {
   for_prepared(model, [](Linear& layer) { layer.fake_quant->observes = false; });
 }
 
+ObservedRanges observed_ranges(Model& model) {
+  ObservedRanges ranges;
+  for_prepared(model, [&](Linear& layer) {
+    const auto& input = layer.fake_quant->input;
+    if (input && !input->extents().empty()) ranges.emplace(layer.name, input->extents()[0]);
+  });
+  return ranges;
+}
+
+void restore_observed_ranges(Model& model, const ObservedRanges& ranges) {
+  size_t restored = 0;
+  for_prepared(model, [&](Linear& layer) {
+    if (!layer.fake_quant->input) return;
+    const auto found = ranges.find(layer.name);
+    const bool known = found != ranges.end();
+    layer.fake_quant->input->restore(known ? std::vector<Extent>{found->second} : std::vector<Extent>{});
+    restored += known;
+  });
+  if (restored != ranges.size()) {
+    fail(ErrorCode::invalid_argument, "qat: ranges of " + std::to_string(ranges.size()) +
+                                          " layers are given, the model observes those of " + std::to_string(restored));
+  }
+}
+
 void convert_qat(Model& model, const ComputeOptions& compute) {
   for_prepared(model, [&](Linear& layer) {
     QuantizedTensor deployed = deployed_weight(layer, compute);

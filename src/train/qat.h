@@ -14,11 +14,13 @@
 // With adapters on a layer it is the merged matrix that is quantized: training that knows of the merge, which rounding
 // cannot undo later (see docs/merge.md).
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models/model.h"
+#include "quant/affine.h"
 #include "quant/format.h"
 
 namespace nibble {
@@ -40,6 +42,14 @@ std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
 
 /// From here on observed ranges stay as they are.
 void freeze_qat_ranges(Model& model);
+
+/// The ranges of inputs that layers have observed so far, by module: what training with observed ranges needs, besides
+/// its parameters, to go on where it was.
+using ObservedRanges = std::map<std::string, Extent>;
+ObservedRanges observed_ranges(Model& model);
+/// Sets them again; a layer that has none there has observed nothing.
+/// @throws Error{invalid_argument} for a module that observes nothing in this model.
+void restore_observed_ranges(Model& model, const ObservedRanges& ranges);
 
 /// Replaces the weight of every prepared layer by what it is deployed with; its adapters are merged into it and gone.
 /// compute: as the model was loaded with.
