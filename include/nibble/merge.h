@@ -1,8 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "nibble/merge_target.h"
 #include "nibble/progress.h"
 
 namespace nibble {
@@ -10,6 +12,7 @@ namespace nibble {
 struct MergeOptions {
   std::string to = "bf16";  ///< of the merged model: bf16, fp16, fp32, int8, nf4, ... (any format that can be written)
   bool double_quant = false;  ///< 4-bit formats: quantize the scales too
+  int64_t block = 0;          ///< 4-bit formats: weights per scale; 0 = 64
   bool force = false;         ///< write the result even when most of what the adapter learned is rounded away
   uint64_t max_shard_size = 5'000'000'000;
   bool overwrite = false;
@@ -36,9 +39,12 @@ struct MergeReport {
   std::vector<std::string> replaced = {};  ///< tensors that it brings whole
   MergeLoss total = {};                    ///< of all layers together
   uint64_t bytes_before = 0, bytes_after = 0;
+  std::optional<MergeTarget> trained_for = {};  ///< what the adapter was trained for, if for any merge
+  bool as_trained = false;                      ///< this merge is that one: the result is what training saw
 };
 
-/// A result that keeps less than this of the change is refused unless forced.
+/// A result that keeps less than this of the change is refused, unless it is forced or what the adapter was trained
+/// for.
 inline constexpr double kLeastDeltaRetained = 0.5;
 
 /// Writes one model from a base (a folder, dense or quantized, or a GGUF file) and a PEFT adapter folder, LoRA or DoRA:

@@ -16,6 +16,7 @@
 #include "nibble/lora.h"
 #include "nibble/lora_config.h"
 #include "nibble/merge.h"
+#include "nibble/merge_target.h"
 #include "nibble/model.h"
 #include "nibble/plan.h"
 #include "nibble/progress.h"

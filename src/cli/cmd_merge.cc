@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/print.h"
+#include "core/error.h"
 #include "nibble/merge.h"
 
 namespace nibble::cli {
@@ -24,6 +25,13 @@ Json layer_json(const MergedLayer& layer) {
   return json;
 }
 
+Json target_json(const MergeTarget& target) {
+  return Json::object({{"format", target.format},
+                       {"block", target.block},
+                       {"double_quant", target.double_quant},
+                       {"base", target.base}});
+}
+
 Json report_json(const MergeReport& report) {
   Json layers = Json::array(), replaced = Json::array();
   for (const MergedLayer& layer : report.layers) layers.push_back(layer_json(layer));
@@ -33,6 +41,8 @@ Json report_json(const MergeReport& report) {
                        {"bytes_before", report.bytes_before},
                        {"bytes_after", report.bytes_after},
                        {"total", loss_members(report.total)},
+                       {"trained_for", report.trained_for ? target_json(*report.trained_for) : Json()},
+                       {"as_trained", report.as_trained},
                        {"layers", layers},
                        {"replaced", replaced}});
 }
@@ -59,6 +69,18 @@ void print_layers(const MergeReport& report) {
   print_table(rows);
 }
 
+/// Whether this is the merge that the adapter was trained for.
+void print_training(const MergeReport& report) {
+  if (!report.trained_for) return;
+  if (report.as_trained) return print_line("the adapter was trained for this merge: the result is what training saw");
+  const MergeTarget& target = *report.trained_for;
+  note(fmt::format(
+      "nibble: warning: the adapter was trained to be merged into {}{}{}, over a base in {}; this is another "
+      "merge",
+      printable(target.format, 50), target.block ? fmt::format(" with block {}", target.block) : "",
+      target.double_quant ? " and double quantization" : "", printable(target.base, 50)));
+}
+
 }  // namespace
 
 int cmd_merge(const Arguments& arguments) {
@@ -74,6 +96,7 @@ int cmd_merge(const Arguments& arguments) {
   args.option("-o,--out", out, "FOLDER", "where to write", Args::Need::required);
   args.option("--to", options.to, "FORMAT", "bf16 (default), fp16, fp32, int8, nf4, fp4, int4, int8-dynamic");
   args.flag("--double-quant", options.double_quant, "4-bit formats: quantize the scales too");
+  args.option("--block", options.block, "4-bit formats: weights per scale; default 64");
   args.flag("--force", options.force, "write the result even when rounding destroys most of the change");
   args.option("--max-shard-size", max_shard_size, "SIZE", "per weights file; default 5GB");
   args.flag("--overwrite", options.overwrite, "replace an existing output, once the new one is complete");
@@ -91,6 +114,7 @@ int cmd_merge(const Arguments& arguments) {
   print_line(fmt::format("merged {} into {} ({} layers, {} replaced tensors)", adapter, model, report.layers.size(),
                          report.replaced.size()));
   print_layers(report);
+  print_training(report);
   print_line(fmt::format("wrote {} ({})", report.output, human_bytes(report.bytes_after)));
   return 0;
 }

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "io/peft.h"
 #include "tasks/adapter_targets.h"
+#include "tasks/merge_aware.h"
 #include "tasks/stored_form.h"
 
 namespace nibble {
@@ -180,6 +181,7 @@ void write_adapter(OutputFolder& folder, const LoadedModel& model, const Attache
   LoraConfig config = adapter.starts.empty() ? adapter.config : with_doubled_rank(adapter.config);
   if (config.init_lora_weights == "loftq") config.init_lora_weights = "true";
   folder.write_text(kAdapterConfigFile, lora_config_json(config).dump(2) + "\n");
+  if (adapter.trained_for) write_merge_target(folder, *adapter.trained_for);
   folder.require_space(safetensors_file_bytes(declared));
   SafetensorsWriter writer(folder.file(kAdapterWeightsFile), declared);
   for (const auto& [name, tensor] : tensors) writer.write(name, tensor);

@@ -2,11 +2,13 @@
 // Adapters on a loaded model: read from PEFT folders, made new for training, written.
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/output.h"
 #include "nibble/lora_config.h"
+#include "nibble/merge_target.h"
 #include "tasks/adapter_init.h"
 #include "tasks/loaded_model.h"
 #include "train/parameters.h"
@@ -19,6 +21,7 @@ struct AttachedAdapter {
   std::vector<TrainedParameter> parameters;  // what training changes, by the names of lora_parameters() or of the model
   std::vector<TrainedParameter> kept = {};   // tensors of the base that were read with it and are written again
   std::vector<std::string> unused_targets;   // names of target_modules that mean nothing in this model
+  std::optional<MergeTarget> trained_for = {};  // through the rounding of this merge
 };
 
 enum class AdapterUse {
@@ -35,7 +38,7 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
 AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed);
 
 /// Writes the two files of an adapter folder, f32, for the model as its files have it: what was begun with PiSSA as a
-/// plain adapter of twice the rank.
+/// plain adapter of twice the rank. A third file where it was trained for a merge.
 void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter);
 
 }  // namespace nibble

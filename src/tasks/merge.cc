@@ -16,6 +16,7 @@
 #include "ops/elementwise.h"
 #include "ops/merged_weight.h"
 #include "tasks/merge_adapter.h"
+#include "tasks/merge_aware.h"
 #include "tasks/merge_values.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
@@ -61,6 +62,7 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   MergePlan plan;
   plan.format = &find_format(options.to);
   plan.encode.double_quant = options.double_quant;
+  plan.encode.block = options.block;
   check_encode_options(*plan.format, plan.encode);
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
@@ -202,10 +204,19 @@ Json make_config(const ModelFiles& files, const MergePlan& plan) {
   config.erase("quantization_config");
   if (plan.format->dense) return config;
   EncodeOptions encode = plan.encode;
-  encode.block = plan.format->block;
+  if (encode.block == 0) encode.block = plan.format->block;
   config.set("quantization_config",
              quantization_config(*plan.format, encode, before.compute_dtype, plan.kept_linears, before.threshold));
   return config;
+}
+
+/// What the merge is, in the words in which training recorded its own.
+MergeTarget target_of(const ModelFiles& files, const MergePlan& plan) {
+  std::vector<std::string_view> bases;
+  for (const auto& [name, lora] : plan.changes.low_rank) {
+    if (const SourceTensor* stored = files.weights->find(name)) bases.push_back(stored->format);
+  }
+  return merge_target(*plan.format, plan.encode, bases);
 }
 
 void refuse_destruction(const MergeReport& report, const std::string& adapter) {
@@ -244,7 +255,9 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
     return merger.convert(tensors[i]);
   });
   report.total = merger.total().loss();
-  if (!options.force) refuse_destruction(report, adapter);
+  report.trained_for = read_merge_target(adapter);
+  report.as_trained = report.trained_for == target_of(files, plan);
+  if (!options.force && !report.as_trained) refuse_destruction(report, adapter);
   write_side_files(folder, files, make_config(files, plan));
   folder.commit();
   return report;

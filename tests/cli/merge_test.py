@@ -10,7 +10,8 @@ import sys
 
 from harness import *
 
-KEYS = {"model", "seconds", "peak_rss_bytes", "output", "format", "bytes_before", "bytes_after", "total", "layers", "replaced"}
+KEYS = {"model", "seconds", "peak_rss_bytes", "output", "format", "bytes_before", "bytes_after", "total", "layers", "replaced",
+        "trained_for", "as_trained"}
 LOSS = {"delta_norm_ratio", "delta_retained", "rounding_ratio"}
 MODULE = "model.layers.0.self_attn.q_proj"
 
@@ -46,6 +47,7 @@ def json_has_the_promised_keys(t):
     assert set(layer) == LOSS | {"name", "shape", "format"}, layer
     assert layer["name"] == MODULE and layer["shape"] == [128, 128]
     assert 0.99 < layer["delta_retained"] < 1.01
+    assert value["trained_for"] is None and value["as_trained"] is False
     t.run("generate", t.folder / "out", "-p", "It was", "-n", 2)
 
 

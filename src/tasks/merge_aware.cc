@@ -1,0 +1,108 @@
+#include "tasks/merge_aware.h"
+
+#include <map>
+#include <set>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "io/model_files.h"
+#include "models/registry.h"
+#include "models/skip.h"
+
+namespace nibble {
+namespace {
+
+constexpr const char* kFile = "merge_aware.json";
+constexpr const char* kDense = "dense";
+
+/// Linear layers by module.
+class ByModule final : public ParameterVisitor {
+ public:
+  void linear(Linear& layer) override {
+    layers.emplace(layer.name, &layer);
+    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
+  }
+  void embedding(const std::string&, Weight&) override {}
+  void vector(const std::string&, Tensor&) override {}
+
+  std::map<std::string, const Linear*, std::less<>> layers;
+  bool has_quantized = false;
+};
+
+/// Whether merge() takes a quantized matrix over as it is.
+bool is_stored_so(const Linear& layer, const QatConfig& config) {
+  const auto* w = std::get_if<QuantizedTensor>(&layer.weight);
+  if (w == nullptr || !layer.adapters.empty() || w->format->name != config.format) return false;
+  const bool same_block = !w->format->block_choice || w->block == (config.block ? config.block : w->format->block);
+  return same_block && w->double_quant == config.double_quant;
+}
+
+}  // namespace
+
+MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
+  const ModelFiles files = open_model(model.path);
+  ByModule by_module;
+  model.model->visit(by_module);
+  const bool keeps_dense = by_module.has_quantized && !files.is_gguf();  // what the maker of the base kept
+  std::set<std::string, std::less<>> chosen;
+  std::vector<std::string_view> bases;
+  for (const Parameter& p : list_parameters(files.config, model.path, files.weights.get())) {
+    const auto found = by_module.layers.find(module_of(p.name));
+    if (found == by_module.layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
+    const Linear& layer = *found->second;
+    const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
+    if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
+    const bool kept = p.role == Role::head || (keeps_dense && !quantized) || is_stored_so(layer, config);
+    if (!kept) chosen.insert(layer.name);
+  }
+  prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
+  return merge_target(find_format(config.format), {.block = config.block, .double_quant = config.double_quant}, bases);
+}
+
+void refuse_unmergeable(const LoraConfig& config) {
+  if (config.use_dora) {
+    fail(ErrorCode::unsupported, "use_dora: DoRA adapters cannot be trained with quantization of the merged matrix");
+  }
+  if (config.lora_dropout > 0) {
+    fail(ErrorCode::invalid_argument, "lora_dropout: found " + std::to_string(config.lora_dropout) +
+                                          ", expected 0: the merged matrix has no inputs of the adapter to drop");
+  }
+}
+
+MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std::span<const std::string_view> bases) {
+  std::set<std::string> names;
+  for (const std::string_view base : bases) {
+    const Format* known = find_format_or_null(base);
+    names.emplace(known && !known->dense ? std::string(base) : kDense);
+  }
+  MergeTarget target = {.format = std::string(format.name), .double_quant = encode.double_quant};
+  if (format.block_choice) target.block = encode.block ? encode.block : format.block;
+  for (const std::string& name : names) target.base += (target.base.empty() ? "" : "+") + name;
+  return target;
+}
+
+void write_merge_target(OutputFolder& folder, const MergeTarget& target) {
+  const Json json = Json::object({{"format", target.format},
+                                  {"block", target.block},
+                                  {"double_quant", target.double_quant},
+                                  {"base", target.base}});
+  folder.write_text(kFile, json.dump(2) + "\n");
+}
+
+std::optional<MergeTarget> read_merge_target(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / kFile;
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  const Json json = Json::parse_file(path.string());
+  const auto need = [&](const char* key) -> const Json& {
+    const Json* value = json.find_value(key);
+    if (value == nullptr) fail(ErrorCode::format, path.string() + ": " + key + ": is missing");
+    return *value;
+  };
+  const auto at = [&](const char* key) { return path.string() + ": " + key; };
+  return MergeTarget{.format = need("format").as_string(at("format")),
+                     .block = need("block").as_int(at("block")),
+                     .double_quant = need("double_quant").as_bool(at("double_quant")),
+                     .base = need("base").as_string(at("base"))};
+}
+
+}  // namespace nibble
