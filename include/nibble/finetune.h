@@ -46,18 +46,29 @@ struct FinetuneData {
 };
 
 struct FinetuneOptions {
-  std::string method = "lora";  ///< "lora", "qlora" (the same over a quantized base), "full"
-  std::string task = {};        ///< "causal_lm" or "seq_cls"; "" = what the model is
+  /// "lora", "qlora" (the same over a quantized base), "full", "qat" (knowing that the result will be quantized)
+  std::string method = "lora";
+  std::string task = {};  ///< "causal_lm" or "seq_cls"; "" = what the model is
   std::string data = {}, eval_data = {};
 
   LoraConfig lora = {.r = 16, .lora_alpha = 32, .target_modules = "all-linear"};
   std::string init_adapter = {};  ///< start from this adapter folder, with its configuration instead of `lora`
+  bool use_lora = false;  ///< qat: train such an adapter, merged and rounded in every pass, instead of all parameters
 
-  // qlora: what a dense base is quantized to while it is loaded.
+  // qlora: what a dense base is quantized to while it is loaded. qat: what the result is quantized to. As for
+  // quantize().
   std::string format = "nf4";
   bool double_quant = false;
   int64_t block = 0;
-  std::optional<DType> compute_dtype = {};  ///< of evaluation; training multiplies in fp32
+  std::string granularity = "channel";
+  std::vector<std::string> skip = {};
+  /// qat with format int8-dynamic: the range of activations is that of each token ("dynamic"), or a fixed one that
+  /// training observes ("observed"): a moving average, which stands still for the last tenth of the steps.
+  std::string qat_activations = "dynamic";
+  /// lora, qlora: a quantized format. The adapter is trained through the rounding of a merge() into it, with this block
+  /// and double_quant (qlora: where the base has the same format).
+  std::string merge_aware = {};
+  std::optional<DType> compute_dtype = {};  ///< of evaluation, and of training with qat; else training is in fp32
 
   int64_t epochs = 1;
   int64_t steps = 0;          ///< 0 = as the epochs say, else instead of them
@@ -70,7 +81,7 @@ struct FinetuneOptions {
   bool gradient_checkpointing = false;  ///< less memory for a third more work, the same bits
 
   std::string optimizer = "adamw";  ///< "adamw", "adamw8bit", "sgd"
-  double learning_rate = 0;         ///< 0 = 2e-4 for adapters, 2e-5 for full
+  double learning_rate = 0;         ///< 0 = 2e-4 for adapters, 2e-5 without
   std::string schedule = "linear";  ///< "linear", "cosine", "constant"
   double warmup = 0;                ///< steps; below 1: a share of all steps
   double weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0;
@@ -112,7 +123,8 @@ struct FinetuneReport {
 ///   .tsv, .csv   for classifiers, and .jsonl too: as read_labelled_texts() reads them
 ///
 /// `out` is a folder with log.jsonl from the first step on, checkpoint-N folders, best/ (with eval_data), and when all
-/// is done the result: a PEFT adapter, or for "full" a model folder.
+/// is done the result: a PEFT adapter, or for "full" and "qat" a model folder. With "qat" it is a quantized one, which
+/// runs with the bits that training saw.
 /// @throws Error{format} naming file and line of data that is malformed, Error{interrupted} after a checkpoint has been
 /// written, Error{exists} when `out` exists and neither overwrite nor resume is set.
 FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options);

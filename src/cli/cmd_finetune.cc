@@ -17,19 +17,19 @@ namespace {
 /// The flags as given; what was not given stays with the file of --config or the default.
 struct Given {
   std::optional<std::string> config, data, eval_data, method, task, format, compute_dtype, init_adapter, optimizer,
-      schedule, on_nonfinite, bias, init;
+      schedule, on_nonfinite, bias, init, granularity, qat_activations, merge_aware;
   std::optional<int64_t> r, epochs, steps, batch, grad_accum, max_length, seed, eval_every, early_stopping, save_every,
       save_limit, block;
   std::optional<double> alpha, dropout, rate, warmup, weight_decay, beta1, beta2, epsilon, momentum, max_grad_norm;
   std::optional<bool> double_quant, packing, no_shuffle, checkpointing, tensorboard, rslora, dora;
-  std::vector<std::string> target_modules, modules_to_save;
+  std::vector<std::string> target_modules, modules_to_save, skip;
   std::string resume;
   std::optional<std::string> report;
   bool overwrite = false, check_data = false;
 };
 
 void declare_training(Args& args, Given& g) {
-  args.option("--learning-rate", g.rate, "default 2e-4 for adapters, 2e-5 for full");
+  args.option("--learning-rate", g.rate, "default 2e-4 for adapters, 2e-5 without");
   args.option("--schedule", g.schedule, "NAME", "linear (default), cosine or constant");
   args.option("--warmup", g.warmup, "steps in which the rate rises from 0; below 1: a share of all steps");
   args.option("--epochs", g.epochs, "times through the data; default 1");
@@ -63,20 +63,32 @@ void declare_adapter(Args& args, Given& g) {
   args.flag("--dora", g.dora, "train the lengths of the rows too (DoRA)");
   args.option("--init", g.init, "NAME", "how it begins: true (default), gaussian, pissa, pissa_niter_N; qlora: loftq");
   args.option("--init-adapter", g.init_adapter, "DIR", "start from an adapter's tensors and configuration");
+}
+
+void declare_rounding(Args& args, Given& g) {
   args.option("--format", g.format, "FORMAT",
-              "qlora: what a dense base is quantized to; nf4 (default), fp4, int4, int8");
-  args.flag("--double-quant", g.double_quant, "qlora: quantize the scales of a 4-bit format too");
-  args.option("--block", g.block, "qlora: weights per scale of a 4-bit format; 0 = 64");
-  args.option("--compute-dtype", g.compute_dtype, "DTYPE", "4-bit formats, of evaluation; training multiplies in fp32");
+              "qlora: what a dense base is quantized to; qat: what the result is; nf4 (default), fp4, int4, int8, "
+              "int8-dynamic");
+  args.flag("--double-quant", g.double_quant, "quantize the scales of a 4-bit format too");
+  args.option("--block", g.block, "weights per scale of a 4-bit format; 0 = 64");
+  args.option("--granularity", g.granularity, "channel|tensor", "int8-dynamic: one scale per row, or one in all");
+  args.list("--skip", g.skip, "NAME...", "layers that are not quantized: full name, dotted prefix or suffix");
+  args.option("--qat-activations", g.qat_activations, "dynamic|observed",
+              "qat to int8-dynamic: the range of each token (default), or a fixed one that training observes");
+  args.option("--merge-aware", g.merge_aware, "FORMAT",
+              "lora, qlora: train through the rounding of a merge into this format, so that merge keeps the gain");
+  args.option("--compute-dtype", g.compute_dtype, "DTYPE",
+              "4-bit formats, of evaluation, and of training with qat; else training multiplies in fp32");
 }
 
 void declare(Args& args, Given& g) {
   args.option("--data", g.data, "FILE", "what to train on: .jsonl, .txt; for classifiers .tsv and .csv too");
   args.option("--eval-data", g.eval_data, "FILE", "measure the loss on it, and keep the best result in OUT/best");
-  args.option("--method", g.method, "METHOD", "lora (default), qlora or full");
+  args.option("--method", g.method, "METHOD", "lora (default), qlora, full or qat");
   args.option("--task", g.task, "TASK", "causal_lm or seq_cls; default what the model is");
   args.option("--config", g.config, "FILE", "YAML file with these options, or in axolotl's words; flags win");
   declare_adapter(args, g);
+  declare_rounding(args, g);
   declare_training(args, g);
   args.option("--eval-every", g.eval_every, "steps between evaluations; default an epoch");
   args.option("--early-stopping", g.early_stopping, "stop after so many evaluations without a better loss");
@@ -122,9 +134,18 @@ void resolve_adapter(const Given& g, FinetuneOptions& o) {
   if (!g.modules_to_save.empty()) o.lora.modules_to_save = g.modules_to_save;
   set(g.init, o.lora.init_lora_weights);
   set(g.init_adapter, o.init_adapter);
+  o.use_lora |= g.r || g.alpha || g.dropout || g.bias || g.rslora || g.dora || g.init || g.init_adapter ||
+                !g.target_modules.empty() || !g.modules_to_save.empty();
+}
+
+void resolve_rounding(const Given& g, FinetuneOptions& o) {
   set(g.format, o.format);
   set(g.double_quant, o.double_quant);
   set(g.block, o.block);
+  set(g.granularity, o.granularity);
+  if (!g.skip.empty()) o.skip = g.skip;
+  set(g.qat_activations, o.qat_activations);
+  set(g.merge_aware, o.merge_aware);
   if (g.compute_dtype) o.compute_dtype = parse_dtype(*g.compute_dtype);
 }
 
@@ -135,6 +156,7 @@ FinetuneOptions resolve(const Given& g) {
   set(g.method, o.method);
   set(g.task, o.task);
   resolve_adapter(g, o);
+  resolve_rounding(g, o);
   set(g.rate, o.learning_rate);
   set(g.schedule, o.schedule);
   set(g.warmup, o.warmup);
@@ -266,9 +288,9 @@ void print_report(const std::string& model, const FinetuneOptions& options, cons
   }
   print_line("wrote " + r.output);
   if (r.task != "causal_lm") return;
-  print_line(r.method == "full" ? fmt::format("next: nibble generate {} -p TEXT", r.output)
-                                : fmt::format("next: nibble generate {}{} --adapter {} -p TEXT", model,
-                                              base_words(options), r.output));
+  print_line(r.method == "full" || r.method == "qat" ? fmt::format("next: nibble generate {} -p TEXT", r.output)
+                                                     : fmt::format("next: nibble generate {}{} --adapter {} -p TEXT",
+                                                                   model, base_words(options), r.output));
 }
 
 void write_page(const std::string& file, const FinetuneRun& run, const JsonReport& json) {
@@ -298,10 +320,13 @@ int cmd_finetune(const Arguments& arguments) {
   Common common;
   Given given;
   std::string model, out;
-  Args args("finetune", "Trains an adapter of a model (LoRA, QLoRA) or the whole model on your data.",
+  Args args("finetune",
+            "Trains an adapter of a model (LoRA, QLoRA) or the whole model on your data, for quantization too.",
             "  nibble finetune smollm2-135m -o my-adapter --method qlora --format nf4 --data train.jsonl\n"
             "  nibble finetune smollm2-135m --data train.jsonl --check-data\n"
             "  nibble finetune bert-sst2 -o tuned --method full --data train.tsv --eval-data dev.tsv --epochs 3\n"
+            "  nibble finetune bert-sst2 -o bert-int4 --method qat --format int4 --data train.tsv --epochs 1\n"
+            "  nibble finetune smollm2-nf4 -o my-adapter --merge-aware nf4 --data train.jsonl --learning-rate 5e-4\n"
             "  nibble finetune smollm2-135m -o my-adapter --config run.yaml --resume");
   args.positional("MODEL", model, "folder, .gguf file or hub id");
   args.option("-o,--out", out, "FOLDER", "where to write");

@@ -16,6 +16,7 @@
 #include "tasks/finetune_folder.h"
 #include "tasks/finetune_log.h"
 #include "tasks/finetune_methods.h"
+#include "tasks/finetune_options.h"
 #include "train/schedule.h"
 #include "train/train_step.h"
 
@@ -25,35 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kDropoutStream = 0x44524f50;  // apart from other uses of the seed
+constexpr int64_t kFrozenShare = 10;             // one in so many steps trains with observed ranges that stand still
 
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-void check(const FinetuneOptions& o) {
-  const auto require = [](bool good, const char* what, auto found) {
-    if (!good) fail(ErrorCode::invalid_argument, std::string(what) + ", found " + std::to_string(found));
-  };
-  require(o.epochs >= 1, "epochs: expected at least 1", o.epochs);
-  require(o.steps >= 0, "steps: expected at least 0", o.steps);
-  require(o.batch >= 1, "batch: expected at least 1", o.batch);
-  require(o.grad_accum >= 1, "grad_accum: expected at least 1", o.grad_accum);
-  require(o.max_length >= 2, "max_length: expected at least 2", o.max_length);
-  require(o.learning_rate >= 0, "learning_rate: expected at least 0", o.learning_rate);
-  require(o.warmup >= 0, "warmup: expected at least 0", o.warmup);
-  require(o.max_grad_norm >= 0, "max_grad_norm: expected at least 0", o.max_grad_norm);
-  require(o.save_every >= 0 && o.eval_every >= 0 && o.early_stopping >= 0 && o.save_limit >= 0,
-          "save_every, eval_every, early_stopping and save_limit: expected at least 0",
-          std::min({o.save_every, o.eval_every, o.early_stopping, o.save_limit}));
-  if (o.early_stopping > 0 && o.eval_data.empty()) {
-    fail(ErrorCode::invalid_argument, "early_stopping: needs eval_data");
-  }
-  if (o.on_nonfinite != "stop" && o.on_nonfinite != "skip") {
-    fail(ErrorCode::invalid_argument, "on_nonfinite: found '" + o.on_nonfinite + "', expected stop or skip");
-  }
-  if (o.data.empty()) fail(ErrorCode::invalid_argument, "data: is missing, expected a file to train on");
-  parse_schedule(o.schedule);
-}
 
 bool is_classification(const LoadedModel& model, const std::string& task) {
   const ModelInfo& info = model.model->info();
@@ -102,7 +79,7 @@ Batches read_batches(const std::shared_ptr<LoadedModel>& model, const std::strin
 class Run {
  public:
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
-      : o_(std::move(options)), method_(find_finetune_method(o_.method)), out_(RunFolder::checked(out, o_)) {
+      : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, o_)) {
     if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
     model_ = load_model(model, method_.load_options(o_));
     train_ = read_batches(model_, o_.data, o_);
@@ -126,6 +103,7 @@ class Run {
     if (!o_.resume.empty()) {
       const fs::path from = RunFolder::checkpoint_to_resume(out_, o_);
       state_ = read_checkpoint_state(from, optimizer, settings());
+      restore_observed_ranges(*model_->model, state_.observed);
     }
     RunFolder folder(out_, o_);
     FinetuneLog log(folder.path(), state_.step, o_.tensorboard);
@@ -134,6 +112,7 @@ class Run {
     } catch (const Error& error) {
       if (error.code() != ErrorCode::interrupted) throw;
       clear_interrupt();
+      restore_observed_ranges(*model_->model, state_.observed);  // a step that was cut short has not been
       save(folder, optimizer);
       fail(ErrorCode::interrupted, "interrupted at step " + std::to_string(state_.step) + "; saved " +
                                        checkpoint_path(folder.path(), state_.step).string() +
@@ -153,6 +132,7 @@ class Run {
     begin_ = Clock::now();
     while (state_.step < steps_ && !stopped_early_) {
       check_interrupt();
+      if (state_.step >= first_frozen_step()) freeze_qat_ranges(*model_->model);
       FinetuneStep step = run_step(tape, optimizer);
       step.seconds_left =
           seconds_since(begin_) / static_cast<double>(state_.step - first) * static_cast<double>(steps_ - state_.step);
@@ -162,6 +142,11 @@ class Run {
       const bool last = state_.step == steps_ || stopped_early_;
       if (o_.save_every > 0 && (last || state_.step % o_.save_every == 0)) save(folder, optimizer);
     }
+  }
+
+  /// At least one step observes.
+  int64_t first_frozen_step() const {
+    return std::max<int64_t>(1, steps_ - (steps_ + kFrozenShare - 1) / kFrozenShare);
   }
 
   std::vector<LabelledBatch> next_batches() {
@@ -186,13 +171,17 @@ class Run {
                                          {.rate = rate,
                                           .max_norm = o_.max_grad_norm,
                                           .dropout_seed = CounterRandom(o_.seed, kDropoutStream).bits(index)});
-    if (!result.finite) refuse_or_skip(batches);
+    if (result.finite) {
+      state_.last_loss = result.loss.mean();
+      state_.observed = observed_ranges(*model_->model);
+    } else {
+      refuse_or_skip(batches);
+    }
     int64_t tokens = 0;
     for (const LabelledBatch& batch : batches) tokens += static_cast<int64_t>(batch.ids.size());
     ++state_.step;
     state_.tokens += tokens;
     ran_tokens_ += tokens;
-    if (result.finite) state_.last_loss = result.loss.mean();
     return {.step = state_.step,
             .steps = steps_,
             .epoch = static_cast<double>(state_.step) / static_cast<double>(steps_in_epoch_),
@@ -206,6 +195,7 @@ class Run {
 
   void refuse_or_skip(const std::vector<LabelledBatch>& batches) {
     ++state_.skipped;
+    restore_observed_ranges(*model_->model, state_.observed);
     if (o_.on_nonfinite == "skip") return;
     fail(ErrorCode::internal, "step " + std::to_string(state_.step + 1) + ": a value is not finite, first in " +
                                   first_nonfinite_layer(*model_->model, batches) +
@@ -250,10 +240,17 @@ class Run {
   Json settings() const {
     Json lora = lora_config_json(trained_.config);
     lora.erase("base_model_name_or_path");
+    Json skip = Json::array();
+    for (const std::string& name : o_.skip) skip.push_back(name);
     return Json::object({{"method", o_.method},
                          {"format", o_.format},
                          {"block", o_.block},
                          {"double_quant", o_.double_quant},
+                         {"granularity", o_.granularity},
+                         {"skip", skip},
+                         {"qat_activations", o_.qat_activations},
+                         {"merge_aware", o_.merge_aware},
+                         {"use_lora", method_.use_lora},
                          {"model_type", model_->model->info().model_type},
                          {"samples", train_.data.report.samples},
                          {"data_tokens", train_.data.report.tokens},
@@ -315,12 +312,12 @@ class Run {
 }  // namespace
 
 FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options) {
-  check(options);
+  check_finetune_options(options);
   return Run(model, out, options).go();
 }
 
 FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options) {
-  check(options);
+  check_finetune_options(options);
   const auto loaded = load_model(model, {.activations = "fp32", .progress = options.progress});
   return read_training_data(loaded, options.data, data_options(*loaded, options)).report;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
@@ -15,7 +16,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kFolder = "checkpoint-";
 constexpr const char* kTensors = "state.safetensors";
 constexpr const char* kState = "trainer_state.json";
-constexpr std::string_view kParameter = "parameter.", kOptimizer = "optimizer.";
+constexpr std::string_view kParameter = "parameter.", kOptimizer = "optimizer.", kObserved = "observed.";
 
 std::optional<int64_t> step_of(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -26,12 +27,34 @@ std::optional<int64_t> step_of(const fs::path& path) {
   return error == std::errc() && at == end ? std::optional(step) : std::nullopt;
 }
 
-std::vector<std::pair<std::string, Tensor>> tensors_of(const Optimizer& optimizer) {
+std::vector<std::pair<std::string, Tensor>> tensors_of(const Optimizer& optimizer, const ObservedRanges& observed) {
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (const TrainedParameter& p : optimizer.parameters())
     tensors.emplace_back(std::string(kParameter) + p.name, p.value);
   for (auto& [name, tensor] : optimizer.state()) tensors.emplace_back(std::string(kOptimizer) + name, tensor);
+  for (const auto& [name, extent] : observed) {
+    const float ends[] = {extent.low, extent.high};
+    tensors.emplace_back(std::string(kObserved) + name, Tensor::from(ends));
+  }
   return tensors;
+}
+
+ObservedRanges read_observed(const SafetensorsFile& file) {
+  ObservedRanges observed;
+  for (const SafetensorsEntry& entry : file.entries()) {
+    if (!entry.name.starts_with(kObserved)) continue;
+    const std::string where = file.path().string() + ": " + printable(entry.name, 200);
+    if (entry.dtype != "F32" || entry.shape != Shape{2}) {
+      fail(ErrorCode::format, where + ": found " + entry.dtype + " " + shape_text(entry.shape) + ", expected F32 [2]");
+    }
+    const Tensor ends = file.load(entry.name);
+    const Extent extent = {.low = ends.f32()[0], .high = ends.f32()[1]};
+    if (!std::isfinite(extent.low) || !std::isfinite(extent.high) || extent.low > extent.high) {
+      fail(ErrorCode::format, where + ": is no range, expected two finite numbers, the smaller one first");
+    }
+    observed.emplace(entry.name.substr(kObserved.size()), extent);
+  }
+  return observed;
 }
 
 void require_same(const Json& found, const Json& expected, const std::string& where) {
@@ -48,7 +71,7 @@ void require_same(const Json& found, const Json& expected, const std::string& wh
 
 void write_checkpoint_state(OutputFolder& folder, const Optimizer& optimizer, const TrainerState& state,
                             const Json& settings) {
-  const auto tensors = tensors_of(optimizer);
+  const auto tensors = tensors_of(optimizer, state.observed);
   std::vector<TensorDeclaration> declared;
   for (const auto& [name, tensor] : tensors) declared.push_back({name, tensor.dtype, tensor.shape});
   folder.require_space(safetensors_file_bytes(declared));
@@ -99,6 +122,7 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
   for (const auto& [part, tensor] : optimizer.state())
     moments.emplace_back(part, file.load(std::string(kOptimizer) + part));
   optimizer.restore(optimizer_steps, moments);
+  state.observed = read_observed(file);
   return state;
 }
 

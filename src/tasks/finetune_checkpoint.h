@@ -9,15 +9,17 @@
 #include "core/json.h"
 #include "core/output.h"
 #include "train/optimizer.h"
+#include "train/qat.h"
 
 namespace nibble {
 
-/// Where a run is, besides what the tensors say.
+/// Where a run is, besides the optimizer and its parameters.
 struct TrainerState {
   int64_t step = 0, skipped = 0, tokens = 0;
   double last_loss = 0;
   std::optional<double> best_eval_loss = {};
   int64_t evaluations_without_gain = 0;
+  ObservedRanges observed = {};
 };
 
 /// Adds state.safetensors and trainer_state.json to a folder.

@@ -31,8 +31,9 @@ fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOpti
 /// Whether a run leaves files of this name in its folder: what --overwrite must not mix with the new ones.
 bool is_result_of_run(const fs::path& file) {
   const std::string name = file.filename().string();
-  return name == "adapter_config.json" || name == "config.json" || file.extension() == ".safetensors" ||
-         name.ends_with(".safetensors.index.json") || name.starts_with("events.out.tfevents.");
+  return name == "adapter_config.json" || name == "merge_aware.json" || name == "config.json" ||
+         file.extension() == ".safetensors" || name.ends_with(".safetensors.index.json") ||
+         name.starts_with("events.out.tfevents.");
 }
 
 RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)

@@ -1,9 +1,12 @@
 #include "tasks/finetune_methods.h"
 
+#include <algorithm>
 #include <map>
 
 #include "core/error.h"
 #include "io/model_files.h"
+#include "tasks/merge_aware.h"
+#include "tasks/qat_folder.h"
 #include "tasks/side_files.h"
 #include "tasks/stored_form.h"
 #include "tasks/weights_writer.h"
@@ -24,21 +27,79 @@ LoadModelOptions load_quantized(const FinetuneOptions& options) {
   load.format = options.format;
   load.block = options.block;
   load.double_quant = options.double_quant;
+  load.granularity = options.granularity;
+  load.skip = options.skip;
   return load;
 }
 
-AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
+/// As the result will be loaded when nothing else is said.
+LoadModelOptions load_as_deployed(const FinetuneOptions& options) {
+  LoadModelOptions load = load_as_stored(options);
+  load.activations = "auto";
+  return load;
+}
+
+AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options) {
   if (options.init_adapter.empty()) return new_adapter(model, options.lora, options.seed);
   return attach_adapter(model, options.init_adapter, AdapterUse::training);
 }
 
+AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  AttachedAdapter adapter = put_adapter(model, options);
+  if (options.merge_aware.empty()) return adapter;
+  refuse_unmergeable(adapter.config);
+  const bool shares_options = options.method == "lora" || options.merge_aware == options.format;
+  adapter.trained_for = prepare_merge_aware(model, {.format = options.merge_aware,
+                                                    .block = shares_options ? options.block : 0,
+                                                    .double_quant = shares_options && options.double_quant});
+  return adapter;
+}
+
 AttachedAdapter prepare_full(LoadedModel& model, const FinetuneOptions& options) {
   if (!options.init_adapter.empty()) {
-    fail(ErrorCode::invalid_argument, "init_adapter: method full trains no adapter");
+    fail(ErrorCode::invalid_argument, "init_adapter: method " + options.method + " trains no adapter");
   }
   return {.config = {},
           .parameters = train_parameters(*model.model, [](std::string_view) { return true; }),
           .unused_targets = {}};
+}
+
+QatConfig qat_config(const FinetuneOptions& options) {
+  return {.format = options.format,
+          .block = options.block,
+          .double_quant = options.double_quant,
+          .granularity = options.granularity,
+          .activations = options.qat_activations};
+}
+
+AttachedAdapter prepare_qat_full(LoadedModel& model, const FinetuneOptions& options) {
+  AttachedAdapter trained = prepare_full(model, options);
+  prepare_qat_model(model, qat_config(options), options.skip);
+  return trained;
+}
+
+/// Here all-linear means all layers that are quantized: the adapter of another one could not be merged without moving a
+/// bit.
+AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  prepare_qat_model(model, qat_config(options), options.skip);
+  const std::vector<std::string> kept = unprepared_layers(model);
+  FinetuneOptions o = options;
+  if (o.lora.target_modules == "all-linear" && o.lora.exclude_modules.empty()) o.lora.exclude_modules = kept;
+  AttachedAdapter trained = put_adapter(model, o);
+  refuse_unmergeable(trained.config);
+  for (const TrainedParameter& p : trained.parameters) {
+    const size_t at = p.name.find(".lora_A.");
+    const std::string module = p.name.substr(0, at);
+    if (at == std::string::npos || std::find(kept.begin(), kept.end(), module) == kept.end()) continue;
+    fail(ErrorCode::invalid_argument, "target_modules: " + module +
+                                          " is not quantized, so its adapter has no place in the result; "
+                                          "take it out of target_modules, or out of skip");
+  }
+  return trained;
+}
+
+void write_quantized(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& trained) {
+  write_qat_model(folder, model, trained.parameters);
 }
 
 /// A tensor of the source file in its new form.
@@ -84,31 +145,50 @@ void write_model(OutputFolder& folder, const LoadedModel& model, const AttachedA
 
 constexpr FinetuneMethod kMethods[] = {
     {.name = "lora",
+     .use_lora = true,
      .learning_rate = 2e-4,
      .load_options = load_as_stored,
      .prepare = prepare_adapter,
      .write = write_adapter},
     {.name = "qlora",
+     .use_lora = true,
      .learning_rate = 2e-4,
      .load_options = load_quantized,
      .prepare = prepare_adapter,
      .write = write_adapter},
     {.name = "full",
+     .use_lora = false,
      .learning_rate = 2e-5,
      .load_options = load_as_stored,
      .prepare = prepare_full,
      .write = write_model},
+    {.name = "qat",
+     .use_lora = false,
+     .learning_rate = 2e-5,
+     .load_options = load_as_deployed,
+     .prepare = prepare_qat_full,
+     .write = write_quantized},
+    {.name = "qat",
+     .use_lora = true,
+     .learning_rate = 2e-4,
+     .load_options = load_as_deployed,
+     .prepare = prepare_qat_adapter,
+     .write = write_quantized},
 };
 
 }  // namespace
 
-const FinetuneMethod& find_finetune_method(const std::string& name) {
+const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
+  const FinetuneMethod* found = nullptr;
   std::string known;
+  std::string_view last;
   for (const FinetuneMethod& method : kMethods) {
-    if (method.name == name) return method;
-    known += (known.empty() ? "" : ", ") + std::string(method.name);
+    if (method.name == options.method && (!found || method.use_lora == options.use_lora)) found = &method;
+    if (method.name != last) known += (known.empty() ? "" : ", ") + std::string(method.name);
+    last = method.name;
   }
-  fail(ErrorCode::invalid_argument, "method: found '" + name + "', expected one of " + known);
+  if (found) return *found;
+  fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of " + known);
 }
 
 }  // namespace nibble

@@ -12,6 +12,7 @@ namespace nibble {
 
 struct FinetuneMethod {
   std::string_view name;
+  bool use_lora;         // trains an adapter; a name with two rows leaves the choice to the user
   double learning_rate;  // when the user gives none
   LoadModelOptions (*load_options)(const FinetuneOptions& options);
   /// Makes the model ready and says what is trained.
@@ -21,6 +22,6 @@ struct FinetuneMethod {
 };
 
 /// @throws Error{invalid_argument} listing the methods.
-const FinetuneMethod& find_finetune_method(const std::string& name);
+const FinetuneMethod& find_finetune_method(const FinetuneOptions& options);
 
 }  // namespace nibble

@@ -72,13 +72,14 @@ std::string optimizer_name(const std::string& name) {
 void read_adapter(const Entry& e, Run& run) {
   const std::string name = e.text();
   if (name != "lora" && name != "qlora") e.refuse("lora or qlora");
-  run.options.method = name;
+  if (run.options.method != "qat") run.options.method = name;
 }
 
 struct Key {
   const char* name;
   const char* alias;  // axolotl's word; null = the same
   void (*read)(const Entry&, Run&);
+  bool of_adapter = false;
 };
 
 void read_target_linear(const Entry& e, Run& run) {
@@ -96,30 +97,34 @@ constexpr const char* kIgnored[] = {"base_model",      "output_dir",           "
 
 const Key kKeys[] = {
     {"method", nullptr, [](const Entry& e, Run& r) { r.options.method = e.text(); }},
-    {"adapter", nullptr, read_adapter},
+    {"adapter", nullptr, read_adapter, true},
     {"task", nullptr, [](const Entry& e, Run& r) { r.options.task = e.text(); }},
     {"data", nullptr, [](const Entry& e, Run& r) { r.options.data = e.text(); }},
     {"datasets", nullptr, read_datasets},
     {"eval_data", nullptr, [](const Entry& e, Run& r) { r.options.eval_data = e.text(); }},
-    {"init_adapter", "lora_model_dir", [](const Entry& e, Run& r) { r.options.init_adapter = e.text(); }},
+    {"init_adapter", "lora_model_dir", [](const Entry& e, Run& r) { r.options.init_adapter = e.text(); }, true},
     {"load_in_4bit", nullptr, [](const Entry& e, Run& r) { r.four_bit = e.flag(); }},
     {"load_in_8bit", nullptr, [](const Entry& e, Run& r) { r.eight_bit = e.flag(); }},
     {"format", nullptr, [](const Entry& e, Run& r) { r.options.format = e.text(); }},
     {"double_quant", nullptr, [](const Entry& e, Run& r) { r.options.double_quant = e.flag(); }},
     {"block", nullptr, [](const Entry& e, Run& r) { r.options.block = e.integer(); }},
+    {"granularity", nullptr, [](const Entry& e, Run& r) { r.options.granularity = e.text(); }},
+    {"skip", nullptr, [](const Entry& e, Run& r) { r.options.skip = e.texts(); }},
+    {"qat_activations", nullptr, [](const Entry& e, Run& r) { r.options.qat_activations = e.text(); }},
+    {"merge_aware", nullptr, [](const Entry& e, Run& r) { r.options.merge_aware = e.text(); }},
     {"compute_dtype", nullptr, [](const Entry& e, Run& r) { r.options.compute_dtype = parse_dtype(e.text()); }},
-    {"lora_r", nullptr, [](const Entry& e, Run& r) { r.options.lora.r = e.integer(); }},
-    {"lora_alpha", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_alpha = e.number(); }},
-    {"lora_dropout", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_dropout = e.number(); }},
-    {"target_modules", "lora_target_modules", read_targets},
-    {"lora_target_linear", nullptr, read_target_linear},
+    {"lora_r", nullptr, [](const Entry& e, Run& r) { r.options.lora.r = e.integer(); }, true},
+    {"lora_alpha", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_alpha = e.number(); }, true},
+    {"lora_dropout", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_dropout = e.number(); }, true},
+    {"target_modules", "lora_target_modules", read_targets, true},
+    {"lora_target_linear", nullptr, read_target_linear, true},
     {"train_on_inputs", nullptr, read_train_on_inputs},
     {"modules_to_save", "lora_modules_to_save",
-     [](const Entry& e, Run& r) { r.options.lora.modules_to_save = e.texts(); }},
-    {"use_rslora", "peft_use_rslora", [](const Entry& e, Run& r) { r.options.lora.use_rslora = e.flag(); }},
-    {"use_dora", "peft_use_dora", [](const Entry& e, Run& r) { r.options.lora.use_dora = e.flag(); }},
+     [](const Entry& e, Run& r) { r.options.lora.modules_to_save = e.texts(); }, true},
+    {"use_rslora", "peft_use_rslora", [](const Entry& e, Run& r) { r.options.lora.use_rslora = e.flag(); }, true},
+    {"use_dora", "peft_use_dora", [](const Entry& e, Run& r) { r.options.lora.use_dora = e.flag(); }, true},
     {"init_lora_weights", "peft_init_lora_weights",
-     [](const Entry& e, Run& r) { r.options.lora.init_lora_weights = e.text(); }},
+     [](const Entry& e, Run& r) { r.options.lora.init_lora_weights = e.text(); }, true},
     {"epochs", "num_epochs", [](const Entry& e, Run& r) { r.options.epochs = e.integer(); }},
     {"steps", "max_steps", [](const Entry& e, Run& r) { r.options.steps = e.integer(); }},
     {"batch", "micro_batch_size", [](const Entry& e, Run& r) { r.options.batch = e.integer(); }},
@@ -155,6 +160,7 @@ void read_key(const std::string& name, const YAML::Node& value, const std::strin
   std::vector<std::string> known;
   for (const Key& key : kKeys) {
     if (name == key.name || (key.alias && name == key.alias)) {
+      run.options.use_lora |= key.of_adapter;
       return key.read({value, path + ": " + name}, run);
     }
     known.emplace_back(key.name);
@@ -169,11 +175,13 @@ void read_key(const std::string& name, const YAML::Node& value, const std::strin
 }
 
 /// load_in_4bit and load_in_8bit say what the base of an adapter is.
-void apply_loading(Run& run) {
-  if (run.four_bit.value_or(false) || run.eight_bit.value_or(false)) {
-    run.options.method = "qlora";
-    run.options.format = run.eight_bit.value_or(false) ? "int8" : run.options.format;
+void apply_loading(Run& run, const std::string& path) {
+  if (!run.four_bit.value_or(false) && !run.eight_bit.value_or(false)) return;
+  if (run.options.method == "qat") {
+    fail(ErrorCode::format, path + ": load_in_4bit, load_in_8bit: method qat starts from a dense model; say format");
   }
+  run.options.method = "qlora";
+  run.options.format = run.eight_bit.value_or(false) ? "int8" : run.options.format;
 }
 
 }  // namespace
@@ -188,7 +196,7 @@ FinetuneOptions finetune_options_from_file(const std::string& path, const Finetu
   } catch (const YAML::Exception& error) {
     fail(ErrorCode::format, path + ": line " + std::to_string(error.mark.line + 1) + ": " + printable(error.msg, 400));
   }
-  apply_loading(run);
+  apply_loading(run, path);
   return run.options;
 }
 

@@ -48,6 +48,7 @@ class QatWriter {
     if (layers_.prepared.empty()) fail(ErrorCode::internal, model.path + ": is not prepared for qat");
     for (const TrainedParameter& p : trained) trained_.emplace(p.name, p.value);
     compute_.reduce_range = model.options.reduce_range;
+    compute_dtype_ = model.options.compute_dtype.value_or(DType::f32);
   }
 
   PlannedTensor plan(const SourceTensor& tensor) const {
@@ -66,7 +67,7 @@ class QatWriter {
     EncodeOptions encode = fake.encode;
     if (encode.block == 0) encode.block = fake.format->block;
     if (files_.is_gguf()) set_config_dtype(config, DType::f32);
-    config.set("quantization_config", quantization_config(*fake.format, encode, DType::f32, layers_.kept));
+    config.set("quantization_config", quantization_config(*fake.format, encode, compute_dtype_, layers_.kept));
     return config;
   }
 
@@ -103,6 +104,7 @@ class QatWriter {
   ListLayers layers_;
   ByName<Tensor> trained_;
   ComputeOptions compute_;
+  DType compute_dtype_ = DType::f32;  // recorded for whoever runs it
 };
 
 }  // namespace
@@ -118,6 +120,12 @@ std::vector<std::string> prepare_qat_model(LoadedModel& model, const QatConfig& 
     if (p.role == Role::linear && !is_skipped(module, skip)) chosen.emplace(module);
   }
   return prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
+}
+
+std::vector<std::string> unprepared_layers(const LoadedModel& model) {
+  ListLayers layers;
+  model.model->visit(layers);
+  return layers.kept;
 }
 
 void write_qat_model(OutputFolder& folder, const LoadedModel& model, const std::vector<TrainedParameter>& trained) {

@@ -16,6 +16,9 @@ namespace nibble {
 std::vector<std::string> prepare_qat_model(LoadedModel& model, const QatConfig& config,
                                            const std::vector<std::string>& skip = {});
 
+/// Modules of the Linear layers that are not prepared.
+std::vector<std::string> unprepared_layers(const LoadedModel& model);
+
 /// Writes the folder of a prepared model as it is now: prepared layers in their format, other trained parameters in
 /// f32, everything else as in the source. What runs from it gives the same bits as the prepared model.
 /// @param trained  as train_parameters() or add_lora() gave them

@@ -148,12 +148,53 @@ def full_training_writes_a_model(t):
 
 
 @case
+def qat_writes_a_quantized_model(t):
+    options = ["--method", "qat", "--format", "int8-dynamic", "--qat-activations", "observed", "--granularity", "tensor",
+               "--skip", "down_proj", "--learning-rate", 1e-3, "--steps", 4]
+    t.write("data.jsonl", LINES)
+    result = t.json("finetune", TINY, "-o", "model", "--data", "data.jsonl", *options, "--save-every", 2)
+    assert result["method"] == "qat" and result["steps"] == 4
+    formats = {x["name"]: x["dtype"] for x in t.json("inspect", "model", "--tensors")["tensors"]}
+    assert formats["model.layers.0.mlp.up_proj.weight"] == "int8-dynamic", formats
+    assert formats["model.layers.0.mlp.down_proj.weight"] == "fp32", formats
+    t.run("finetune", TINY, "-o", "again", "--data", "data.jsonl", *options, "--resume", "model/checkpoint-2",
+          "--threads", 1)
+    one, two = (files_of(t.folder / name)["model.safetensors"] for name in ("model", "again"))
+    assert one == two
+    t.run("generate", "model", "-p", "Question", "-n", 4)
+    shown = t.run("finetune", TINY, "-o", "merged", "--data", "data.jsonl", "--method", "qat", "--format", "int4",
+                  "--block", 32, "--lora-r", 4, "--steps", 1).stdout
+    assert "next: nibble generate merged -p TEXT" in shown, shown
+    t.run("generate", "merged", "-p", "Question", "-n", 4)
+
+
+@case
+def a_merge_aware_adapter_is_merged_as_trained(t):
+    t.run("quantize", TINY, "-o", "base", "--format", "nf4")
+    t.write("data.jsonl", LINES)
+    t.run("finetune", "base", "-o", "adapter", "--data", "data.jsonl", "--lora-r", 4, "--steps", 2, "--merge-aware", "nf4")
+    assert names_in(t.folder / "adapter") == ["adapter_config.json", "adapter_model.safetensors", "log.jsonl",
+                                              "merge_aware.json"]
+    # Two steps change little: without the record the merge would be refused.
+    value = t.json("merge", "base", "--adapter", "adapter", "-o", "merged", "--to", "nf4")
+    assert value["trained_for"] == {"format": "nf4", "block": 64, "double_quant": False, "base": "nf4"}
+    assert value["as_trained"] is True and value["total"]["delta_retained"] < 0.5, value["total"]
+    text = t.run("merge", "base", "--adapter", "adapter", "-o", "merged", "--to", "nf4", "--overwrite").stdout
+    assert "the result is what training saw" in text, text
+    said = t.run("merge", "base", "--adapter", "adapter", "-o", "other", "--to", "bf16").stderr
+    assert "trained to be merged into nf4 with block 64, over a base in nf4" in said, said
+    t.run("generate", "base", "--adapter", "adapter", "-p", "Question", "-n", 4)
+
+
+@case
 def wrong_use_is_refused(t):
     data = t.write("data.jsonl", LINES)
     start = ["finetune", TINY, "-o", "out", "--data", data]
     t.fails(USAGE, "finetune", TINY, "--data", data, says="--out")
     t.fails(USAGE, "finetune", TINY, "-o", "out", says="data: is missing")
     t.fails(USAGE, *start, "--method", "magic", says=["method", "qlora"])
+    t.fails(USAGE, *start, "--method", "qat", "--format", "bf16", says="not a quantized one")
+    t.fails(USAGE, *start, "--method", "full", "--merge-aware", "nf4", says="merge_aware")
     t.fails(USAGE, *start, "--lora-rank", 4, says="--lora-")
     t.fails(USAGE, *start, "--target-modules", "query", says="no Linear layer")
     t.fails(BAD_INPUT, "finetune", TINY, "-o", "out", "--data", "absent.jsonl", says="absent.jsonl")
