@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "io/model_files.h"
+#include "models/registry.h"
 #include "tasks/merge_aware.h"
 #include "tasks/qat_folder.h"
 #include "tasks/side_files.h"
@@ -17,13 +18,13 @@ namespace {
 constexpr uint64_t kMaxShardSize = 5'000'000'000;
 
 /// Training multiplies in f32 whatever the activations, and so should the evaluation during it.
-LoadModelOptions load_as_stored(const FinetuneOptions& options) {
+LoadModelOptions load_as_stored(const FinetuneOptions& options, const std::string&) {
   return {
       .compute_dtype = options.compute_dtype, .activations = "fp32", .device_map = "cpu", .progress = options.progress};
 }
 
-LoadModelOptions load_quantized(const FinetuneOptions& options) {
-  LoadModelOptions load = load_as_stored(options);
+LoadModelOptions load_quantized(const FinetuneOptions& options, const std::string& model) {
+  LoadModelOptions load = load_as_stored(options, model);
   load.format = options.format;
   load.block = options.block;
   load.double_quant = options.double_quant;
@@ -32,10 +33,16 @@ LoadModelOptions load_quantized(const FinetuneOptions& options) {
   return load;
 }
 
-/// As the result will be loaded when nothing else is said.
-LoadModelOptions load_as_deployed(const FinetuneOptions& options) {
-  LoadModelOptions load = load_as_stored(options);
-  load.activations = "auto";
+bool is_encoder(const std::string& model) {
+  const ModelFiles files = open_model(model);
+  Loader describing(files.weights.get());
+  return build_model(files.config, files.path.string(), describing)->info().is_encoder;
+}
+
+/// As the result will be loaded when nothing else is said: of encoders the numbers are what counts.
+LoadModelOptions load_as_deployed(const FinetuneOptions& options, const std::string& model) {
+  LoadModelOptions load = load_as_stored(options, model);
+  load.activations = is_encoder(model) ? "fp32" : "auto";
   return load;
 }
 

@@ -14,7 +14,7 @@ struct FinetuneMethod {
   std::string_view name;
   bool use_lora;         // trains an adapter; a name with two rows leaves the choice to the user
   double learning_rate;  // when the user gives none
-  LoadModelOptions (*load_options)(const FinetuneOptions& options);
+  LoadModelOptions (*load_options)(const FinetuneOptions& options, const std::string& model);
   /// Makes the model ready and says what is trained.
   AttachedAdapter (*prepare)(LoadedModel& model, const FinetuneOptions& options);
   /// Writes the result as it is now.

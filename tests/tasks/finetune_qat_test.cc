@@ -23,6 +23,25 @@ namespace {
 using namespace nibble::test;
 namespace fs = std::filesystem;
 
+/// The mean loss of a file's samples, in batches of so many.
+double loss_of_all(const std::shared_ptr<LoadedModel>& model, const std::string& path, size_t batch) {
+  const bool classify = model->model->info().is_encoder;
+  const int64_t longest = model->model->info().context_length;
+  const TrainingData data = read_training_data(model, path, {.classify = classify, .max_length = longest});
+  const auto rows = rows_of(data.samples, false, longest);
+  const std::vector<size_t> order = epoch_order(rows.size(), false, 0, 0);
+  Loss loss;
+  for (size_t first = 0; first < order.size(); first += batch) {
+    const size_t end = std::min(first + batch, order.size());
+    const std::vector<size_t> chosen(order.begin() + static_cast<int64_t>(first),
+                                     order.begin() + static_cast<int64_t>(end));
+    const Loss part = loss_of(*model->model, batch_of(data.samples, rows, chosen));
+    loss.sum += part.sum;
+    loss.count += part.count;
+  }
+  return loss.mean();
+}
+
 class FinetuneQatTest : public ::testing::Test {
  protected:
   std::string data(const std::string& name, int first, int count) {
@@ -49,17 +68,8 @@ class FinetuneQatTest : public ::testing::Test {
   std::string weights(const std::string& out) const { return read_file(temp_ / (out + "/model.safetensors")); }
 
   /// Of the data that options() evaluates on, in batches of two as training has them.
-  double eval_loss(const std::string& model, const LoadModelOptions& load = {}) {
-    const std::shared_ptr<LoadedModel> loaded = load_model(model, load);
-    const TrainingData eval = read_training_data(loaded, at("eval.jsonl"), {.max_length = 256});
-    const auto rows = rows_of(eval.samples, false, 256);
-    Loss loss;
-    for (const std::vector<size_t>& batch : {std::vector<size_t>{0, 1}, std::vector<size_t>{2}}) {
-      const Loss part = loss_of(*loaded->model, batch_of(eval.samples, rows, batch));
-      loss.sum += part.sum;
-      loss.count += part.count;
-    }
-    return loss.mean();
+  double eval_loss(const std::string& model, const LoadModelOptions& load = {}) const {
+    return loss_of_all(load_model(model, load), at("eval.jsonl"), 2);
   }
 
   TempFolder temp_;
@@ -222,6 +232,7 @@ TEST_F(FinetuneQatTest, AClassifierIsWrittenQuantized) {
     const std::string out = use_lora ? "lora" : "all";
     const FinetuneOptions o = {.method = "qat",
                                .data = temp_.write("d.tsv", rows).string(),
+                               .eval_data = at("d.tsv"),
                                .lora = {.r = 4, .target_modules = {"query", "value"}},
                                .use_lora = use_lora,
                                .format = "int4",
@@ -229,8 +240,10 @@ TEST_F(FinetuneQatTest, AClassifierIsWrittenQuantized) {
                                .epochs = 30,
                                .batch = 6,
                                .learning_rate = 5e-3};
-    EXPECT_EQ(finetune(model, at(out), o).task, "seq_cls");
+    const FinetuneReport report = finetune(model, at(out), o);
+    EXPECT_EQ(report.task, "seq_cls");
     const auto tuned = AutoModelForSequenceClassification::from_pretrained(at(out));
+    EXPECT_EQ(loss_of_all(tuned.shared(), at("d.tsv"), 6), *report.eval_loss) << out;
     EXPECT_EQ(tuned.classify("so good").label, "good") << out;
     EXPECT_EQ(tuned.classify("so bad").label, "bad") << out;
     const SafetensorsFile file(temp_ / (out + "/model.safetensors"));
