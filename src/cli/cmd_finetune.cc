@@ -326,7 +326,7 @@ int cmd_finetune(const Arguments& arguments) {
             "  nibble finetune smollm2-135m --data train.jsonl --check-data\n"
             "  nibble finetune bert-sst2 -o tuned --method full --data train.tsv --eval-data dev.tsv --epochs 3\n"
             "  nibble finetune bert-sst2 -o bert-int4 --method qat --format int4 --data train.tsv --epochs 1\n"
-            "  nibble finetune smollm2-nf4 -o my-adapter --merge-aware nf4 --data train.jsonl --learning-rate 5e-4\n"
+            "  nibble finetune smollm2-135m -o my-adapter --merge-aware nf4 --data train.jsonl\n"
             "  nibble finetune smollm2-135m -o my-adapter --config run.yaml --resume");
   args.positional("MODEL", model, "folder, .gguf file or hub id");
   args.option("-o,--out", out, "FOLDER", "where to write");

@@ -262,6 +262,7 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
   const MergeRow rows[] = {{"dense-nf4", "lora", "", {.to = "nf4"}},
                            {"dense-int4", "lora", "", {.to = "int4", .double_quant = true, .block = 32}},
                            {"dense-int8", "lora", "", {.to = "int8"}},
+                           {"dense-dynamic", "lora", "", {.to = "int8-dynamic"}},
                            {"nf4-nf4", "lora", "nf4", {.to = "nf4"}},
                            {"int8-nf4", "lora", "int8", {.to = "nf4"}},
                            {"loaded-nf4", "qlora", "nf4", {.to = "nf4"}}};
