@@ -17,6 +17,11 @@ using namespace nibble;
 constexpr int64_t kCount = 4096;                          // of the kernels that go over an array
 constexpr int64_t kRows = 64, kInputs = 512, kMost = 16;  // of the products; tokens
 
+constexpr RecordLayout kCodes = {.code_bits = 4, .groups = 1, .scale_type = ScaleType::f32};  // nf4
+constexpr RecordLayout kWithMinimums = {.code_bits = 4, .groups = 2, .scale_type = ScaleType::f16, .minimums = 1};
+constexpr RecordLayout kBytes = {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f32};
+constexpr int64_t kMostWords = block_words(PanelType::f32, {.groups = 4, .sums = 1});
+
 std::vector<float> gaussian(int64_t count) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
@@ -31,9 +36,9 @@ struct Data {
   std::vector<float> x = gaussian(kMost * kInputs), w = gaussian(kRows * kInputs), y = gaussian(kRows * kInputs);
   std::vector<float> scales = std::vector<float>(kRows * kInputs / 32, 0.5f);
   std::vector<uint8_t> bytes = std::vector<uint8_t>(kRows * kInputs, 0x35);
-  std::vector<uint8_t> records = std::vector<uint8_t>(packed4_bytes(kRows, kInputs, 4), 0x35);
+  std::vector<uint8_t> records = std::vector<uint8_t>(packed4_bytes(kRows, kInputs, kBytes), 0x35);  // the largest
   std::vector<uint16_t> halves = std::vector<uint16_t>(kRows * kInputs, 0x2e66);
-  std::vector<uint32_t> panels = std::vector<uint32_t>(panel_words(kMost, kInputs, kWordsF32), 0);
+  std::vector<uint32_t> panels = std::vector<uint32_t>(panel_words(kMost, kInputs, kMostWords), 0);
   Codebook4 book = {};
   Levels4 levels = {};
 
@@ -45,9 +50,11 @@ struct Data {
   }
 
   int8_t* signed_bytes() { return reinterpret_cast<int8_t*>(bytes.data()); }
-  Packed4 packed() const { return {records.data(), &levels, kRows, kInputs, 4}; }
+  Packed4 packed(const RecordLayout& layout) const { return {records.data(), &levels, kRows, kInputs, layout}; }
   Activations4 activations(int64_t tokens) { return {x.data(), panels.data(), tokens, kInputs, kInputs}; }
-  MatmulPacked4 product(int64_t tokens) { return {packed(), panels.data(), y.data(), tokens, kRows}; }
+  MatmulPacked4 product(int64_t tokens, const RecordLayout& layout = kCodes) {
+    return {packed(layout), panels.data(), y.data(), tokens, kRows};
+  }
 };
 
 struct Case {
@@ -78,14 +85,16 @@ constexpr Case kCases[] = {
     {"activations4_i8 x16", [](Data& d) { d.k.activations4_i8(d.activations(16)); }},
     {"matmul_packed4_i8 x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1)); }},
     {"matmul_packed4_i8 x16", [](Data& d) { d.k.matmul_packed4_i8(d.product(16)); }},
+    {"matmul_packed4_i8 q4_1 x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1, kWithMinimums)); }},
+    {"matmul_packed4_i8 8 bit x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1, kBytes)); }},
     {"matmul_packed4_i16 x1", [](Data& d) { d.k.matmul_packed4_i16(d.product(1)); }},
     {"matmul_packed4_i16 x16", [](Data& d) { d.k.matmul_packed4_i16(d.product(16)); }},
     {"matmul_packed4_f32 x1", [](Data& d) { d.k.matmul_packed4_f32(d.product(1)); }},
     {"pack_4bit",
      [](Data& d) {
-       d.k.pack_4bit({d.bytes.data(), d.scales.data(), d.records.data(), 0, 64, kRows, kInputs, 4});
+       d.k.pack_4bit({d.bytes.data(), d.scales.data(), d.records.data(), 0, 64, kRows, kInputs, kCodes});
      }},
-    {"decode_packed4", [](Data& d) { d.k.decode_packed4(d.packed(), 0, kRows, d.y.data()); }},
+    {"decode_packed4", [](Data& d) { d.k.decode_packed4(d.packed(kCodes), 0, kRows, d.y.data()); }},
     {"encode_4bit",
      [](Data& d) { d.k.encode_4bit(d.x.data(), kCount / 64, 64, d.book, d.bytes.data(), d.scales.data()); }},
     {"decode_4bit",

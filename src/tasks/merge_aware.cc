@@ -22,7 +22,7 @@ class ByModule final : public ParameterVisitor {
     layers.emplace(layer.name, &layer);
     has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
   }
-  void embedding(const std::string&, Weight&) override {}
+  void embedding(Embedding&) override {}
   void vector(const std::string&, Tensor&) override {}
 
   std::map<std::string, const Linear*, std::less<>> layers;
