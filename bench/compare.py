@@ -4,6 +4,7 @@
     bench/compare.py smollm2-135m                                    nibble, transformers, bitsandbytes, torch
     bench/compare.py smollm2-135m --gguf smollm2.Q4_0.gguf           llama.cpp too
     bench/compare.py minilm --encode 8x128 --encode 1x16             one forward pass of an encoder
+    bench/compare.py smollm2-135m --train 512 --nibble "nf4 fp32"    a step of LoRA, beside PEFT
 
 Every contender is a process that holds its model. In each round each of them is measured once, one after the other, the
 others stopped meanwhile; so drift of the machine hits all alike, and what counts is the ratio within a round. Needs the
@@ -85,6 +86,10 @@ def measure(args, started):
             if args.encode:
                 for batch, tokens in args.encode:
                     figures[f"encode {batch}x{tokens}, sequences/s"] = batch / c.ask("encode", batch, tokens)[0]
+            elif args.train:
+                seconds, memory = c.ask("train", args.train)
+                figures[f"train on {args.train}, tokens/s"] = args.train / seconds
+                figures["peak memory, 1/GB"] = 1e9 / memory
             else:
                 prefill, decode = c.ask("generate", args.prompt, args.new)
                 figures[f"prefill {args.prompt}, tokens/s"] = args.prompt / prefill
@@ -137,6 +142,7 @@ def parse(arguments):
     parser.add_argument("--llama-python", type=Path, default=PEERS / "bin/python")
     parser.add_argument("--encode", action="append", metavar="BATCHxTOKENS",
                         type=lambda text: tuple(map(int, text.split("x"))))
+    parser.add_argument("--train", type=int, metavar="TOKENS", help="steps on one sequence, adapters of rank 16")
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
@@ -144,7 +150,8 @@ def parse(arguments):
     parser.add_argument("--build", type=Path, default=ROOT / "build/dev")
     parser.add_argument("-o", "--out", type=Path, help="write the results as JSON")
     args = parser.parse_args(arguments)
-    args.nibble = args.nibble or (["int8-dynamic"] if args.encode else ["nf4 int8", "nf4 int16"])
+    usual = ["int8-dynamic"] if args.encode else ["nf4 fp32"] if args.train else ["nf4 int8", "nf4 int16"]
+    args.nibble = args.nibble or usual
     return args
 
 

@@ -1,17 +1,22 @@
 // One model in memory, measured as often as compare.py asks. A line on stdin is a request, a line on stdout its answer:
 //   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
 //   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
-//   read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
+//   train TOKENS          ->  seconds of a step of AdamW on one sequence, adapters of rank 16 on all layers; peak
+//   memory read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
 // Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS]]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <memory>
+#include <optional>
 #include <sstream>
 
 #include "core/parallel.h"
 #include "nibble/nibble.h"
+#include "tasks/adapter.h"
 #include "tasks/loaded_model.h"
+#include "train/train_step.h"
 
 namespace nibble {
 namespace {
@@ -53,12 +58,38 @@ void read_all(const Buffer& buffer) {
   std::printf("%.6f %zu\n", now() - start, buffer.size());
 }
 
+/// An adapter on the model and what trains it.
+class Training {
+ public:
+  explicit Training(LoadedModel& model)
+      : model_(model),
+        adapter_(new_adapter(model, {.r = 16, .lora_alpha = 32, .target_modules = "all-linear"}, 1)),
+        tape_(tape_for(adapter_.parameters)),
+        optimizer_(adapter_.parameters, {}) {}
+
+  void step(int64_t tokens) {
+    LabelledBatch batch = {.ids = some_ids(tokens, model_.model->info().vocab_size)};
+    batch.labels = batch.ids;
+    const double start = now();
+    train_step(*model_.model, {batch}, tape_, optimizer_, {.rate = 1e-5, .max_norm = 1});
+    std::printf("%.6f %llu\n", now() - start, static_cast<unsigned long long>(peak_rss_bytes()));
+  }
+
+ private:
+  LoadedModel& model_;
+  AttachedAdapter adapter_;
+  Tape tape_;
+  Optimizer optimizer_;
+};
+
 int serve(int argc, char** argv) {
   LoadModelOptions options;
   set_threads(std::atoi(argv[2]));
   if (argc > 3) options.format = argv[3];
   if (argc > 4) options.activations = argv[4];
-  const CausalLM model(load_model(argv[1], options));
+  const std::shared_ptr<LoadedModel> loaded = load_model(argv[1], options);
+  const CausalLM model(loaded);
+  std::optional<Training> training;
   std::shared_ptr<Buffer> room;
   std::printf("ready\n");
   for (std::string line, what; std::fflush(stdout), std::getline(std::cin, line);) {
@@ -69,6 +100,9 @@ int serve(int argc, char** argv) {
       generate(model, a, b);
     } else if (what == "encode") {
       encode(model.internal(), a, b);
+    } else if (what == "train") {
+      if (!training) training.emplace(*loaded);
+      training->step(a);
     } else if (what == "read") {
       if (!room) {
         room = Buffer::allocate(model.weight_bytes());

@@ -1,6 +1,7 @@
 """A model in one of the libraries that nibble is compared with, measured as often as compare.py asks; the same requests
 and answers as model_worker.cc. Usage: rival_worker.py LIBRARY MODEL THREADS, run with an interpreter that has the library."""
 
+import resource
 import sys
 import time
 import warnings
@@ -45,6 +46,24 @@ class Torch:
             token = out.logits[:, -1:].argmax(-1)
             out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
         return middle - start, time.perf_counter() - middle
+
+    def train(self, tokens):
+        if not hasattr(self, "optimizer"): self.add_adapter()
+        ids = self.torch.tensor([some_ids(tokens, self.vocab_size)])
+        start = time.perf_counter()
+        self.model(input_ids=ids, labels=ids).loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.perf_counter() - start, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def add_adapter(self):
+        import peft
+        self.torch.set_grad_enabled(True)
+        config = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        self.model = peft.get_peft_model(self.model, config).train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = self.torch.optim.AdamW(self.parameters, lr=1e-5, weight_decay=0.0)
 
     def encode(self, batch, tokens):
         ids = self.torch.tensor(some_ids(batch * tokens, self.vocab_size)).reshape(batch, tokens)

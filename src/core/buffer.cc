@@ -23,49 +23,81 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMapFrom = size_t{1} << 20;
-constexpr size_t kSpareBytes = size_t{64} << 20;
 
-/// Mappings that were freed a moment ago, for the next allocation of the same size: the operations of a layer ask for
-/// the same sizes again and again, and fresh memory costs a fault per page. Kept apart from the heap, where long-lived
-/// results between short-lived ones would leave holes (training took a fifth more memory).
-class SpareMappings {
+[[noreturn]] void out_of_memory(size_t bytes) {
+  fail(ErrorCode::resources, "out of memory: " + std::to_string(bytes) + " bytes cannot be allocated");
+}
+
+/// Mappings of memory: those in use are counted, those that were freed are kept for the next allocation of the same
+/// size. The operations of a layer ask for the same sizes again and again, and fresh memory costs a fault per page. All
+/// this apart from the heap, where long-lived results between short-lived ones would leave holes: training took a fifth
+/// more memory.
+class Mappings {
  public:
-  /// Null when there is none of that size.
-  void* take(size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
-    if (found == spare_.rend()) return nullptr;
-    void* mapping = found->mapping;
-    spare_.erase(std::next(found).base());
-    bytes_ -= bytes;
-    return mapping;
-  }
+  struct Mapping {
+    void* start;
+    bool is_fresh;  // zeros
+  };
 
-  /// Takes it over; what has waited longest goes back to the system when there is too much.
-  void give(void* mapping, size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    spare_.push_back({mapping, bytes});
-    bytes_ += bytes;
-    while (bytes_ > kSpareBytes) {
-      munmap(spare_.front().mapping, spare_.front().bytes);
-      bytes_ -= spare_.front().bytes;
-      spare_.pop_front();
+  /// @throws Error{resources}
+  Mapping take(size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      used_ += bytes;
+      most_used_ = std::max(most_used_, used_);
+      const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
+      if (found != spare_.rend()) {
+        void* start = found->start;
+        spare_.erase(std::next(found).base());
+        spare_bytes_ -= bytes;
+        return {start, false};
+      }
+      shrink();
     }
+    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start != MAP_FAILED) return {start, true};
+    const std::lock_guard lock(mutex_);
+    used_ -= bytes;
+    out_of_memory(bytes);
   }
 
-  static SpareMappings& instance() {
-    static auto* spare = new SpareMappings;  // outlives buffers of static duration
-    return *spare;
+  void give(void* start, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    used_ -= bytes;
+    spare_bytes_ += bytes;
+    spare_.push_back({start, bytes});
+    shrink();
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    most_used_ = used_;
+    shrink();
+  }
+
+  static Mappings& instance() {
+    static auto* mappings = new Mappings;  // outlives buffers of static duration
+    return *mappings;
   }
 
  private:
   struct Spare {
-    void* mapping;
+    void* start;
     size_t bytes;
   };
+
+  /// What has waited longest goes back to the system.
+  void shrink() {
+    while (!spare_.empty() && used_ + spare_bytes_ > most_used_) {
+      munmap(spare_.front().start, spare_.front().bytes);
+      spare_bytes_ -= spare_.front().bytes;
+      spare_.pop_front();
+    }
+  }
+
   std::mutex mutex_;
   std::deque<Spare> spare_;  // oldest first
-  size_t bytes_ = 0;
+  size_t used_ = 0, most_used_ = 0, spare_bytes_ = 0;
 };
 
 /// Mapped files, for mapped_file_at(). Rows are written once and never moved; a free row has no path.
@@ -90,33 +122,28 @@ void remember_mapping(uintptr_t begin, uintptr_t end, const std::string& path) {
   }
 }
 
-[[noreturn]] void out_of_memory(size_t bytes) {
-  fail(ErrorCode::resources, "out of memory: " + std::to_string(bytes) + " bytes cannot be allocated");
-}
-
 }  // namespace
 
-std::shared_ptr<Buffer> Buffer::allocate(size_t bytes) {
+std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
   if (bytes < kMapFrom) {
     void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (memory == nullptr) out_of_memory(bytes);
-    std::memset(memory, 0, bytes);
+    if (zeroed) std::memset(memory, 0, bytes);
     return std::shared_ptr<Buffer>(new Buffer(static_cast<std::byte*>(memory), bytes, nullptr, 0));
   }
   const size_t wanted = checked_add(bytes, kHugePage, "allocation");
-  void* mapping = SpareMappings::instance().take(wanted);
-  const bool is_fresh = mapping == nullptr;
-  if (is_fresh) mapping = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapping == MAP_FAILED) out_of_memory(bytes);
-  const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage;
+  const Mappings::Mapping mapping = Mappings::instance().take(wanted);
+  const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping.start) + kHugePage - 1) / kHugePage * kHugePage;
   auto* start = reinterpret_cast<std::byte*>(address);
-  if (is_fresh) {
+  if (mapping.is_fresh) {
     madvise(start, bytes, MADV_HUGEPAGE);  // a wish: without it everything still works
-  } else {
+  } else if (zeroed) {
     std::memset(start, 0, bytes);
   }
-  return std::shared_ptr<Buffer>(new Buffer(start, bytes, mapping, wanted));
+  return std::shared_ptr<Buffer>(new Buffer(start, bytes, mapping.start, wanted));
 }
+
+void Buffer::release_spare() { Mappings::instance().release(); }
 
 std::shared_ptr<Buffer> Buffer::map(int fd, uint64_t offset, size_t bytes, const std::string& path) {
   const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
@@ -146,7 +173,7 @@ Buffer::~Buffer() {
   if (is_file_) {
     munmap(mapping_, mapped_bytes_);
   } else if (mapping_ != nullptr) {
-    SpareMappings::instance().give(mapping_, mapped_bytes_);
+    Mappings::instance().give(mapping_, mapped_bytes_);
   } else {
     ::operator delete (data_, std::align_val_t{kAlignment});
   }

@@ -13,10 +13,15 @@ enum class Residency { memory, mapped };
 
 class Buffer {
  public:
-  /// Zero-filled memory aligned to 64 bytes. From 1 MiB up it is aligned for huge pages (4 KiB pages cost 20 to 46 % of
-  /// the read bandwidth of a large matrix) and, freed, goes back to the system, but for 64 MiB kept for the next calls.
+  /// Zero-filled memory aligned to 64 bytes; from 1 MiB up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
+  /// read bandwidth of a large matrix). Large blocks that were freed are kept for the next calls, as long as all of them
+  /// together with those in use stay below the most that was ever in use.
   /// @throws Error{resources} when the system has no more memory.
-  static std::shared_ptr<Buffer> allocate(size_t bytes);
+  static std::shared_ptr<Buffer> allocate(size_t bytes) { return allocate(bytes, true); }
+  /// The same, but what it holds is not defined.
+  static std::shared_ptr<Buffer> allocate_uninitialized(size_t bytes) { return allocate(bytes, false); }
+  /// Gives the kept blocks back to the system.
+  static void release_spare();
 
   /// Bytes of a file, read when they are touched. The memory must not be written.
   /// @throws Error{resources} when the system cannot map it.
@@ -33,6 +38,8 @@ class Buffer {
   std::span<std::byte> span() { return {data_, size_}; }
 
  private:
+  static std::shared_ptr<Buffer> allocate(size_t bytes, bool zeroed);
+
   Buffer(std::byte* data, size_t size, void* mapping, size_t mapped_bytes)
       : data_(data), size_(size), mapping_(mapping), mapped_bytes_(mapped_bytes) {}
 

@@ -30,6 +30,13 @@ Tensor::Tensor(DType dtype_, Shape shape_) : dtype(dtype_), shape(std::move(shap
   buffer = Buffer::allocate(checked_mul(static_cast<uint64_t>(count()), dtype_bytes(dtype), "tensor"));
 }
 
+Tensor Tensor::uninitialized(DType dtype, Shape shape) {
+  Tensor t = described(dtype, std::move(shape));
+  t.buffer =
+      Buffer::allocate_uninitialized(checked_mul(static_cast<uint64_t>(t.count()), dtype_bytes(dtype), "tensor"));
+  return t;
+}
+
 Tensor Tensor::described(DType dtype, Shape shape) {
   Tensor t;
   t.dtype = dtype;

@@ -32,7 +32,8 @@ using MatvecHalf = FloatProduct<uint16_t>;
 using MatvecI8 = FloatProduct<int8_t>;
 
 /// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k] * w[k * ldw + c], for t < tokens, c < cols;
-/// k in ascending order, so that zeros in x at either end change nothing while w is finite.
+/// k in ascending order, so that zeros in x at either end change nothing while w is finite. With `add`, the sum begins
+/// with what y holds.
 template <class W>
 struct RowSums {
   const float* x;
@@ -40,6 +41,7 @@ struct RowSums {
   float* y;
   int64_t tokens, k, cols;
   int64_t ldx, ldw, ldy;
+  bool add = false;
 };
 
 /// The same with exact 32-bit sums of int8 products. k < 131,072, so that no sum can overflow even
@@ -77,6 +79,11 @@ struct Codebook4 {
 /// What softmax divides by: e^max * sum, as parts of a row can be added up.
 struct SoftmaxPart {
   float max, sum;
+};
+
+struct SiluMulGradient {
+  const float *gate, *up, *dy;
+  float *dgate, *dup;
 };
 
 struct Kernels {
@@ -135,6 +142,12 @@ struct Kernels {
   SoftmaxPart (*softmax_part)(float* x, int64_t count) noexcept = nullptr;
   /// y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]
   void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept = nullptr;
+  /// Its gradient: dup = dy * gate * s, dgate = dy * up * s * (1 + gate * (1 - s)), with s = 1 / (1 + exp(-gate)).
+  void (*silu_mul_backward)(const SiluMulGradient&, int64_t count) noexcept = nullptr;
+  /// y[i] = x[i] * Phi(x[i]), the GELU of arXiv 1606.08415; y may be x.
+  void (*gelu_erf)(const float* x, float* y, int64_t count) noexcept = nullptr;
+  /// Its approximation by tanh, section 2 there; y may be x.
+  void (*gelu_tanh)(const float* x, float* y, int64_t count) noexcept = nullptr;
   float (*dot)(const float* a, const float* b, int64_t count) noexcept = nullptr;
   /// y += a * x
   void (*axpy)(float a, const float* x, float* y, int64_t count) noexcept = nullptr;

@@ -42,7 +42,7 @@ template <auto widen, class W>
 void sum_rows(const RowSums<W>& a) noexcept {
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t c = 0; c < a.cols; ++c) {
-      float sum = 0;
+      float sum = a.add ? a.y[t * a.ldy + c] : 0.0f;
       for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * widen(a.w[k * a.ldw + c]);
       a.y[t * a.ldy + c] = sum;
     }
@@ -148,6 +148,25 @@ void silu_mul(const float* gate, const float* up, float* y, int64_t count) noexc
   for (int64_t i = 0; i < count; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
 
+void silu_mul_backward(const SiluMulGradient& a, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const float g = a.gate[i], s = 1.0f / (1.0f + std::exp(-g)), d = a.dy[i] * s;
+    a.dgate[i] = d * a.up[i] * (1.0f + g * (1.0f - s));
+    a.dup[i] = d * g;
+  }
+}
+
+void gelu_erf(const float* x, float* y, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) y[i] = 0.5f * x[i] * std::erfc(x[i] * -0.70710678f);
+}
+
+void gelu_tanh(const float* x, float* y, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = x[i];
+    y[i] = 0.5f * v * (1.0f + std::tanh(0.7978845608f * (v + 0.044715f * v * v * v)));
+  }
+}
+
 }  // namespace
 
 constinit const Kernels kScalarKernels = {
@@ -183,6 +202,9 @@ constinit const Kernels kScalarKernels = {
     .softmax = softmax,
     .softmax_part = softmax_part,
     .silu_mul = silu_mul,
+    .silu_mul_backward = silu_mul_backward,
+    .gelu_erf = gelu_erf,
+    .gelu_tanh = gelu_tanh,
     .dot = dot,
     .axpy = axpy,
 };

@@ -16,11 +16,6 @@ namespace {
 
 constexpr int64_t kElementGrain = 16 * 1024;
 
-float gelu_erf(float x) { return 0.5f * x * (1.0f + std::erf(x * std::numbers::sqrt2_v<float> / 2.0f)); }
-
-// sqrt(2 / pi) * (x + 0.044715 x^3): GELU, arXiv 1606.08415, section 2.
-float gelu_tanh(float x) { return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x))); }
-
 float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
 
 float silu_slope(float x) {
@@ -34,6 +29,7 @@ float gelu_erf_slope(float x) {
   return distribution + x * std::exp(-0.5f * x * x) * 0.3989422804f;  // 1 / sqrt(2 pi)
 }
 
+// Of x (1 + tanh z) / 2 with z = sqrt(2 / pi) (x + 0.044715 x^3).
 float gelu_tanh_slope(float x) {
   const float t = std::tanh(0.7978845608f * (x + 0.044715f * x * x * x));
   return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * x * x);
@@ -46,15 +42,16 @@ float tanh_slope(float x) {
 
 struct ActivationRow {
   Activation activation;
-  float (*apply)(float);
+  float (*apply)(float);  // null where there is a kernel
   float (*slope)(float);
+  decltype(Kernels::gelu_erf) Kernels::*kernel = nullptr;
 };
 constexpr ActivationRow kActivations[] = {
     {Activation::relu, [](float x) { return x > 0 ? x : 0.0f; }, [](float x) { return x > 0 ? 1.0f : 0.0f; }},
     {Activation::silu, [](float x) { return x / (1.0f + std::exp(-x)); }, silu_slope},
     {Activation::tanh, [](float x) { return std::tanh(x); }, tanh_slope},
-    {Activation::gelu_erf, gelu_erf, gelu_erf_slope},
-    {Activation::gelu_tanh, gelu_tanh, gelu_tanh_slope},
+    {Activation::gelu_erf, nullptr, gelu_erf_slope, &Kernels::gelu_erf},
+    {Activation::gelu_tanh, nullptr, gelu_tanh_slope, &Kernels::gelu_tanh},
 };
 
 const ActivationRow& row_of(Activation activation) {
@@ -84,7 +81,7 @@ void for_each(Tensor& x, Fn fn) {
 /// fn(a[i], b[i]) for every element.
 template <class Fn>
 Tensor combine(const Tensor& a, const Tensor& b, Fn fn) {
-  Tensor out(DType::f32, a.shape);
+  Tensor out = Tensor::uninitialized(DType::f32, a.shape);
   parallel_for(a.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) out.f32()[i] = fn(a.f32()[i], b.f32()[i]);
   });
@@ -97,7 +94,7 @@ Tensor result_for(const Tensor& x, Tape* tape) { return may_overwrite(tape) ? x 
 }  // namespace
 
 Tensor copy_of(const Tensor& x) {
-  Tensor y(DType::f32, x.shape);
+  Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   std::memcpy(y.raw(), x.raw(), x.bytes());
   return y;
 }
@@ -129,7 +126,13 @@ Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
   const ProfileScope scope("activation");
   const ActivationRow& row = row_of(activation);
   Tensor y = result_for(x, tape);
-  for_each(y, row.apply);
+  if (row.kernel != nullptr) {
+    parallel_for(y.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+      (kernels().*row.kernel)(y.f32() + begin, y.f32() + begin, end - begin);
+    });
+  } else {
+    for_each(y, row.apply);
+  }
   if (is_traced(tape, x)) {
     tape->record(y, [x, slope = row.slope, to = tape->slot(x)](Tape& t, const Tensor& dy) {
       t.add(to, combine(dy, x, [slope](float d, float v) { return d * slope(v); }));
@@ -140,19 +143,20 @@ Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
 
 Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
   const ProfileScope scope("activation");
-  Tensor y(DType::f32, gate.shape);
+  Tensor y = Tensor::uninitialized(DType::f32, gate.shape);
   parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
   });
   if (!is_traced(tape, gate, up)) return y;
   tape->record(y, [gate, up, to_gate = tape->slot(gate), to_up = tape->slot(up)](Tape& t, const Tensor& dy) {
-    Tensor dgate(DType::f32, gate.shape), dup(DType::f32, gate.shape);
+    Tensor dgate = Tensor::uninitialized(DType::f32, gate.shape), dup = Tensor::uninitialized(DType::f32, gate.shape);
     parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const float g = gate.f32()[i], s = sigmoid(g), d = dy.f32()[i];
-        dgate.f32()[i] = d * up.f32()[i] * s * (1.0f + g * (1.0f - s));
-        dup.f32()[i] = d * g * s;
-      }
+      kernels().silu_mul_backward({.gate = gate.f32() + begin,
+                                   .up = up.f32() + begin,
+                                   .dy = dy.f32() + begin,
+                                   .dgate = dgate.f32() + begin,
+                                   .dup = dup.f32() + begin},
+                                  end - begin);
     });
     t.add(to_gate, std::move(dgate));
     t.add(to_up, std::move(dup));

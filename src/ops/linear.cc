@@ -73,7 +73,7 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   const Tensor kept = to_w != Tape::kNone || !adapters.empty() ? x : Tensor();
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
-    if (to_w != Tape::kNone) t.add(to_w, matmul(transpose(dy), transpose(kept)));
+    if (to_w != Tape::kNone) t.add(to_w, matmul_by_columns(transpose(dy), kept));
     if (to_x != Tape::kNone) t.add(to_x, matmul_by_columns(dy, weight));
     for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
   });
@@ -92,7 +92,7 @@ Outputs outputs_for(const Tensor& x, std::span<const Linear* const> layers) {
     if (x.cols() != shape[1]) {
       fail(ErrorCode::internal, layer->name + ": input " + shape_text(x.shape) + " does not fit " + shape_text(shape));
     }
-    Tensor& y = out.y.emplace_back(DType::f32, Shape{x.rows(), shape[0]});
+    Tensor& y = out.y.emplace_back(Tensor::uninitialized(DType::f32, {x.rows(), shape[0]}));
     out.products.push_back({.w = &layer->weight,
                             .args = {.x = x.f32(),
                                      .y = y.f32(),

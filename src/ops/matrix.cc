@@ -10,9 +10,9 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kPatch = 16;  // a patch of 16 x 16 floats is read and written in whole cache lines
-constexpr int64_t kColumnGrain = 16;
-constexpr int64_t kTileRows = 512;  // of a weight, decoded together: the sums are added up that many terms at a time
+constexpr int64_t kPatch = 16;        // a patch of 16 x 16 floats is read and written in whole cache lines
+constexpr int64_t kColumnGrain = 64;  // what a tile of sum_rows takes
+constexpr int64_t kTileRows = 256;    // of a weight, decoded together
 
 /// A matrix within a larger one: element (r, c) at data[r * stride + c].
 struct Source {
@@ -54,31 +54,24 @@ struct WeightTile {
   int64_t first, rows;
 };
 
-/// y += x w for columns [begin, end) of w, as far as the rows of the tile go.
+/// y = x w for columns [begin, end) of w and the first rows of w; y += x w for those that follow.
 void add_product(const Tensor& x, const WeightTile& w, int64_t begin, int64_t end, Tensor& y) {
-  static thread_local std::vector<float> turned, part;
-  const int64_t width = end - begin;
-  turned.resize(static_cast<size_t>(width * w.rows));
-  part.resize(static_cast<size_t>(x.rows() * width));
-  transpose_columns({w.values.data + begin, w.values.stride}, w.rows, 0, width, {turned.data(), w.rows});
-  kernels().matmul_f32({.x = x.f32() + w.first,
-                        .w = turned.data(),
-                        .y = part.data(),
-                        .tokens = x.rows(),
-                        .rows = width,
-                        .k = w.rows,
-                        .ldx = x.cols(),
-                        .ldw = w.rows,
-                        .ldy = width});
-  for (int64_t t = 0; t < x.rows(); ++t) {
-    kernels().axpy(1.0f, part.data() + t * width, y.f32() + t * y.cols() + begin, width);
-  }
+  kernels().sum_rows_f32({.x = x.f32() + w.first,
+                          .w = w.values.data + begin,
+                          .y = y.f32() + begin,
+                          .tokens = x.rows(),
+                          .k = w.rows,
+                          .cols = end - begin,
+                          .ldx = x.cols(),
+                          .ldw = w.values.stride,
+                          .ldy = y.cols(),
+                          .add = w.first > 0});
 }
 
 }  // namespace
 
 Tensor matmul(const Tensor& x, const Tensor& w) {
-  Tensor y(DType::f32, {x.rows(), w.rows()});
+  Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), w.rows()});
   const auto product = [&](int64_t token, int64_t tokens, int64_t row, int64_t rows) {
     kernels().matmul_f32({.x = x.f32() + token * x.cols(),
                           .w = w.f32() + row * w.cols(),
@@ -106,7 +99,7 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
 Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
   const Shape shape = weight_shape(w);
   const int64_t rows = shape[0], cols = shape[1];
-  Tensor y(DType::f32, {x.rows(), cols});
+  Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), cols});
   std::vector<float> room(static_cast<size_t>(std::min(rows, kTileRows) * cols));
   for (int64_t r = 0; r < rows; r += kTileRows) {
     const int64_t count = std::min(kTileRows, rows - r);

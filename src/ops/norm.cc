@@ -108,7 +108,7 @@ void backward(const Normalized& norm, const NormSlots& slots, const Tensor& dy, 
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
   const ProfileScope scope("norm");
-  Tensor y(DType::f32, x.shape);
+  Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   const int64_t n = weight.count(), groups = x.count() / n;
   parallel_for(groups, row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 
+#include "core/buffer.h"
 #include "nibble/system.h"
 
 namespace nibble {
@@ -17,6 +18,7 @@ bool can_reset = false;
 
 void reset_peak_rss() {
   malloc_trim(0);
+  Buffer::release_spare();
   std::ofstream file("/proc/self/clear_refs");
   can_reset = static_cast<bool>(file << "5" << std::flush);  // 5: the high-water mark of the resident set
 }

@@ -118,6 +118,64 @@ TEST_P(FloatKernels, SiluMulIsWithinItsBoundOverTheWholeRange) {
   }
 }
 
+TEST_P(FloatKernels, SiluMulBackwardMatchesItsFormula) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> gate = gaussian(n, 9, 4.0f), up = gaussian(n, 10), dy = gaussian(n, 11), dgate(n), dup(n);
+    table().silu_mul_backward({gate.data(), up.data(), dy.data(), dgate.data(), dup.data()}, n);
+    for (int64_t i = 0; i < n; ++i) {
+      const double g = double{gate[i]}, s = 1 / (1 + std::exp(-g)), d = double{dy[i]};
+      const double slope = s * (1 + g * (1 - s));
+      ASSERT_NEAR(double{dup[i]}, d * g * s, 8 * kUnit * std::fabs(d * g * s)) << n;
+      // 1 and g (1 - s) may cancel.
+      ASSERT_NEAR(double{dgate[i]}, d * double{up[i]} * slope,
+                  12 * kUnit * std::fabs(d * double{up[i]}) * s * (1 + std::fabs(g)))
+          << n;
+    }
+    ASSERT_TRUE(dgate.guards_intact() && dup.guards_intact());
+  }
+}
+
+TEST_P(FloatKernels, GelusMatchTheirFormulas) {
+  std::vector<float> x;
+  for (float v = -15.0f; v <= 15.0f; v += 0.00137f) x.push_back(v);
+  const auto n = static_cast<int64_t>(x.size());
+  std::vector<float> erf(x.size()), tanh(x.size());
+  table().gelu_erf(x.data(), erf.data(), n);
+  table().gelu_tanh(x.data(), tanh.data(), n);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = double{x[i]}, exact = 0.5 * v * std::erfc(-v / std::sqrt(2.0));
+    // Of the tail: its polynomial, and an exponent of up to v^2 / 2 that is rounded.
+    const double tail = 0.5 * std::fabs(v) * std::erfc(std::fabs(v) / std::sqrt(2.0));
+    ASSERT_NEAR(double{erf[i]}, exact, (10 + 3 * v * v) * kUnit * tail + 2 * kUnit * std::fabs(exact) + 1e-37) << v;
+    const double z = std::sqrt(2 / std::acos(-1.0)) * (v + 0.044715 * v * v * v);
+    const double by_tanh = v / (1 + std::exp(-2 * z));
+    ASSERT_NEAR(double{tanh[i]}, by_tanh, (8 + 8 * std::fabs(z)) * kUnit * std::max(std::fabs(by_tanh), 1.0)) << v;
+  }
+}
+
+TEST_P(FloatKernels, GelusOnEverySizeAndSpecialValues) {
+  for (const int64_t n : test_sizes()) {
+    Guarded<float> x = gaussian(n, 9, 2.0f), y(n), in_place = x;
+    for (const auto gelu : {table().gelu_erf, table().gelu_tanh}) {
+      gelu(x.data(), y.data(), n);
+      for (int64_t i = 0; i < n; ++i) {
+        const double v = double{x[i]};
+        ASSERT_NEAR(double{y[i]}, 0.5 * v * std::erfc(-v / std::sqrt(2.0)), 5e-4) << n;  // the two differ by as much
+      }
+      ASSERT_TRUE(y.guards_intact());
+    }
+    table().gelu_tanh(in_place.data(), in_place.data(), n);
+    for (int64_t i = 0; i < n; ++i) ASSERT_EQ(in_place[i], y[i]) << n;
+  }
+  const std::vector<float> x = {kNan, kInf, 0.0f, 100.0f, -100.0f};
+  std::vector<float> y(5);
+  for (const auto gelu : {table().gelu_erf, table().gelu_tanh}) {
+    gelu(x.data(), y.data(), 5);
+    EXPECT_TRUE(std::isnan(y[0]));
+    EXPECT_EQ(std::vector<float>(y.begin() + 1, y.end()), (std::vector<float>{kInf, 0.0f, 100.0f, 0.0f}));
+  }
+}
+
 TEST_P(FloatKernels, SiluMulOnEverySizeAndSpecialValues) {
   for (const int64_t n : test_sizes()) {
     Guarded<float> gate = gaussian(n, 9, 3.0f), up = gaussian(n, 10), y(n);

@@ -78,6 +78,17 @@ void expect_right(const Kernels& table, const Stored<W>& type, Sizes s) {
     }
     for (int64_t c = s.cols; c < p.args.ldy; ++c) ASSERT_EQ(p.y[t * p.args.ldy + c], 77.0f);
   }
+  // The first rows, and then the others in addition: the same sums in the same order.
+  const std::vector<float> at_once = p.y.values();
+  RowSums<W> first = p.args, rest = p.args;
+  first.k = s.k / 2;
+  rest.k = s.k - first.k;
+  rest.x += first.k;
+  rest.w += first.k * rest.ldw;
+  rest.add = true;
+  (table.*type.sum_rows)(first);
+  (table.*type.sum_rows)(rest);
+  ASSERT_EQ(p.y.values(), at_once) << type.name << " " << s.k << " " << s.cols;
 }
 
 TEST_P(SumRows, AreWithinTheBoundOfAnyOrderOfSummation) {

@@ -414,6 +414,9 @@ constinit const Kernels kAvx2Kernels = {
     .softmax = softmax,
     .softmax_part = softmax_part,
     .silu_mul = silu_mul,
+    .silu_mul_backward = silu_mul_backward,
+    .gelu_erf = gelu_erf,
+    .gelu_tanh = gelu_tanh,
     .dot = dot,
     .axpy = axpy,
 };

@@ -124,27 +124,45 @@ inline float load_scale(const uint8_t* scales, int64_t row, const RecordLayout& 
   return __builtin_bit_cast(float, static_cast<uint32_t>(upper) << 16);
 }
 
-void decode_packed4(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept {
-  const RecordLayout& layout = w.layout;
-  const bool is_8bit = layout.code_bits == 8;
-  const __m256 low = is_8bit ? all(0) : _mm256_loadu_ps(w.levels->exact);
-  const __m256 high = is_8bit ? all(0) : _mm256_loadu_ps(w.levels->exact + 8);
-  const int64_t bytes = record_bytes(layout), vectors = 8 / layout.groups;
-  for (int64_t r = first_row; r < first_row + rows; ++r) {
-    const int64_t row = r % kPackRows;
-    const uint8_t* record = w.records + r / kPackRows * (w.k / kPackInputs) * bytes;
-    for (int64_t k = 0; k < w.k; k += kPackInputs, record += bytes) {
-      const uint8_t *scales = record + record_code_bytes(layout), *words = record + row * 4;
-      for (int64_t g = 0; g < layout.groups; ++g) {
-        const __m256 scale = all(load_scale(scales, row, layout, g));
-        const __m256 minimum = all(layout.minimums ? load_scale(scales, row, layout, layout.groups + g) : 0.0f);
-        for (int64_t j = g * vectors; j < (g + 1) * vectors; ++j, out += 8) {
-          const __m256 levels = is_8bit ? widened(load_word(words + j * 128), load_word(words + j * 128 + 64))
-                                        : looked_up(load_word(words + j * 64), low, high);
-          const __m256 value = levels * scale;
-          _mm256_storeu_ps(out, layout.minimums ? value + minimum : value);
-        }
-      }
+/// 64 values of a row of a record.
+template <bool kIs8Bit, bool kMinimums>
+NIBBLE_INLINE void decode_block(const uint8_t* record, int64_t row, const RecordLayout& layout, __m256 low, __m256 high,
+                                float* out) noexcept {
+  const uint8_t *scales = record + record_code_bytes(layout), *words = record + row * 4;
+  const int64_t vectors = 8 / layout.groups;
+  for (int64_t g = 0; g < layout.groups; ++g) {
+    const __m256 scale = all(load_scale(scales, row, layout, g));
+    const __m256 minimum = all(kMinimums ? load_scale(scales, row, layout, layout.groups + g) : 0.0f);
+#pragma GCC unroll 2
+    for (int64_t j = g * vectors; j < (g + 1) * vectors; ++j) {
+      const uint8_t* at = words + j * (kIs8Bit ? 128 : 64);
+      const __m256 value =
+          (kIs8Bit ? widened(load_word(at), load_word(at + 64)) : looked_up(load_word(at), low, high)) * scale;
+      _mm256_storeu_ps(out + j * 8, kMinimums ? value + minimum : value);
     }
+  }
+}
+
+template <bool kIs8Bit, bool kMinimums>
+void decode_rows(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept {
+  const RecordLayout layout = w.layout;
+  const __m256 low = kIs8Bit ? all(0) : _mm256_loadu_ps(w.levels->exact);
+  const __m256 high = kIs8Bit ? all(0) : _mm256_loadu_ps(w.levels->exact + 8);
+  const int64_t bytes = record_bytes(layout);
+  for (int64_t r = first_row; r < first_row + rows; ++r) {
+    const uint8_t* record = w.records + r / kPackRows * (w.k / kPackInputs) * bytes;
+    for (int64_t k = 0; k < w.k; k += kPackInputs, record += bytes, out += kPackInputs) {
+      decode_block<kIs8Bit, kMinimums>(record, r % kPackRows, layout, low, high, out);
+    }
+  }
+}
+
+void decode_packed4(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept {
+  if (w.layout.code_bits == 8) {
+    w.layout.minimums ? decode_rows<true, true>(w, first_row, rows, out)
+                      : decode_rows<true, false>(w, first_row, rows, out);
+  } else {
+    w.layout.minimums ? decode_rows<false, true>(w, first_row, rows, out)
+                      : decode_rows<false, false>(w, first_row, rows, out);
   }
 }

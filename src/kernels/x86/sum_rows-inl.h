@@ -10,11 +10,20 @@ template <class M, int T, int V, class Lanes>
 void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lanes last) noexcept {
   const float* x = a.x + token * a.ldx;
   const auto* w = a.w + col;
+  float* y = a.y + token * a.ldy + col;
   F acc[T][V];
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) acc[t][v] = all(0);
+  }
+  if (a.add) {
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 8
+      for (int v = 0; v + 1 < V; ++v) acc[t][v] = load(y + t * a.ldy + v * kLanes, Whole{});
+      acc[t][V - 1] = load(y + t * a.ldy + (V - 1) * kLanes, last);
+    }
   }
   for (int64_t k = 0; k < a.k; ++k) {
     const auto* row = w + k * a.ldw;
@@ -29,7 +38,6 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
       for (int t = 0; t < T; ++t) acc[t][v] = fma(all(x[t * a.ldx + k]), values, acc[t][v]);
     }
   }
-  float* y = a.y + token * a.ldy + col;
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
