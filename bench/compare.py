@@ -135,7 +135,7 @@ def machine(args):
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--nibble", action="append", metavar="'FORMAT [ACTIVATIONS]'",
+    parser.add_argument("--nibble", action="append", metavar="'FORMAT [ACTIVATIONS [HEAD]]'",
                         help="how nibble loads it; may be repeated; default: 'nf4 int8' and 'nf4 int16'")
     parser.add_argument("--rivals", nargs="*", default=TORCH_LIBRARIES, choices=TORCH_LIBRARIES)
     parser.add_argument("--gguf", action="append", default=[], metavar="FILE", help="for llama.cpp; may be repeated")

@@ -3,7 +3,7 @@
 //   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
 //   train TOKENS          ->  seconds of a step of AdamW on one sequence, adapters of rank 16 on all layers; peak
 //   memory read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
-// Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS]]
+// Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -87,6 +87,7 @@ int serve(int argc, char** argv) {
   set_threads(std::atoi(argv[2]));
   if (argc > 3) options.format = argv[3];
   if (argc > 4) options.activations = argv[4];
+  if (argc > 5) options.head = argv[5];
   const std::shared_ptr<LoadedModel> loaded = load_model(argv[1], options);
   const CausalLM model(loaded);
   std::optional<Training> training;
@@ -122,7 +123,7 @@ int serve(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS]]\n");
+    std::fprintf(stderr, "usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]\n");
     return 2;
   }
   try {

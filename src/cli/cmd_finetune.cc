@@ -17,7 +17,7 @@ namespace {
 /// The flags as given; what was not given stays with the file of --config or the default.
 struct Given {
   std::optional<std::string> config, data, eval_data, method, task, format, compute_dtype, init_adapter, optimizer,
-      schedule, on_nonfinite, bias, init, granularity, qat_activations, merge_aware;
+      schedule, on_nonfinite, bias, init, granularity, qat_activations, merge_aware, activations;
   std::optional<int64_t> r, epochs, steps, batch, grad_accum, max_length, seed, eval_every, early_stopping, save_every,
       save_limit, block;
   std::optional<double> alpha, dropout, rate, warmup, weight_decay, beta1, beta2, epsilon, momentum, max_grad_norm;
@@ -77,6 +77,8 @@ void declare_rounding(Args& args, Given& g) {
               "qat to int8-dynamic: the range of each token (default), or a fixed one that training observes");
   args.option("--merge-aware", g.merge_aware, "FORMAT",
               "lora, qlora: train through the rounding of a merge into this format, so that merge keeps the gain");
+  args.option("--activations", g.activations, "int16|fp32",
+              "what 4-bit weights are multiplied with on the way forward; int16 is faster; default fp32");
   args.option("--compute-dtype", g.compute_dtype, "DTYPE",
               "4-bit formats, of evaluation, and of training with qat; else training multiplies in fp32");
 }
@@ -145,6 +147,7 @@ void resolve_rounding(const Given& g, FinetuneOptions& o) {
   set(g.granularity, o.granularity);
   if (!g.skip.empty()) o.skip = g.skip;
   set(g.qat_activations, o.qat_activations);
+  set(g.activations, o.activations);
   set(g.merge_aware, o.merge_aware);
   if (g.compute_dtype) o.compute_dtype = parse_dtype(*g.compute_dtype);
 }

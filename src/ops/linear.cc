@@ -124,7 +124,9 @@ void multiply(std::span<const WeightProduct> products, const ComputeOptions& opt
 std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers, const ComputeOptions& options,
                           Tape* tape) {
   Outputs out = outputs_for(x, layers);
-  multiply(out.products, options, !may_overwrite(tape));
+  // Training multiplies the values that weights decode to, unless integers are asked for.
+  const bool exact = !may_overwrite(tape) && options.activations == Activations::f32;
+  multiply(out.products, options, exact);
   for (size_t i = 0; i < layers.size(); ++i) {
     const Linear& layer = *layers[i];
     const std::vector<AdapterPass> adapters = add_adapters(x, layer, tape, out.y[i]);

@@ -36,7 +36,7 @@ void quantize_affine(const float* x, int64_t count, const AffineRange& range, in
   const auto low = static_cast<float>(-range.zero_point), high = static_cast<float>(levels - range.zero_point);
   const int32_t offset = range.zero_point - 128;
   for (int64_t i = 0; i < count; ++i) {
-    const float clamped = std::min(std::max(x[i] * inverse, low - 1.0f), high + 1.0f);
+    const float clamped = std::min(std::max(low - 1.0f, x[i] * inverse), high + 1.0f);  // NaN becomes the lowest
     const float rounded = std::min(std::max((clamped + kRoundMagic) - kRoundMagic, low), high);
     codes[i] = static_cast<int8_t>(static_cast<int32_t>(rounded) + offset);
   }

@@ -249,6 +249,7 @@ class Run {
                          {"granularity", o_.granularity},
                          {"skip", skip},
                          {"qat_activations", o_.qat_activations},
+                         {"activations", o_.activations},
                          {"merge_aware", o_.merge_aware},
                          {"use_lora", method_.use_lora},
                          {"model_type", model_->model->info().model_type},

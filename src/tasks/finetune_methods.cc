@@ -17,10 +17,11 @@ namespace {
 
 constexpr uint64_t kMaxShardSize = 5'000'000'000;
 
-/// Training multiplies in f32 whatever the activations, and so should the evaluation during it.
 LoadModelOptions load_as_stored(const FinetuneOptions& options, const std::string&) {
-  return {
-      .compute_dtype = options.compute_dtype, .activations = "fp32", .device_map = "cpu", .progress = options.progress};
+  return {.compute_dtype = options.compute_dtype,
+          .activations = options.activations,
+          .device_map = "cpu",
+          .progress = options.progress};
 }
 
 LoadModelOptions load_quantized(const FinetuneOptions& options, const std::string& model) {

@@ -40,6 +40,11 @@ void check_rounding(const FinetuneOptions& o) {
   const bool adapter = o.method == "lora" || o.method == "qlora", qat = o.method == "qat";
   refuse_unless(o.merge_aware.empty() || adapter, "merge_aware: goes with methods lora and qlora");
   refuse_unless(o.skip.empty() || qat || o.method == "qlora", "skip: goes with methods qlora and qat");
+  if (o.activations != "fp32" && o.activations != "int16") {
+    fail(ErrorCode::invalid_argument, "activations: found '" + o.activations + "', expected fp32 or int16");
+  }
+  refuse_unless(o.activations == "fp32" || !qat,
+                "activations: does not go with method qat, which computes as the result will");
   refuse_unless(o.qat_activations == "dynamic" || qat, "qat_activations: goes with method qat");
   refuse_unless(
       o.qat_activations != "observed" || !o.gradient_checkpointing,

@@ -112,6 +112,7 @@ const Key kKeys[] = {
     {"skip", nullptr, [](const Entry& e, Run& r) { r.options.skip = e.texts(); }},
     {"qat_activations", nullptr, [](const Entry& e, Run& r) { r.options.qat_activations = e.text(); }},
     {"merge_aware", nullptr, [](const Entry& e, Run& r) { r.options.merge_aware = e.text(); }},
+    {"activations", nullptr, [](const Entry& e, Run& r) { r.options.activations = e.text(); }},
     {"compute_dtype", nullptr, [](const Entry& e, Run& r) { r.options.compute_dtype = parse_dtype(e.text()); }},
     {"lora_r", nullptr, [](const Entry& e, Run& r) { r.options.lora.r = e.integer(); }, true},
     {"lora_alpha", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_alpha = e.number(); }, true},

@@ -10,7 +10,7 @@ constexpr int64_t kLongestMatch = 3;
 }  // namespace
 
 std::vector<int32_t> look_up(std::span<const int32_t> text, int64_t most) {
-  if (most <= 0) return {};
+  if (most <= 0 || text.size() < 2) return {};
   const auto last = text.end() - 1;  // a match ends before it, so that something follows
   for (int64_t n = std::min(kLongestMatch, static_cast<int64_t>(text.size()) - 1); n > 0; --n) {
     const auto found = std::search(text.begin(), last, text.end() - n, text.end());

@@ -71,6 +71,16 @@ TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
 }
 
 // A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
+TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
+  FinetuneOptions o = options();
+  o.method = "qlora";
+  const double exact = run("exact", o).final_loss;
+  o.activations = "int16";
+  const double rounded = run("rounded", o).final_loss;
+  EXPECT_NE(rounded, exact);
+  EXPECT_NEAR(rounded, exact, 2e-3 * exact);
+}
+
 TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
   FinetuneOptions o = options();
   o.steps = 3;
