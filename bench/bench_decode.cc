@@ -17,6 +17,7 @@
 #include "core/buffer.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "raw_read.h"
 
 namespace nibble::bench {
 namespace {
@@ -67,19 +68,6 @@ double sample_gbs(const Candidate& c, const Buffer& memory, size_t& position) {
     position += (c.bytes + 63) / 64 * 64;
   }
   return static_cast<double>(calls * c.bytes) / (seconds_now(thread_count()) - start) / 1e9;
-}
-
-// Four streams of 4 KiB pieces by the absmax kernel, which does nothing else.
-float read_all(const std::byte* w, size_t bytes) {
-  constexpr size_t kStreams = 4, kPiece = 1024;
-  const auto* x = reinterpret_cast<const float*>(w);
-  const size_t count = bytes / sizeof(float) / kStreams;
-  float largest = 0;
-  for (size_t i = 0; i < count; i += kPiece) {
-    const auto piece = static_cast<int64_t>(std::min(kPiece, count - i));
-    for (size_t s = 0; s < kStreams; ++s) largest = std::max(largest, kernels().absmax(x + s * count + i, piece));
-  }
-  return largest;
 }
 
 // What the products share. x: [8, k], y: [8, rows].
@@ -184,8 +172,8 @@ std::vector<Candidate> candidates(Operands& o) {
   const auto read_bytes = static_cast<size_t>(2 * s.rows * s.k);
   std::vector<Candidate> all = {{"read", read_bytes, 64, [=, &o](const std::byte* w, int64_t begin, int64_t end) {
                                    const size_t part = read_bytes / 64;
-                                   o.y[static_cast<size_t>(begin)] = read_all(w + part * static_cast<size_t>(begin),
-                                                                              part * static_cast<size_t>(end - begin));
+                                   o.y[static_cast<size_t>(begin)] = raw::read_all(
+                                       w + part * static_cast<size_t>(begin), part * static_cast<size_t>(end - begin));
                                  }}};
   for (const Kernels& table : supported_kernels()) {
     if (table.isa == "scalar") continue;

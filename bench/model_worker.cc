@@ -14,6 +14,7 @@
 
 #include "core/parallel.h"
 #include "nibble/nibble.h"
+#include "raw_read.h"
 #include "tasks/adapter.h"
 #include "tasks/loaded_model.h"
 #include "train/train_step.h"
@@ -44,18 +45,21 @@ void encode(const LoadedModel& loaded, int64_t batch, int64_t tokens) {
   std::printf("%.6f\n", now() - start);
 }
 
-void read_all(const Buffer& buffer) {
-  const auto* words = reinterpret_cast<const uint64_t*>(buffer.data());
-  const double start = now();
-  parallel_for(static_cast<int64_t>(buffer.size() / 8), 1 << 14, [&](int64_t begin, int64_t end) {
-    uint64_t sums[8] = {};
-    for (int64_t i = begin; i + 8 <= end; i += 8) {
-      for (int64_t k = 0; k < 8; ++k) sums[k] += words[i + k];
-    }
-    volatile uint64_t keep = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7];
-    (void)keep;
-  });
-  std::printf("%.6f %zu\n", now() - start, buffer.size());
+/// The best of a few: the limit, not what a disturbed reading comes to.
+void read_weights(const Buffer& buffer) {
+  constexpr int64_t kPieces = 64;
+  const size_t part = buffer.size() / kPieces;
+  double best = 1e9;
+  for (int round = 0; round < 5; ++round) {
+    const double start = now();
+    parallel_for(kPieces, 1, [&](int64_t begin, int64_t end) {
+      volatile float largest =
+          raw::read_all(buffer.data() + part * static_cast<size_t>(begin), part * static_cast<size_t>(end - begin));
+      (void)largest;
+    });
+    best = std::min(best, now() - start);
+  }
+  std::printf("%.6f %zu\n", best, buffer.size());
 }
 
 /// An adapter on the model and what trains it.
@@ -109,7 +113,7 @@ int serve(int argc, char** argv) {
         room = Buffer::allocate(model.weight_bytes());
         std::fill_n(room->data(), room->size(), std::byte{1});
       }
-      read_all(*room);
+      read_weights(*room);
     } else {
       std::fprintf(stderr, "unknown request: %s\n", line.c_str());
       return 2;

@@ -22,7 +22,8 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kMapFrom = size_t{1} << 20;
+constexpr size_t kSharedMapping = size_t{8} << 20;  // of lasting blocks
+constexpr size_t kShareFrom = size_t{16} << 10;
 
 [[noreturn]] void out_of_memory(size_t bytes) {
   fail(ErrorCode::resources, "out of memory: " + std::to_string(bytes) + " bytes cannot be allocated");
@@ -125,7 +126,7 @@ void remember_mapping(uintptr_t begin, uintptr_t end, const std::string& path) {
 }  // namespace
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
-  if (bytes < kMapFrom) {
+  if (bytes < kLarge) {
     void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (memory == nullptr) out_of_memory(bytes);
     if (zeroed) std::memset(memory, 0, bytes);
@@ -141,6 +142,23 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
     std::memset(start, 0, bytes);
   }
   return std::shared_ptr<Buffer>(new Buffer(start, bytes, mapping.start, wanted));
+}
+
+std::shared_ptr<Buffer> Buffer::allocate_lasting(size_t bytes) {
+  if (bytes < kShareFrom || bytes >= kLarge) return allocate(bytes);
+  static std::mutex mutex;
+  static std::shared_ptr<Buffer> shared;
+  static size_t taken = 0;
+  const std::lock_guard lock(mutex);
+  if (!shared || shared->size() - taken < bytes) {
+    shared = allocate(kSharedMapping);
+    taken = 0;
+  }
+  std::shared_ptr<Buffer> part(new Buffer(shared->data() + taken, bytes, nullptr, 0));
+  part->within_ = shared;
+  taken += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  taken = std::min(taken, shared->size());
+  return part;
 }
 
 void Buffer::release_spare() { Mappings::instance().release(); }
@@ -170,6 +188,7 @@ const char* mapped_file_at(const void* address) noexcept {
 }
 
 Buffer::~Buffer() {
+  if (within_) return;
   if (is_file_) {
     munmap(mapping_, mapped_bytes_);
   } else if (mapping_ != nullptr) {

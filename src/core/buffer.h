@@ -13,13 +13,18 @@ enum class Residency { memory, mapped };
 
 class Buffer {
  public:
-  /// Zero-filled memory aligned to 64 bytes; from 1 MiB up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
-  /// read bandwidth of a large matrix). Large blocks that were freed are kept for the next calls, as long as all of them
-  /// together with those in use stay below the most that was ever in use.
+  static constexpr size_t kLarge = size_t{1} << 20;  // from here on a block has a mapping of its own
+
+  /// Zero-filled memory aligned to 64 bytes; from kLarge up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
+  /// read bandwidth of a large matrix). Large blocks that were freed are kept for the next calls, as long as all of
+  /// them together with those in use stay below the most that was ever in use.
   /// @throws Error{resources} when the system has no more memory.
   static std::shared_ptr<Buffer> allocate(size_t bytes) { return allocate(bytes, true); }
   /// The same, but what it holds is not defined.
   static std::shared_ptr<Buffer> allocate_uninitialized(size_t bytes) { return allocate(bytes, false); }
+  /// Zero-filled memory for what stays, such as weights: small blocks share a mapping with their neighbours, so that
+  /// they lie in huge pages too. The memory is free when all of them are.
+  static std::shared_ptr<Buffer> allocate_lasting(size_t bytes);
   /// Gives the kept blocks back to the system.
   static void release_spare();
 
@@ -48,6 +53,7 @@ class Buffer {
   void* mapping_;  // null for heap memory
   size_t mapped_bytes_;
   bool is_file_ = false;
+  std::shared_ptr<Buffer> within_ = nullptr;  // whose memory this is a part of
 };
 
 /// The path of the mapped file that an address lies in, or null. Async-signal-safe: for the handler of SIGBUS, which is

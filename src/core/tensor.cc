@@ -30,6 +30,12 @@ Tensor::Tensor(DType dtype_, Shape shape_) : dtype(dtype_), shape(std::move(shap
   buffer = Buffer::allocate(checked_mul(static_cast<uint64_t>(count()), dtype_bytes(dtype), "tensor"));
 }
 
+Tensor Tensor::lasting(DType dtype, Shape shape) {
+  Tensor t = described(dtype, std::move(shape));
+  t.buffer = Buffer::allocate_lasting(checked_mul(static_cast<uint64_t>(t.count()), dtype_bytes(dtype), "tensor"));
+  return t;
+}
+
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
   Tensor t = described(dtype, std::move(shape));
   t.buffer =

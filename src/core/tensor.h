@@ -30,6 +30,8 @@ struct Tensor {
   /// Zero-filled.
   Tensor(DType dtype, Shape shape);
 
+  /// Zero-filled, for what stays: see Buffer::allocate_lasting().
+  static Tensor lasting(DType dtype, Shape shape);
   /// For a result that will be written as a whole.
   static Tensor uninitialized(DType dtype, Shape shape);
   /// A dtype and a shape without memory: what a tensor will be.

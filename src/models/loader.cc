@@ -1,6 +1,7 @@
 #include "models/loader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -43,6 +44,23 @@ bool is_mapped(const Weight& weight) {
 Loader::Loader(const WeightSource& source, LoadOptions options)
     : source_(&source), names_(&source), options_(std::move(options)) {}
 
+namespace {
+
+/// To where it stays: small tensors side by side, in huge pages.
+void settle(Tensor& t) {
+  if (t.empty() || t.buffer->is_mapped_file() || t.bytes() >= Buffer::kLarge) return;
+  Tensor moved = Tensor::lasting(t.dtype, t.shape);
+  std::memcpy(moved.raw(), t.raw(), t.bytes());
+  t = std::move(moved);
+}
+
+void settle(Weight& weight) {
+  if (auto* dense = std::get_if<Tensor>(&weight)) return settle(*dense);
+  for (auto& [name, part] : std::get<QuantizedTensor>(weight).parts) settle(part);
+}
+
+}  // namespace
+
 Weight Loader::fetch(const Parameter& parameter) {
   const auto& [name, needed, role, orientation] = parameter;
   check_interrupt();
@@ -71,6 +89,7 @@ Weight Loader::fetch(const Parameter& parameter) {
   auto* quantized = std::get_if<QuantizedTensor>(&weight);
   if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options_.compute, residency);
   if (residency == Residency::memory && is_mapped(weight)) weight = source_->load(name, residency);
+  settle(weight);
   bytes_ += weight_bytes(weight);
   if (options_.progress) {
     options_.progress(static_cast<int64_t>(parameters_.size()), static_cast<int64_t>(source_->tensors().size()));
@@ -165,6 +184,7 @@ Linear Loader::tied_head(const std::string& module, const Weight& embedding) {
   if (auto* quantized = std::get_if<QuantizedTensor>(&layer.weight); quantized && quantized->format->pack) {
     quantized->format->pack(*quantized, options_.compute, Residency::memory);
   }
+  settle(layer.weight);
   bytes_ += weight_bytes(layer.weight);
   return layer;
 }

@@ -38,7 +38,7 @@ KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t cap
     : kv_heads_(kv_heads), head_dim_(head_dim), capacity_(capacity), dtype_(dtype) {
   check_kv_dtype(dtype);
   const auto side = [&] {
-    return Side{.data = Tensor(dtype, {kv_heads, capacity, head_dim}),
+    return Side{.data = Tensor::lasting(dtype, {kv_heads, capacity, head_dim}),
                 .scales = dtype == DType::i8 ? Tensor(DType::f32, {kv_heads, capacity}) : Tensor()};
   };
   for (int64_t i = 0; i < layers; ++i) {
