@@ -222,18 +222,20 @@ def peak_of_quantize(t, layers, hidden, feed_forward):
 
 
 def check_peak(t, hidden, feed_forward, few, many):
-    """One tensor at a time: at most its bf16 bytes as read, its f32 values twice (source and decoded) and its codes;
-    64 MB for everything else. Layers count with their entries in headers and reports only."""
+    """One tensor at a time: at most its bf16 bytes as read, its f32 values twice (source and decoded) and its codes, the
+    next one's bytes and the last one's codes; 64 MB for everything else. Layers count with their entries in headers and
+    reports only; which of those tensors are there at once is a matter of timing."""
     t.need_plain_memory()
     largest = hidden * feed_forward
-    bound = largest * (2 + 4 + 4 + 1) + (64 << 20)
+    beside = largest * (2 + 1)
+    bound = largest * (2 + 4 + 4 + 1) + beside + (64 << 20)
     peak_few, size_few = peak_of_quantize(t, few, hidden, feed_forward)
     peak_many, size_many = peak_of_quantize(t, many, hidden, feed_forward)
     print(f"{size_few >> 20} MiB of weights: peak {peak_few >> 20} MiB; {size_many >> 20} MiB: {peak_many >> 20} MiB; "
           f"bound {bound >> 20} MiB")
     assert peak_few < bound and peak_many < bound
     assert size_many > 2 * bound, "too small to show anything"
-    assert peak_many - peak_few < 8 << 20
+    assert peak_many - peak_few < beside + (16 << 20)
 
 
 @case
