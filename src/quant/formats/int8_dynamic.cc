@@ -22,6 +22,7 @@ namespace {
 
 constexpr float kScaleFloor = 1.1920928955078125e-07f;  // torch's eps for weight scales
 constexpr int64_t kMaxCols = 131'072;
+constexpr int64_t kInt32Cols = 65'536;  // up to here exact sums fit 32 bits
 
 int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
   return options.granularity == Granularity::channel ? shape.at(0) : 1;
@@ -127,19 +128,28 @@ AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, con
   return a;
 }
 
+/// Rows [begin, end) of the results of one token. Int: wide enough for the exact sums.
+template <class Int>
+void scale_row(const int32_t* sums, const int32_t* row_sums, const AffineRange& range, const RowScales& scales,
+               int64_t begin, int64_t end, float* y) {
+  const Int offset = 128 - range.zero_point;
+  for (int64_t r = begin; r < end; ++r) {
+    const Int exact = sums[r - begin] + offset * row_sums[r];
+    y[r] = static_cast<float>(exact) * (range.scale * scales[r]);
+  }
+}
+
 void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActivations& a) {
   const int64_t rows = w.rows();
   const auto* row_sums = w.part("row_sums").data<int32_t>();
   const RowScales scales(w);
+  // |activation - zero point| <= 255 and |weight| <= 128, and so are the two halves of a sum.
+  const auto scale_one = w.cols() <= kInt32Cols ? scale_row<int32_t> : scale_row<int64_t>;
   const auto scale_rows = [&](int64_t begin, int64_t end, const int32_t* sums) {
-    for (int64_t t = 0; t < args.tokens; ++t) {
-      const AffineRange& range = a.ranges[static_cast<size_t>(t)];
-      for (int64_t r = begin; r < end; ++r) {
-        const int64_t exact = *sums++ + static_cast<int64_t>(128 - range.zero_point) * row_sums[r];
-        const float product = static_cast<float>(exact) * (range.scale * scales[r]);
-        args.y[t * rows + r] = product + (args.bias ? args.bias[r] : 0.0f);
-      }
+    for (int64_t t = 0; t < args.tokens; ++t, sums += end - begin) {
+      scale_one(sums, row_sums, a.ranges[static_cast<size_t>(t)], scales, begin, end, args.y + t * rows);
     }
+    add_bias(args, rows, begin, end);
   };
   multiply_codes(a.codes.data(), w.part("data").data<int8_t>(), args.tokens, rows, w.cols(), scale_rows);
 }
