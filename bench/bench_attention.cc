@@ -1,7 +1,7 @@
 // Attention of one decoding step, layer after layer as in a model: microseconds per layer and 10^9 bytes of keys and
 // values per second, beside a plain read of as much memory. The shape is that of SmolLM2-135M: 9 heads of 64 over 3 key
-// heads, 30 layers. Candidates take turns; one thread
-// is measured in processor time, two by the clock, where the best round is one that nothing disturbed.
+// heads, 30 layers. Candidates take turns; one thread is measured in processor time, two by the clock, where the best
+// round is one that nothing disturbed.
 //   bench_attention [context...]
 #include <fmt/core.h>
 #include <time.h>

@@ -1,8 +1,8 @@
 // One model in memory, measured as often as compare.py asks. A line on stdin is a request, a line on stdout its answer:
 //   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
 //   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
-//   train TOKENS          ->  seconds of a step of AdamW on one sequence, adapters of rank 16 on all layers; peak
-//   memory read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
+//   train TOKENS          ->  seconds of a step of AdamW on one sequence, adapters of rank 16; peak memory
+//   read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
 // Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]
 #include <chrono>
 #include <cstdio>
@@ -48,7 +48,7 @@ void encode(const LoadedModel& loaded, int64_t batch, int64_t tokens) {
 /// The best of a few: the limit, not what a disturbed reading comes to.
 void read_weights(const Buffer& buffer) {
   constexpr int64_t kPieces = 64;
-  const size_t part = buffer.size() / kPieces;
+  const size_t part = buffer.size() / kPieces / 64 * 64;
   double best = 1e9;
   for (int round = 0; round < 5; ++round) {
     const double start = now();
@@ -59,7 +59,7 @@ void read_weights(const Buffer& buffer) {
     });
     best = std::min(best, now() - start);
   }
-  std::printf("%.6f %zu\n", best, buffer.size());
+  std::printf("%.6f %zu\n", best, part * kPieces);
 }
 
 /// An adapter on the model and what trains it.

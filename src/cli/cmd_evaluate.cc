@@ -119,6 +119,9 @@ void check_data(const Request& request) {
   if (request.layers && (!references.model || (kinds == 0))) {
     fail(ErrorCode::invalid_argument, "--layers needs --reference, and a text or labelled texts to run on");
   }
+  if (request.layers && request.kv_dtype != "fp32") {
+    fail(ErrorCode::invalid_argument, "--layers measures without a cache: leave --kv-dtype out");
+  }
 }
 
 bool has_text_gates(const EvaluateGates& gates) {

@@ -40,40 +40,42 @@ class Mappings {
     bool is_fresh;  // zeros
   };
 
-  /// @throws Error{resources}
+  /// start: null when the system has no more memory, even with all that was kept.
   Mapping take(size_t bytes) {
-    {
-      const std::lock_guard lock(mutex_);
-      used_ += bytes;
-      most_used_ = std::max(most_used_, used_);
-      const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
-      if (found != spare_.rend()) {
-        void* start = found->start;
-        spare_.erase(std::next(found).base());
-        spare_bytes_ -= bytes;
-        return {start, false};
-      }
-      shrink();
-    }
-    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start != MAP_FAILED) return {start, true};
     const std::lock_guard lock(mutex_);
-    used_ -= bytes;
-    out_of_memory(bytes);
+    const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
+    Mapping mapping = {nullptr, found == spare_.rend()};
+    if (mapping.is_fresh) {
+      mapping.start = map(bytes);
+    } else {
+      mapping.start = found->start;
+      spare_.erase(std::next(found).base());
+      spare_bytes_ -= bytes;
+    }
+    if (mapping.start == nullptr) return mapping;
+    used_ += bytes;
+    most_used_ = std::max(most_used_, used_);
+    shrink(most_used_);
+    return mapping;
   }
 
-  void give(void* start, size_t bytes) {
+  void give(void* start, size_t bytes) noexcept {
     const std::lock_guard lock(mutex_);
     used_ -= bytes;
+    try {
+      spare_.push_back({start, bytes});
+    } catch (const std::bad_alloc&) {
+      munmap(start, bytes);
+      return;
+    }
     spare_bytes_ += bytes;
-    spare_.push_back({start, bytes});
-    shrink();
+    shrink(most_used_);
   }
 
   void release() {
     const std::lock_guard lock(mutex_);
     most_used_ = used_;
-    shrink();
+    shrink(most_used_);
   }
 
   static Mappings& instance() {
@@ -87,9 +89,18 @@ class Mappings {
     size_t bytes;
   };
 
-  /// What has waited longest goes back to the system.
-  void shrink() {
-    while (!spare_.empty() && used_ + spare_bytes_ > most_used_) {
+  void* map(size_t bytes) {
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (start != MAP_FAILED) return start;
+      shrink(0);
+    }
+    return nullptr;
+  }
+
+  /// What has waited longest goes back to the system, until no more than `most` is used and kept.
+  void shrink(size_t most) {
+    while (!spare_.empty() && used_ + spare_bytes_ > most) {
       munmap(spare_.front().start, spare_.front().bytes);
       spare_bytes_ -= spare_.front().bytes;
       spare_.pop_front();
@@ -130,10 +141,11 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
     void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (memory == nullptr) out_of_memory(bytes);
     if (zeroed) std::memset(memory, 0, bytes);
-    return std::shared_ptr<Buffer>(new Buffer(static_cast<std::byte*>(memory), bytes, nullptr, 0));
+    return std::shared_ptr<Buffer>(new Buffer({.data = static_cast<std::byte*>(memory), .size = bytes}));
   }
   const size_t wanted = checked_add(bytes, kHugePage, "allocation");
   const Mappings::Mapping mapping = Mappings::instance().take(wanted);
+  if (mapping.start == nullptr) out_of_memory(bytes);
   const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping.start) + kHugePage - 1) / kHugePage * kHugePage;
   auto* start = reinterpret_cast<std::byte*>(address);
   if (mapping.is_fresh) {
@@ -141,24 +153,25 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
   } else if (zeroed) {
     std::memset(start, 0, bytes);
   }
-  return std::shared_ptr<Buffer>(new Buffer(start, bytes, mapping.start, wanted));
+  return std::shared_ptr<Buffer>(
+      new Buffer({.data = start, .size = bytes, .mapping = mapping.start, .mapped_bytes = wanted}));
 }
 
 std::shared_ptr<Buffer> Buffer::allocate_lasting(size_t bytes) {
   if (bytes < kShareFrom || bytes >= kLarge) return allocate(bytes);
   static std::mutex mutex;
-  static std::shared_ptr<Buffer> shared;
+  static std::weak_ptr<Buffer> last;  // its parts keep it
   static size_t taken = 0;
   const std::lock_guard lock(mutex);
+  std::shared_ptr<Buffer> shared = last.lock();
   if (!shared || shared->size() - taken < bytes) {
     shared = allocate(kSharedMapping);
+    last = shared;
     taken = 0;
   }
-  std::shared_ptr<Buffer> part(new Buffer(shared->data() + taken, bytes, nullptr, 0));
-  part->within_ = shared;
+  std::byte* data = shared->data() + taken;
   taken += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  taken = std::min(taken, shared->size());
-  return part;
+  return std::shared_ptr<Buffer>(new Buffer({.data = data, .size = bytes, .within = std::move(shared)}));
 }
 
 void Buffer::release_spare() { Mappings::instance().release(); }
@@ -174,9 +187,11 @@ std::shared_ptr<Buffer> Buffer::map(int fd, uint64_t offset, size_t bytes, const
   }
   const auto address = reinterpret_cast<uintptr_t>(mapping);
   remember_mapping(address, address + length, path);
-  std::shared_ptr<Buffer> buffer(new Buffer(static_cast<std::byte*>(mapping) + lead, bytes, mapping, length));
-  buffer->is_file_ = true;
-  return buffer;
+  return std::shared_ptr<Buffer>(new Buffer({.data = static_cast<std::byte*>(mapping) + lead,
+                                             .size = bytes,
+                                             .mapping = mapping,
+                                             .mapped_bytes = length,
+                                             .is_file = true}));
 }
 
 const char* mapped_file_at(const void* address) noexcept {
@@ -188,13 +203,12 @@ const char* mapped_file_at(const void* address) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (within_) return;
-  if (is_file_) {
-    munmap(mapping_, mapped_bytes_);
-  } else if (mapping_ != nullptr) {
-    Mappings::instance().give(mapping_, mapped_bytes_);
-  } else {
-    ::operator delete (data_, std::align_val_t{kAlignment});
+  if (memory_.is_file) {
+    munmap(memory_.mapping, memory_.mapped_bytes);
+  } else if (memory_.mapping != nullptr) {
+    Mappings::instance().give(memory_.mapping, memory_.mapped_bytes);
+  } else if (!memory_.within) {
+    ::operator delete (memory_.data, std::align_val_t{kAlignment});
   }
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 namespace nibble {
 
@@ -23,7 +24,7 @@ class Buffer {
   /// The same, but what it holds is not defined.
   static std::shared_ptr<Buffer> allocate_uninitialized(size_t bytes) { return allocate(bytes, false); }
   /// Zero-filled memory for what stays, such as weights: small blocks share a mapping with their neighbours, so that
-  /// they lie in huge pages too. The memory is free when all of them are.
+  /// they lie in huge pages too. The mapping is free when all of them are.
   static std::shared_ptr<Buffer> allocate_lasting(size_t bytes);
   /// Gives the kept blocks back to the system.
   static void release_spare();
@@ -36,24 +37,27 @@ class Buffer {
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer();
 
-  std::byte* data() { return data_; }
-  const std::byte* data() const { return data_; }
-  size_t size() const { return size_; }
-  bool is_mapped_file() const { return is_file_; }
-  std::span<std::byte> span() { return {data_, size_}; }
+  std::byte* data() { return memory_.data; }
+  const std::byte* data() const { return memory_.data; }
+  size_t size() const { return memory_.size; }
+  bool is_mapped_file() const { return memory_.is_file; }
+  std::span<std::byte> span() { return {memory_.data, memory_.size}; }
 
  private:
+  struct Memory {
+    std::byte* data = nullptr;
+    size_t size = 0;
+    void* mapping = nullptr;  // null: of the heap, or within another buffer
+    size_t mapped_bytes = 0;
+    bool is_file = false;
+    std::shared_ptr<Buffer> within = nullptr;  // whose memory this is a part of
+  };
+
   static std::shared_ptr<Buffer> allocate(size_t bytes, bool zeroed);
 
-  Buffer(std::byte* data, size_t size, void* mapping, size_t mapped_bytes)
-      : data_(data), size_(size), mapping_(mapping), mapped_bytes_(mapped_bytes) {}
+  explicit Buffer(Memory memory) : memory_(std::move(memory)) {}
 
-  std::byte* data_;
-  size_t size_;
-  void* mapping_;  // null for heap memory
-  size_t mapped_bytes_;
-  bool is_file_ = false;
-  std::shared_ptr<Buffer> within_ = nullptr;  // whose memory this is a part of
+  Memory memory_;
 };
 
 /// The path of the mapped file that an address lies in, or null. Async-signal-safe: for the handler of SIGBUS, which is

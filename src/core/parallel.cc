@@ -30,7 +30,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int kSpins = 2000;
 constexpr uint64_t kPiecesPerRange = 4;
 
-thread_local bool inside_piece = false;
+thread_local bool inside_piece = false;  // of a job, or of a SerialScope
 
 void relax() {
 #if defined(__x86_64__)
@@ -236,6 +236,9 @@ void set_thread_count(int threads) {
 }
 
 int thread_count() { return chosen_thread_count(); }
+
+SerialScope::SerialScope() : before_(std::exchange(inside_piece, true)) {}
+SerialScope::~SerialScope() { inside_piece = before_; }
 
 void detail::parallel_for_raw(int64_t count, int64_t grain, RangeFn fn, void* context) {
   if (count <= 0) return;

@@ -20,6 +20,19 @@ using RangeFn = void (*)(void* context, int64_t begin, int64_t end);
 void parallel_for_raw(int64_t count, int64_t grain, RangeFn fn, void* context);
 }  // namespace detail
 
+/// While it lives, this thread's parallel_for runs serially: for work beside that of another thread, which keeps the
+/// pool.
+class SerialScope {
+ public:
+  SerialScope();
+  ~SerialScope();
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// Calls body(begin, end) for ranges that cover [0, count) once each. Every begin is a multiple of `grain`, and
 /// every range but the last has a multiple of `grain` elements. Returns when all are done. An exception thrown by
 /// body is rethrown here after the others have finished. Calls from inside body run serially.

@@ -31,20 +31,7 @@ using MatmulF32 = FloatProduct<float>;
 using MatvecHalf = FloatProduct<uint16_t>;
 using MatvecI8 = FloatProduct<int8_t>;
 
-/// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k] * w[k * ldw + c], for t < tokens, c < cols;
-/// k in ascending order, so that zeros in x at either end change nothing while w is finite. With `add`, the sum begins
-/// with what y holds.
-template <class W>
-struct RowSums {
-  const float* x;
-  const W* w;
-  float* y;
-  int64_t tokens, k, cols;
-  int64_t ldx, ldw, ldy;
-  bool add = false;
-};
-
-/// The same with exact 32-bit sums of int8 products. k < 131,072, so that no sum can overflow even
+/// The product of matmul_f32 with exact 32-bit sums of int8 products. k < 131,072, so that no sum can overflow even
 /// when every value is -128.
 struct MatmulI8 {
   const int8_t* x;
@@ -54,7 +41,7 @@ struct MatmulI8 {
   int64_t ldx, ldw, ldy;
 };
 
-/// The same over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) * k) of what
+/// The product of matmul_f32 over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) * k) of what
 /// decode_4bit describes, and the values multiplied are exactly those that it gives. Fast, for up to 4 tokens, when
 /// first and k are multiples of block.
 struct Matvec4Bit {
@@ -66,6 +53,19 @@ struct Matvec4Bit {
   int64_t first, block;
   int64_t tokens, rows, k;
   int64_t ldx, ldy;
+};
+
+/// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k] * w[k * ldw + c], for t < tokens, c < cols;
+/// k in ascending order, so that zeros in x at either end change nothing while w is finite. With `add`, the sum begins
+/// with what y holds.
+template <class W>
+struct RowSums {
+  const float* x;
+  const W* w;
+  float* y;
+  int64_t tokens, k, cols;
+  int64_t ldx, ldw, ldy;
+  bool add = false;
 };
 
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
@@ -144,9 +144,9 @@ struct Kernels {
   void (*silu_mul)(const float* gate, const float* up, float* y, int64_t count) noexcept = nullptr;
   /// Its gradient: dup = dy * gate * s, dgate = dy * up * s * (1 + gate * (1 - s)), with s = 1 / (1 + exp(-gate)).
   void (*silu_mul_backward)(const SiluMulGradient&, int64_t count) noexcept = nullptr;
-  /// y[i] = x[i] * Phi(x[i]), the GELU of arXiv 1606.08415; y may be x.
+  /// y[i] = x[i] * Phi(x[i]), the GELU of arXiv 1606.08415; y may be x. -infinity gives 0 or NaN.
   void (*gelu_erf)(const float* x, float* y, int64_t count) noexcept = nullptr;
-  /// Its approximation by tanh, section 2 there; y may be x.
+  /// Its approximation by tanh, section 2 there; y may be x. -infinity gives NaN.
   void (*gelu_tanh)(const float* x, float* y, int64_t count) noexcept = nullptr;
   float (*dot)(const float* a, const float* b, int64_t count) noexcept = nullptr;
   /// y += a * x

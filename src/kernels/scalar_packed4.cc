@@ -253,9 +253,10 @@ void multiply(const MatmulPacked4& a) {
 
 /// The number of steps with the least rounding error; of equals, the first from `from` on.
 double best_steps(const float* levels, double largest, double from, double to, double by) {
-  double best = from;
-  for (double steps = from; by > 0 ? steps <= to : steps >= to; steps += by) {
-    if (rounding_error(levels, largest, steps) < rounding_error(levels, largest, best)) best = steps;
+  double best = from, least = rounding_error(levels, largest, from);
+  for (double steps = from + by; by > 0 ? steps <= to : steps >= to; steps += by) {
+    const double error = rounding_error(levels, largest, steps);
+    if (error < least) best = steps, least = error;
   }
   return best;
 }

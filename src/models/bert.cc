@@ -129,7 +129,7 @@ ModelInfo encoder_info(const ConfigReader& config, const Family& family, const E
   info.vocab_size = shape.vocab_size;
   info.context_length = shape.positions - (family.positions_by_pad ? shape.pad_token_id + 1 : 0);
   info.layers = shape.layers;
-  info.kv_heads = shape.heads;
+  info.heads = info.kv_heads = shape.heads;
   info.head_dim = shape.hidden_size / shape.heads;
   info.is_encoder = true;
   if (is_classifier(config, family)) info.labels = read_labels(config);

@@ -56,7 +56,7 @@ Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
   for (int64_t i = 0; i < info().layers; ++i) {
     if (tape) tape->keep("hidden." + std::to_string(i), h);
     h = checkpoint(h, tape, [this, state, i](const Tensor& x, Tape* layer_tape) {
-      return run_layer(x, {.layer = i, .state = *state, .compute = state->compute, .tape = layer_tape});
+      return run_layer(x, {.layer = i, .state = *state, .tape = layer_tape});
     });
   }
   if (cache) cache->advance(h.rows());
@@ -131,14 +131,14 @@ SelfAttention load_self_attention(Loader& loader, const std::string& module, con
 
 Tensor self_attention(const Tensor& x, const SelfAttention& layer, const LayerCall& call) {
   Tape* tape = call.tape;
-  std::vector<Tensor> qkv = linear_all(x, {&layer.q, &layer.k, &layer.v}, call.compute, tape);
+  std::vector<Tensor> qkv = linear_all(x, {&layer.q, &layer.k, &layer.v}, call.state.compute, tape);
   Tensor &q = qkv[0], &k = qkv[1], &v = qkv[2];
   if (!layer.q_norm.weight.empty()) {
     q = normalize(q, layer.q_norm, tape);
     k = normalize(k, layer.k_norm, tape);
   }
   const RopeTable* rope = layer.rope == kNoRope ? nullptr : &call.state.ropes[static_cast<size_t>(layer.rope)];
-  return linear(attend(std::move(q), std::move(k), v, rope, layer.options, call), layer.o, call.compute, tape);
+  return linear(attend(std::move(q), std::move(k), v, rope, layer.options, call), layer.o, call.state.compute, tape);
 }
 
 void visit(ParameterVisitor& visitor, SelfAttention& layer) {
@@ -160,11 +160,11 @@ GatedMlp load_gated_mlp(Loader& loader, const std::string& module, const Decoder
 
 Tensor gated_mlp(const Tensor& x, const GatedMlp& mlp, const LayerCall& call) {
   Tape* tape = call.tape;
-  std::vector<Tensor> both = linear_all(x, {&mlp.gate, &mlp.up}, call.compute, tape);
+  std::vector<Tensor> both = linear_all(x, {&mlp.gate, &mlp.up}, call.state.compute, tape);
   const Tensor inner = mlp.activation == Activation::silu
                            ? silu_mul(both[0], both[1], tape)
                            : multiply(activate(mlp.activation, std::move(both[0]), tape), both[1], tape);
-  return linear(inner, mlp.down, call.compute, tape);
+  return linear(inner, mlp.down, call.state.compute, tape);
 }
 
 void visit(ParameterVisitor& visitor, GatedMlp& mlp) {

@@ -34,7 +34,6 @@ struct PassState {
 struct LayerCall {
   int64_t layer;
   const PassState& state;
-  const ComputeOptions& compute;  // of the state
   Tape* tape;
 };
 

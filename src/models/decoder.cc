@@ -196,6 +196,7 @@ ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {
   info.vocab_size = shape.vocab_size;
   info.context_length = shape.context_length;
   info.layers = shape.layers;
+  info.heads = shape.heads;
   info.kv_heads = shape.kv_heads;
   info.head_dim = shape.head_dim;
   if (const Json* names = config.json().find_value("architectures")) {

@@ -97,12 +97,13 @@ class Gpt2 final : public Decoder {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
     Tape* tape = call.tape;
     const int64_t width = input.cols();
-    const Tensor qkv = linear(normalize(input, b.attention_norm, tape), b.qkv, call.compute, tape);
+    const Tensor qkv = linear(normalize(input, b.attention_norm, tape), b.qkv, call.state.compute, tape);
     const Tensor mixed = attend(slice_columns(qkv, 0, width, tape), slice_columns(qkv, width, 2 * width, tape),
                                 slice_columns(qkv, 2 * width, 3 * width, tape), nullptr, b.attention, call);
-    Tensor h = add(linear(mixed, b.o, call.compute, tape), input, tape);
-    const Tensor inner = activate(activation_, linear(normalize(h, b.mlp_norm, tape), b.up, call.compute, tape), tape);
-    return add(std::move(h), linear(inner, b.down, call.compute, tape), tape);
+    Tensor h = add(linear(mixed, b.o, call.state.compute, tape), input, tape);
+    const Tensor inner =
+        activate(activation_, linear(normalize(h, b.mlp_norm, tape), b.up, call.state.compute, tape), tape);
+    return add(std::move(h), linear(inner, b.down, call.state.compute, tape), tape);
   }
 
   void visit_layers(ParameterVisitor& visitor) override {

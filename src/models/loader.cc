@@ -39,13 +39,6 @@ bool is_mapped(const Weight& weight) {
                      [](const auto& part) { return part.second.buffer && part.second.buffer->is_mapped_file(); });
 }
 
-}  // namespace
-
-Loader::Loader(const WeightSource& source, LoadOptions options)
-    : source_(&source), names_(&source), options_(std::move(options)) {}
-
-namespace {
-
 /// To where it stays: small tensors side by side, in huge pages.
 void settle(Tensor& t) {
   if (t.empty() || t.buffer->is_mapped_file() || t.bytes() >= Buffer::kLarge) return;
@@ -54,12 +47,21 @@ void settle(Tensor& t) {
   t = std::move(moved);
 }
 
+/// Packs a weight for computing, where its format does that.
+void pack(Weight& weight, const ComputeOptions& options, Residency residency) {
+  auto* quantized = std::get_if<QuantizedTensor>(&weight);
+  if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options, residency);
+}
+
 void settle(Weight& weight) {
   if (auto* dense = std::get_if<Tensor>(&weight)) return settle(*dense);
   for (auto& [name, part] : std::get<QuantizedTensor>(weight).parts) settle(part);
 }
 
 }  // namespace
+
+Loader::Loader(const WeightSource& source, LoadOptions options)
+    : source_(&source), names_(&source), options_(std::move(options)) {}
 
 Weight Loader::fetch(const Parameter& parameter) {
   const auto& [name, needed, role, orientation] = parameter;
@@ -79,17 +81,17 @@ Weight Loader::fetch(const Parameter& parameter) {
     return Tensor();
   }
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
-  const Residency residency = turned ? place_in_memory(name) : place(name);
+  const bool is_new_head = role == Role::head && options_.head_format != nullptr;
+  const Residency residency = is_new_head ? place_head(name, needed) : turned ? place_in_memory(name) : place(name);
   // Blocks become other bytes when they are packed: those of the file need not be copied for that.
   Weight weight = source_->load(name, is_block_type(*found) ? Residency::mapped : residency);
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);
-  if (role == Role::head) weight = in_head_format(std::move(weight));
-  auto* quantized = std::get_if<QuantizedTensor>(&weight);
-  if (quantized && quantized->format->pack) quantized->format->pack(*quantized, options_.compute, residency);
+  if (is_new_head) weight = in_head_format(weight);
+  pack(weight, options_.compute, residency);
   if (residency == Residency::memory && is_mapped(weight)) weight = source_->load(name, residency);
-  settle(weight);
+  if (role != Role::vector) settle(weight);
   bytes_ += weight_bytes(weight);
   if (options_.progress) {
     options_.progress(static_cast<int64_t>(parameters_.size()), static_cast<int64_t>(source_->tensors().size()));
@@ -103,11 +105,10 @@ Weight Loader::quantize_on_load(Weight weight, const std::string& name) const {
   return encode(dense ? *dense : decode(weight), *options_.format, options_.encode);
 }
 
-Weight Loader::in_head_format(Weight weight) const {
-  const Format* format = options_.head_format;
+Weight Loader::in_head_format(const Weight& weight) const {
   const auto* quantized = std::get_if<QuantizedTensor>(&weight);
-  if (format == nullptr || (quantized && quantized->format == format)) return weight;
-  return encode(quantized ? decode(weight) : std::get<Tensor>(weight), *format, {});
+  if (quantized && quantized->format == options_.head_format) return weight;
+  return encode(quantized ? decode(weight) : std::get<Tensor>(weight), *options_.head_format, {});
 }
 
 // Layers fill the memory in the order in which the model asks for them; one that no longer fits stays in its file.
@@ -120,9 +121,7 @@ Residency Loader::place(const std::string& name) {
   for (const SourceTensor& tensor : source_->tensors()) {
     if (layer_of(tensor.name) == layer) placement.bytes += planned_bytes(tensor);
   }
-  uint64_t used = placement.bytes;
-  for (const Placement& placed : placements_) used += placed.residency == Residency::memory ? placed.bytes : 0;
-  if (options_.memory_limit && used > *options_.memory_limit) placement.residency = Residency::mapped;
+  if (!fits(placement.bytes)) placement.residency = Residency::mapped;
   if (placement.residency == Residency::mapped && options_.format != nullptr) {
     fail(ErrorCode::resources, layer + ": does not fit into the memory for weights (" +
                                    std::to_string(*options_.memory_limit) +
@@ -140,6 +139,26 @@ Residency Loader::place_in_memory(const std::string& name) {
     if (placed.layer == layer) placed.residency = Residency::memory;
   }
   return Residency::memory;
+}
+
+// A head in another format than its file's has to be in memory.
+Residency Loader::place_head(const std::string& name, const Shape& shape) {
+  const Placement placement = {.layer = layer_of(name),
+                               .bytes = weight_bytes(layout(shape, DType::f32, *options_.head_format, {}))};
+  if (!fits(placement.bytes)) {
+    fail(ErrorCode::resources, placement.layer + ": " + std::to_string(placement.bytes) + " bytes as " +
+                                   std::string(options_.head_format->name) +
+                                   " do not fit into the memory for weights (" +
+                                   std::to_string(*options_.memory_limit) + " bytes); keep the head as it is stored");
+  }
+  placements_.push_back(placement);
+  return placement.residency;
+}
+
+bool Loader::fits(uint64_t bytes) const {
+  uint64_t used = bytes;
+  for (const Placement& placed : placements_) used += placed.residency == Residency::memory ? placed.bytes : 0;
+  return !options_.memory_limit || used <= *options_.memory_limit;
 }
 
 /// As kept in memory: what will be quantized counts in its new form, GGUF's blocks in the one they are packed to.
@@ -180,10 +199,9 @@ Linear Loader::tied_head(const std::string& module, const Weight& embedding) {
   const auto* dense = std::get_if<Tensor>(&embedding);
   const bool described = dense && dense->empty();  // nothing was loaded
   if (options_.head_format == nullptr || described) return layer;
+  const Residency residency = place_head(module, weight_shape(embedding));
   layer.weight = in_head_format(embedding);
-  if (auto* quantized = std::get_if<QuantizedTensor>(&layer.weight); quantized && quantized->format->pack) {
-    quantized->format->pack(*quantized, options_.compute, Residency::memory);
-  }
+  pack(layer.weight, options_.compute, residency);
   settle(layer.weight);
   bytes_ += weight_bytes(layer.weight);
   return layer;

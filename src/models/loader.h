@@ -72,7 +72,7 @@ class Loader {
 
   /// How the model is to compute its products.
   const ComputeOptions& compute() const { return options_.compute; }
-  /// The same for the output head. Its rows are predictions of their own; in head_format only weights lose precision.
+  /// The same for the output head. Its rows are predictions of their own; in int8 the activations stay f32.
   ComputeOptions head_compute() const;
   const std::vector<Parameter>& parameters() const { return parameters_; }
   /// In the order of loading.
@@ -84,9 +84,12 @@ class Loader {
   Weight fetch(const Parameter& parameter);
   Residency place(const std::string& name);
   Residency place_in_memory(const std::string& name);
+  Residency place_head(const std::string& name, const Shape& shape);
+  /// Whether the memory for weights has room for so many more bytes.
+  bool fits(uint64_t bytes) const;
   uint64_t planned_bytes(const SourceTensor& tensor);
   Weight quantize_on_load(Weight weight, const std::string& name) const;
-  Weight in_head_format(Weight weight) const;
+  Weight in_head_format(const Weight& weight) const;
 
   const WeightSource* source_ = nullptr;
   const WeightSource* names_ = nullptr;

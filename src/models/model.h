@@ -29,7 +29,7 @@ struct ModelInfo {
   std::string architecture;  // "LlamaForCausalLM"
   int64_t vocab_size = 0;
   int64_t context_length = 0;  // positions the model was made for
-  int64_t layers = 0, kv_heads = 0, head_dim = 0;
+  int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
   bool is_encoder = false;
   std::vector<std::string> labels = {};  // of a classifier, by id; empty = the model is none
 };

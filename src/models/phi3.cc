@@ -50,14 +50,14 @@ class Phi3 final : public Decoder {
     const Block& b = blocks_[static_cast<size_t>(call.layer)];
     Tape* tape = call.tape;
     const int64_t k_begin = q_width(), v_begin = k_begin + kv_width(), inner = shape_.intermediate_size;
-    const Tensor qkv = linear(normalize(input, b.input_norm, tape), b.qkv, call.compute, tape);
+    const Tensor qkv = linear(normalize(input, b.input_norm, tape), b.qkv, call.state.compute, tape);
     const Tensor mixed = attend(slice_columns(qkv, 0, k_begin, tape), slice_columns(qkv, k_begin, v_begin, tape),
                                 slice_columns(qkv, v_begin, qkv.cols(), tape), &call.state.ropes[0], b.attention, call);
-    Tensor h = add(linear(mixed, b.o, call.compute, tape), input, tape);
-    const Tensor gate_up = linear(normalize(h, b.post_norm, tape), b.gate_up, call.compute, tape);
+    Tensor h = add(linear(mixed, b.o, call.state.compute, tape), input, tape);
+    const Tensor gate_up = linear(normalize(h, b.post_norm, tape), b.gate_up, call.state.compute, tape);
     const Tensor gated =
         silu_mul(slice_columns(gate_up, 0, inner, tape), slice_columns(gate_up, inner, 2 * inner, tape), tape);
-    return add(std::move(h), linear(gated, b.down, call.compute, tape), tape);
+    return add(std::move(h), linear(gated, b.down, call.state.compute, tape), tape);
   }
 
   void visit_layers(ParameterVisitor& visitor) override {

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -44,44 +45,37 @@ void add_part(const float* part, int64_t head_dim, float* total) {
   for (int64_t i = kSum; i < kValues + head_dim; ++i) total[i] = total[i] * old_share + part[i] * new_share;
 }
 
-/// The product with a head's keys: y = x keys^T.
-void multiply_keys(const KvCache::Rows& keys, const MatmulF32& p) {
-  const Kernels& k = kernels();
-  const auto run = [&]<class W>(void (*kernel)(const FloatProduct<W>&) noexcept) {
-    kernel({.x = p.x,
-            .w = reinterpret_cast<const W*>(keys.data),
-            .y = p.y,
-            .tokens = p.tokens,
-            .rows = p.rows,
-            .k = p.k,
-            .ldx = p.ldx,
-            .ldw = p.ldw,
-            .ldy = p.ldy});
-  };
-  if (keys.dtype == DType::f32) return run(k.matmul_f32);
-  if (keys.dtype == DType::f16) return run(k.matvec_f16);
-  if (keys.dtype == DType::bf16) return run(k.matvec_bf16);
-  run(k.matvec_i8);
+/// What is done with rows of each dtype.
+struct RowKernels {
+  DType dtype;
+  /// y = x rows^T
+  void (*multiply)(const KvCache::Rows& rows, const MatmulF32& p);
+  /// y = x rows
+  void (*sum)(const KvCache::Rows& rows, const RowSums<float>& p);
+};
+
+template <class W, void (*Kernels::*kProduct)(const FloatProduct<W>&) noexcept>
+void multiply_rows(const KvCache::Rows& rows, const MatmulF32& p) {
+  const auto* w = reinterpret_cast<const W*>(rows.data);
+  (kernels().*kProduct)({p.x, w, p.y, p.tokens, p.rows, p.k, p.ldx, p.ldw, p.ldy});
 }
 
-/// Sums of a head's values with weights: y = x values.
-void sum_values(const KvCache::Rows& values, const RowSums<float>& p) {
-  const Kernels& k = kernels();
-  const auto run = [&]<class W>(void (*kernel)(const RowSums<W>&) noexcept) {
-    kernel({.x = p.x,
-            .w = reinterpret_cast<const W*>(values.data),
-            .y = p.y,
-            .tokens = p.tokens,
-            .k = p.k,
-            .cols = p.cols,
-            .ldx = p.ldx,
-            .ldw = p.ldw,
-            .ldy = p.ldy});
-  };
-  if (values.dtype == DType::f32) return run(k.sum_rows_f32);
-  if (values.dtype == DType::f16) return run(k.sum_rows_f16);
-  if (values.dtype == DType::bf16) return run(k.sum_rows_bf16);
-  run(k.sum_rows_i8);
+template <class W, void (*Kernels::*kSum)(const RowSums<W>&) noexcept>
+void sum_rows(const KvCache::Rows& rows, const RowSums<float>& p) {
+  const auto* w = reinterpret_cast<const W*>(rows.data);
+  (kernels().*kSum)({p.x, w, p.y, p.tokens, p.k, p.cols, p.ldx, p.ldw, p.ldy});
+}
+
+constexpr RowKernels kRowKernels[] = {
+    {DType::f32, multiply_rows<float, &Kernels::matmul_f32>, sum_rows<float, &Kernels::sum_rows_f32>},
+    {DType::f16, multiply_rows<uint16_t, &Kernels::matvec_f16>, sum_rows<uint16_t, &Kernels::sum_rows_f16>},
+    {DType::bf16, multiply_rows<uint16_t, &Kernels::matvec_bf16>, sum_rows<uint16_t, &Kernels::sum_rows_bf16>},
+    {DType::i8, multiply_rows<int8_t, &Kernels::matvec_i8>, sum_rows<int8_t, &Kernels::sum_rows_i8>},
+};
+
+const RowKernels& row_kernels(DType dtype) {
+  return *std::find_if(std::begin(kRowKernels), std::end(kRowKernels),
+                       [&](const RowKernels& row) { return row.dtype == dtype; });
 }
 
 /// One call over one layer of a cache.
@@ -157,15 +151,15 @@ class CachedAttention {
       if (values.scales == nullptr) continue;
       for (int64_t j = 0; j < span; ++j) row[j] *= values.scales[j];
     }
-    sum_values(values, {.x = scores.data(),
-                        .w = nullptr,
-                        .y = part + kValues,
-                        .tokens = rows(block),
-                        .k = span,
-                        .cols = head_dim_,
-                        .ldx = span,
-                        .ldw = head_dim_,
-                        .ldy = stride_});
+    row_kernels_.sum(values, {.x = scores.data(),
+                              .w = nullptr,
+                              .y = part + kValues,
+                              .tokens = rows(block),
+                              .k = span,
+                              .cols = head_dim_,
+                              .ldx = span,
+                              .ldw = head_dim_,
+                              .ldy = stride_});
   }
 
   /// scores: [rows, span], of the keys from `begin` on.
@@ -178,15 +172,15 @@ class CachedAttention {
                   queries.data() + t * together);
     }
     const KvCache::Rows keys = cache_.keys(layer_, block.kv_head, begin);
-    multiply_keys(keys, {.x = queries.data(),
-                         .w = nullptr,
-                         .y = scores,
-                         .tokens = rows(block),
-                         .rows = span,
-                         .k = head_dim_,
-                         .ldx = head_dim_,
-                         .ldw = head_dim_,
-                         .ldy = span});
+    row_kernels_.multiply(keys, {.x = queries.data(),
+                                 .w = nullptr,
+                                 .y = scores,
+                                 .tokens = rows(block),
+                                 .rows = span,
+                                 .k = head_dim_,
+                                 .ldx = head_dim_,
+                                 .ldw = head_dim_,
+                                 .ldy = span});
     if (keys.scales == nullptr) return;
     for (int64_t r = 0; r < rows(block); ++r) {
       for (int64_t j = 0; j < span; ++j) scores[r * span + j] *= keys.scales[j];
@@ -227,6 +221,7 @@ class CachedAttention {
   int64_t layer_;
   const AttentionOptions& options_;
   Tensor& out_;
+  const RowKernels& row_kernels_ = row_kernels(cache_.dtype());
   const int64_t group_ = options_.heads / cache_.kv_heads();  // query heads of a key head
   const int64_t head_dim_ = cache_.head_dim(), stride_ = kValues + head_dim_;
 };
@@ -273,6 +268,14 @@ Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const Att
   Tensor out(DType::f32, q.shape);
   CachedAttention(q, cache, layer, options, out).run();
   return out;
+}
+
+uint64_t attention_bytes(const AttentionHeads& h, int64_t tokens, int64_t span) {
+  const int64_t group = h.heads / h.kv_heads, step = std::max<int64_t>(1, kQueryRows / group);
+  const int64_t rows = std::min(tokens, step) * group, stride = kValues + h.head_dim;
+  const int64_t of_thread = rows * (std::min(span, kKeyBlock) + h.head_dim + 2 * stride);
+  const int64_t parts = tokens <= step ? tokens * h.heads * stride * ceil_div(span, kKeyBlock) : 0;
+  return static_cast<uint64_t>(thread_count() * of_thread + parts) * sizeof(float);
 }
 
 Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,

@@ -20,6 +20,11 @@ struct AttentionOptions {
 /// already. Heads share key heads in equal groups. A token has the same bits alone and with others.
 /// @returns [tokens, heads * head_dim]
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options);
+struct AttentionHeads {
+  int64_t heads, kv_heads, head_dim;
+};
+/// Bytes that it takes beside its result, for `tokens` of which the last sees `span` positions.
+uint64_t attention_bytes(const AttentionHeads& h, int64_t tokens, int64_t span);
 
 /// The same for whole sequences that lie one after the other, which see nothing of each other. q: [tokens,
 /// heads * head_dim], k, v: [tokens, kv_heads * head_dim]; lengths add up to tokens. The bits are those of attention()

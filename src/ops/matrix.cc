@@ -99,6 +99,7 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
 Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
   const Shape shape = weight_shape(w);
   const int64_t rows = shape[0], cols = shape[1];
+  if (rows == 0) return Tensor(DType::f32, {x.rows(), cols});
   Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), cols});
   std::vector<float> room(static_cast<size_t>(std::min(rows, kTileRows) * cols));
   for (int64_t r = 0; r < rows; r += kTileRows) {

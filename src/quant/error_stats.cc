@@ -14,10 +14,11 @@
 namespace nibble {
 namespace {
 
-// Sums are taken per piece and then over the pieces in order, so that they do not depend on the number of threads.
+// Sums are taken per piece and then over the pieces in order, so that they do not depend on the number of threads. On
+// the instruction set they depend in their last digits.
 constexpr int64_t kPieceValues = int64_t{1} << 16;
 constexpr size_t kStretch = 1024;
-constexpr float kLeastSignal = 1e-15f, kMostSignal = 1e30f;
+constexpr float kLeastSignal = 1e-15f, kMost = 1e30f;
 
 struct Sums {
   double signal = 0, noise = 0, max_abs_error = 0;
@@ -48,13 +49,13 @@ Sums sum_piece(std::span<const float> original, std::span<float> decoded) {
     const float* x = original.data() + begin;
     float* error = decoded.data() + begin;
     kernels().axpy(-1.0f, x, error, n);
-    const float signal = kernels().dot(x, x, n);
-    if (!(signal > kLeastSignal && signal < kMostSignal)) {
+    const float signal = kernels().dot(x, x, n), noise = kernels().dot(error, error, n);
+    if (!(signal > kLeastSignal && signal < kMost && noise < kMost)) {
       add_carefully(original.subspan(begin, count), decoded.subspan(begin, count), static_cast<int64_t>(begin), sums);
       continue;
     }
     sums.signal += static_cast<double>(signal);
-    sums.noise += static_cast<double>(kernels().dot(error, error, n));
+    sums.noise += static_cast<double>(noise);
     sums.max_abs_error = std::max(sums.max_abs_error, static_cast<double>(kernels().absmax(error, n)));
   }
   return sums;

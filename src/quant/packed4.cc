@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 
 #include "core/checked.h"
 #include "core/parallel.h"
@@ -37,6 +38,8 @@ struct RecordTable {
     if (packing.levels != nullptr) levels = make_levels4(packing.levels);
   }
 };
+
+static_assert(std::is_trivially_copyable_v<RecordTable>);  // it lives in a tensor
 
 const RecordTable& table_of(const QuantizedTensor& w) {
   return *reinterpret_cast<const RecordTable*>(w.part("record_table").data<uint8_t>());
@@ -128,7 +131,7 @@ class PackedCall {
 
 void pack_records(QuantizedTensor& w, const Packing& packing) {
   const RecordLayout& layout = packing.layout;
-  Tensor records(DType::u8, {packed4_bytes(w.rows(), w.cols(), layout)});
+  Tensor records = Tensor::uninitialized(DType::u8, {packed4_bytes(w.rows(), w.cols(), layout)});
   parallel_for(w.rows(), kPackRows, [&](int64_t begin, int64_t end) {
     packing.pack_rows(w, layout, begin, end, records.data<uint8_t>() + packed4_bytes(begin, w.cols(), layout));
   });

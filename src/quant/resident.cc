@@ -1,6 +1,6 @@
 #include "quant/resident.h"
 
-#include <cmath>
+#include "core/checked.h"
 
 namespace nibble {
 namespace {
@@ -31,7 +31,7 @@ uint64_t packed_bytes(const Format& format, const EncodeOptions& options, const 
 }  // namespace
 
 uint64_t ResidentSizes::bytes(const Format& format, const EncodeOptions& options, const Shape& shape) {
-  const std::tuple key(&format, shape[1], options.source_dtype);
+  const Key key(&format, shape[1], options.block, options.double_quant, options.granularity, options.source_dtype);
   auto found = lines_.find(key);
   if (found == lines_.end()) {
     const uint64_t one = packed_bytes(format, options, {kSampleRows, shape[1]});
@@ -39,8 +39,7 @@ uint64_t ResidentSizes::bytes(const Format& format, const EncodeOptions& options
     found = lines_.emplace(key, Line{one, two - one}).first;
   }
   const auto [first, step] = found->second;
-  const double steps = static_cast<double>(shape[0]) / static_cast<double>(kSampleRows) - 1;
-  return static_cast<uint64_t>(std::llround(static_cast<double>(first) + steps * static_cast<double>(step)));
+  return first + static_cast<uint64_t>(ceil_div(shape[0], kSampleRows) - 1) * step;
 }
 
 }  // namespace nibble

@@ -7,8 +7,8 @@
 
 namespace nibble {
 
-/// Two samples of a few rows are packed and measured: the bytes are a straight line over the rows, whatever the format
-/// does. Remembers what it measured; one thread at a time.
+/// Two samples of a few rows are packed and measured: the bytes are a straight line over the rows in groups of 16, by
+/// which packed layouts go (of others up to 15 rows too many). Remembers what it measured; one thread at a time.
 class ResidentSizes {
  public:
   /// Of all parts of a [rows, cols] matrix. options.source_dtype: what its values were before they were encoded.
@@ -18,7 +18,9 @@ class ResidentSizes {
   struct Line {
     uint64_t first, step;  // bytes of the first sample, and of as many rows more
   };
-  std::map<std::tuple<const Format*, int64_t, DType>, Line> lines_;  // by format, columns and source dtype
+  /// Format, columns, and what the options say.
+  using Key = std::tuple<const Format*, int64_t, int64_t, bool, Granularity, DType>;
+  std::map<Key, Line> lines_;
 };
 
 }  // namespace nibble

@@ -131,9 +131,12 @@ class Run {
   double seconds_ = 0;
 };
 
-void check(const CausalLM& model, const Chunks& chunks, const EvaluateOptions& options) {
+void check(const CausalLM& model, bool has_reference, const Chunks& chunks, const EvaluateOptions& options) {
   check_cut(options);
   check_kv_dtype(options.kv_dtype);
+  if (!options.save_reference.empty() && !has_reference && options.kv_dtype != DType::f32) {
+    fail(ErrorCode::invalid_argument, "save_reference: the model is the reference here, so kv_dtype has to be fp32");
+  }
   size_t longest = 0;
   int64_t scored = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
@@ -198,7 +201,7 @@ EvaluateReport run(const CausalLM& model, const std::optional<Predictor>& refere
 
 EvaluateReport evaluate(const CausalLM& model, const CausalLM* reference, const Chunks& chunks,
                         const EvaluateOptions& options) {
-  check(model, chunks, options);
+  check(model, reference != nullptr, chunks, options);
   if (reference) check_vocabularies(model, *reference, chunks);
   std::unique_ptr<ReferenceWriter> writer;
   if (!options.save_reference.empty()) {
@@ -213,7 +216,7 @@ EvaluateReport evaluate(const CausalLM& model, const CausalLM* reference, const 
 
 EvaluateReport evaluate(const CausalLM& model, const SavedReference& reference, const Chunks& chunks,
                         const EvaluateOptions& options) {
-  check(model, chunks, options);
+  check(model, true, chunks, options);
   if (!options.save_reference.empty()) {
     fail(ErrorCode::invalid_argument, "save_reference: the reference is in a file already");
   }

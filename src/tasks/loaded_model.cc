@@ -6,6 +6,7 @@
 #include "core/cgroups.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/parallel.h"
 #include "io/model_files.h"
 #include "io/quantization_config.h"
 #include "models/registry.h"
@@ -247,7 +248,10 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->generation_config = files.generation_config;
   const LoadOptions load = loader_options(files, options);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
-  std::future<TextParts> reading_text = std::async(std::launch::async, [&] { return load_text_parts(files); });
+  std::future<TextParts> reading_text = std::async([&] {
+    const SerialScope beside_the_weights;
+    return load_text_parts(files);
+  });
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   if (load.head_format && loaded->model->info().is_encoder) {

@@ -8,14 +8,13 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "models/skip.h"
+#include "ops/attention.h"
 
 namespace nibble {
 namespace {
 
 constexpr uint64_t kFloat = sizeof(float);
 constexpr uint64_t kCopiedInput = 4;          // bytes per value: products of quantized weights round their input
-constexpr int64_t kQueryRows = 32;            // of attention scores that a thread holds at a time
-constexpr int64_t kKeyBlock = 256;            // and their length
 constexpr int64_t kEncoderTokens = 512;       // that encoders run together
 constexpr int64_t kLossTokens = 512;          // whose logits training holds, which become their gradients
 constexpr uint64_t kProgram = 7u << 20;       // measured
@@ -30,12 +29,9 @@ uint64_t kv_cache_bytes(const ModelInfo& info, int64_t capacity, DType dtype) {
   return info.is_encoder ? 0 : KvCache::bytes(info.layers, info.kv_heads, info.head_dim, capacity, dtype);
 }
 
-/// Scores and what is gathered from them, of every thread; of a few tokens what each block of keys gives, once.
-uint64_t attention_scratch(const ModelInfo& info, const Widths& w, int64_t tokens, int64_t span) {
-  const auto threads = static_cast<uint64_t>(thread_count());
-  if (info.is_encoder) return threads * bytes_of(tokens * tokens);
-  const uint64_t by_block = tokens < kQueryRows ? bytes_of(tokens * w.hidden * ceil_div(span, kKeyBlock)) : 0;
-  return threads * bytes_of(kQueryRows * (kKeyBlock + 2 * info.head_dim)) + by_block;
+uint64_t attention_scratch(const ModelInfo& info, int64_t tokens, int64_t span) {
+  if (info.is_encoder) return static_cast<uint64_t>(thread_count()) * bytes_of(tokens * tokens);
+  return attention_bytes({info.heads, info.kv_heads, info.head_dim}, tokens, span);
 }
 
 /// Of a forward pass over `tokens` ids whose last sees `span` positions, without the logits.
@@ -43,7 +39,7 @@ uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan
   const Format* format = find_format_or_null(plan.format);
   const int64_t per_token = 4 * w.hidden + std::max(w.attention, w.mlp);
   const uint64_t copy = format && !format->dense ? bytes_of(tokens * w.inner, kCopiedInput) : 0;
-  return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, w, tokens, span);
+  return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, tokens, span);
 }
 
 uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing) {

@@ -112,11 +112,14 @@ class Converter {
   Converter(const WeightSource& source, const Recipe& recipe, QuantizeReport& report)
       : source_(source), recipe_(recipe), report_(report) {}
 
-  NamedTensors convert(size_t index, const PlannedTensor& planned) {
-    const SourceTensor& tensor = source_.tensors()[index];
+  NamedTensors convert_next(const PlannedTensor& planned) {
+    const SourceTensor& tensor = source_.tensors()[at_++];
     const Weight weight = next_.valid() ? next_.get() : source_.load(tensor.name);
-    if (index + 1 < source_.tensors().size()) {
-      next_ = std::async(std::launch::async, [this, index] { return source_.load(source_.tensors()[index + 1].name); });
+    if (at_ < source_.tensors().size()) {
+      next_ = std::async([this, name = source_.tensors()[at_].name] {
+        const SerialScope beside_the_conversion;
+        return source_.load(name);
+      });
     }
     return recipe_.quantized.contains(tensor.name) ? quantize(tensor, planned, weight) : keep(tensor, planned, weight);
   }
@@ -159,7 +162,8 @@ class Converter {
   const Recipe& recipe_;
   QuantizeReport& report_;
   Tensor room_;
-  std::future<Weight> next_;
+  size_t at_ = 0;             // the tensor that comes next
+  std::future<Weight> next_;  // that one, read meanwhile
 };
 
 Json make_config(const ModelFiles& files, const QuantizeOptions& options, const Recipe& recipe) {
@@ -202,7 +206,7 @@ QuantizeReport quantize(const std::string& model, const std::string& out, const 
   Converter converter(*files.weights, recipe, report);
   uint64_t bytes_read = 0;
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) {
-    NamedTensors pieces = converter.convert(i, planned[i]);
+    NamedTensors pieces = converter.convert_next(planned[i]);
     bytes_read += tensors[i].bytes;
     if (options.progress) {
       options.progress({.unit = "tensors",

@@ -77,7 +77,7 @@ uint64_t write_weights(OutputFolder& folder, const std::vector<PlannedTensor>& t
       check_interrupt();
       NamedTensors made = produce(i);
       if (writing.valid()) writing.get();
-      writing = std::async(std::launch::async, [&writer, made = std::move(made)] {
+      writing = std::async([&writer, made = std::move(made)] {
         for (const auto& [piece, tensor] : made) writer.write(piece, tensor);
       });
     }

@@ -34,6 +34,19 @@ void expect_covers_once(int64_t count, int64_t grain) {
   for (const auto& v : visits) ASSERT_EQ(v, 1) << count << " by " << grain;
 }
 
+TEST_F(Parallel, IsSerialWithinASerialScope) {
+  set_thread_count(4);
+  int calls = 0;
+  const auto count = [&](int64_t begin, int64_t end) { calls += begin == 0 && end == 1000; };
+  {
+    const SerialScope outer;
+    { const SerialScope inner; }
+    parallel_for(1000, 1, count);
+  }
+  EXPECT_EQ(calls, 1);
+  expect_covers_once(1000, 1);
+}
+
 TEST_F(Parallel, CoversEveryElementOnceInMultiplesOfTheGrain) {
   for (const int threads : {1, 2, 3, 8}) {
     set_thread_count(threads);

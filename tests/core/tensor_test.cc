@@ -21,6 +21,31 @@ TEST(Buffer, IsZeroAndAlignedInEverySize) {
   }
 }
 
+// Small blocks for what stays share a mapping, and each lives as long as it is held.
+TEST(Buffer, LastingBlocksAreApartAlignedAndZero) {
+  constexpr size_t kSizes[] = {1,       (16 << 10) - 1,     16 << 10,      (16 << 10) + 1,
+                               300'000, Buffer::kLarge - 1, Buffer::kLarge};
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::shared_ptr<Buffer>> held;
+    for (int copy = 0; copy < 12; ++copy) {  // more than one mapping takes
+      for (const size_t bytes : kSizes) {
+        held.push_back(Buffer::allocate_lasting(bytes));
+        const auto all = held.back()->span();
+        ASSERT_EQ(all.size(), bytes);
+        ASSERT_EQ(reinterpret_cast<uintptr_t>(all.data()) % 64, 0u);
+        ASSERT_TRUE(std::all_of(all.begin(), all.end(), [](std::byte b) { return b == std::byte{0}; })) << bytes;
+        std::fill(all.begin(), all.end(), static_cast<std::byte>(held.size()));
+      }
+    }
+    for (size_t i = 0; i < held.size(); i += 2) held[i].reset();
+    for (size_t i = 1; i < held.size(); i += 2) {
+      const auto all = held[i]->span();
+      const auto mine = static_cast<std::byte>(i + 1);
+      ASSERT_TRUE(std::all_of(all.begin(), all.end(), [&](std::byte b) { return b == mine; })) << i;
+    }
+  }
+}
+
 // Large blocks that were freed are handed out again.
 TEST(Buffer, IsZeroWhereItWasUsedBefore) {
   for (const size_t bytes : {size_t{1} << 20, (size_t{5} << 20) + 3}) {

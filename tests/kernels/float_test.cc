@@ -173,6 +173,9 @@ TEST_P(FloatKernels, GelusOnEverySizeAndSpecialValues) {
     gelu(x.data(), y.data(), 5);
     EXPECT_TRUE(std::isnan(y[0]));
     EXPECT_EQ(std::vector<float>(y.begin() + 1, y.end()), (std::vector<float>{kInf, 0.0f, 100.0f, 0.0f}));
+    float lowest = -kInf;
+    gelu(&lowest, &lowest, 1);
+    EXPECT_TRUE(std::isnan(lowest) || (lowest == 0 && gelu == table().gelu_erf));
   }
 }
 

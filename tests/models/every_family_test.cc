@@ -149,6 +149,13 @@ TEST_P(EveryDecoder, TokensTriedTogetherHaveTheBitsOfOneByOne) {
       EXPECT_EQ(in_steps(*model, DType::f32, 3, 9), alone) << format;
     }
   }
+  for (const char* head : {"nf4", "int8-dynamic"}) {
+    LoadOptions options;
+    options.head_format = &find_format(head);
+    options.compute.activations = Activations::i16;
+    const auto model = load(model_, options);
+    EXPECT_EQ(in_steps(*model, DType::f32, 3, 9), in_steps(*model, DType::f32, 3, 1)) << head;
+  }
 }
 
 TEST_P(EveryDecoder, GuessedTokensGiveTheSameText) {

@@ -111,14 +111,37 @@ TEST(Attention, CachesInSixteenBitsRoundOnce) {
   }
 }
 
-// A component of a vector is off by half a code: 1/254 of the vector's largest (at most about 4 here). Scores move by
-// that times the sum of |q| (below 1.5 head_dim) and the scale, which at head_dim 64 is 0.19: weights by a fifth,
-// values by a fifth of their spread at the very most.
+/// What a head of an int8 cache holds, [tokens, kv_heads * head_dim]; every component within half a code of x.
+Tensor decoded(const KvCache& cache, KvCache::Rows (KvCache::*side)(int64_t, int64_t, int64_t) const, const Tensor& x) {
+  Tensor values(DType::f32, x.shape);
+  for (int64_t h = 0; h < cache.kv_heads(); ++h) {
+    const KvCache::Rows rows = (cache.*side)(0, h, 0);
+    for (int64_t t = 0; t < x.rows(); ++t) {
+      for (int64_t d = 0; d < cache.head_dim(); ++d) {
+        const auto code = static_cast<int8_t>(rows.data[t * cache.head_dim() + d]);
+        const int64_t at = t * x.cols() + h * cache.head_dim() + d;
+        values.f32()[at] = static_cast<float>(code) * rows.scales[t];
+        EXPECT_NEAR(values.f32()[at], x.f32()[at], 0.5001f * rows.scales[t]) << t;
+      }
+    }
+  }
+  return values;
+}
+
+// Half a code away when written, and from there like any other values.
 TEST(Attention, CachesInEightBitsRoundToHalfACode) {
   for (const Shapes& s : kShapes) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim));
-    expect_causal(s, {.heads = s.heads, .scale = scale}, DType::i8, 0.25);
-    expect_causal(s, {.heads = s.heads, .scale = scale, .window = 40}, DType::i8, 0.25);
+    const Shape shape = {s.tokens, s.kv_heads * s.head_dim};
+    const Tensor q = gaussian({s.tokens, s.heads * s.head_dim}, 1), k = gaussian(shape, 2), v = gaussian(shape, 3);
+    KvCache rounded(1, s.kv_heads, s.head_dim, s.tokens, DType::i8), same(1, s.kv_heads, s.head_dim, s.tokens);
+    rounded.write(0, k, v);
+    same.write(0, decoded(rounded, &KvCache::keys, k), decoded(rounded, &KvCache::values, v));
+    for (const int64_t window : {0, 40}) {
+      const AttentionOptions options = {
+          .heads = s.heads, .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)), .window = window};
+      const Tensor got = attention(q, rounded, 0, options), expected = attention(q, same, 0, options);
+      for (int64_t i = 0; i < got.count(); ++i) ASSERT_NEAR(got.f32()[i], expected.f32()[i], 1e-5) << i;
+    }
   }
 }
 

@@ -48,6 +48,11 @@ TEST(ErrorStats, MeasuresValuesOfEverySize) {
   }
 }
 
+TEST(ErrorStats, MeasuresErrorsFarAboveTheValues) {
+  const ErrorStats stats = stats_of({1.0f, -1.0f}, {1e25f, -1e25f});
+  EXPECT_NEAR(stats.relative_error / 1e25, 1.0, 1e-6);
+}
+
 TEST(ErrorStats, EverythingLostFromZerosIsOne) { EXPECT_EQ(stats_of({0.0f}, {1.0f}).relative_error, 1.0); }
 
 }  // namespace

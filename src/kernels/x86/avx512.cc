@@ -164,8 +164,8 @@ template <__m512 (*widen)(__m256i)>
 struct MatvecHalfSteps : MatmulF32Steps {
   using Args = MatvecHalf;
   using In = uint16_t;
-  static constexpr int kPrefetch = kTokens;
   static constexpr int kTokens = 4;
+  static constexpr int kPrefetch = kTokens;
   template <class Lanes>
   static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
     return widen(load(p, lanes));

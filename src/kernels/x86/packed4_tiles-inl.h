@@ -4,12 +4,12 @@
 // A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the groups are kept in memory, in the
 // first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups.
 //
-// The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns;
-// kUnrolledLines, a compromise with the size of the code; scaled_add(value, scales, sums) in place; load_scales(scales,
-// layout, n), scale or minimum n of what follows a record's codes; times(rows, factor); same(word), its float in all
-// lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact (integers); Acc, zero and
-// add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights,
-// x, acc), x being one word; value(acc, scale of x) -> Rows of floats.
+// The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; kUnrolledLines, a compromise with the
+// size of the code; scaled_add(value, scales, sums) in place; load_scales(scales, layout, n), scale or minimum n of
+// what follows a record's codes; times(rows, factor); same(word), its float in all lanes. M has: kPanels; kLines, the
+// lines of a record; kSteps, the words of a line; kExact (integers); Acc, zero and add if exact; Table table(levels),
+// unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x, acc), x being one word;
+// value(acc, scale of x) -> Rows of floats.
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
@@ -66,7 +66,7 @@ NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const
   constexpr int kSums = M::kExact && 2 * N <= kColumns ? 2 : 1;
   constexpr int64_t kGroupLines = M::kLines / Groups;
   const uint32_t* after = x + M::kLines * M::kSteps * W;
-  const uint32_t* group_sums = after + (M::kExact + Groups * (M::kPanels == PanelType::i8)) * W;
+  const uint32_t* group_sums = x + block_words(M::kPanels, {.groups = Groups}) * W;
 #pragma GCC unroll 1
   for (int64_t g = 0; g < Groups; ++g) {
     typename M::Acc acc[kSums][N];

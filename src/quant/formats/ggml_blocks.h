@@ -86,8 +86,9 @@ struct PackedGgmlBlocks : GgmlBlocks<kValues, kBytes, kDecode> {
     const auto* data = w.part("data").data<uint8_t>();
     const int64_t row_bytes = w.cols() / kValues * kBytes, inputs = kPackInputs / layout.groups;
     StoredGroup stored = {};
-    std::memset(records, 0, static_cast<size_t>(packed4_bytes(end - begin, w.cols(), layout)));
     for (int64_t r = begin; r < end; r += kPackRows) {
+      const bool is_short = end - r < kPackRows;
+      if (is_short) std::memset(records, 0, static_cast<size_t>(packed4_bytes(end - r, w.cols(), layout)));
       for (int64_t k = 0; k < w.cols(); k += kPackInputs, records += record_bytes(layout)) {
         for (int64_t row = r; row < std::min(r + kPackRows, end); ++row) {
           for (int64_t g = 0; g < layout.groups; ++g) {

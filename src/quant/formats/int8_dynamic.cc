@@ -22,7 +22,8 @@ namespace {
 
 constexpr float kScaleFloor = 1.1920928955078125e-07f;  // torch's eps for weight scales
 constexpr int64_t kMaxCols = 131'072;
-constexpr int64_t kInt32Cols = 65'536;  // up to here exact sums fit 32 bits
+// Up to here the exact sum of a row, at most 255 * 128 a column, and both its halves, 128 * 128 a column, fit 32 bits.
+constexpr int64_t kInt32Cols = 65'536;
 
 int64_t scale_count(const Shape& shape, const EncodeOptions& options) {
   return options.granularity == Granularity::channel ? shape.at(0) : 1;
@@ -143,7 +144,6 @@ void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActi
   const int64_t rows = w.rows();
   const auto* row_sums = w.part("row_sums").data<int32_t>();
   const RowScales scales(w);
-  // |activation - zero point| <= 255 and |weight| <= 128, and so are the two halves of a sum.
   const auto scale_one = w.cols() <= kInt32Cols ? scale_row<int32_t> : scale_row<int64_t>;
   const auto scale_rows = [&](int64_t begin, int64_t end, const int32_t* sums) {
     for (int64_t t = 0; t < args.tokens; ++t, sums += end - begin) {
