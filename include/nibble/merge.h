@@ -48,8 +48,8 @@ struct MergeReport {
 inline constexpr double kLeastDeltaRetained = 0.5;
 
 /// Writes one model from a base (a folder, dense or quantized, or a GGUF file) and a PEFT adapter folder, LoRA or DoRA:
-/// base + scaling * B A, computed in f32 from the weights that the base stores and rounded once. Tensors pass through
-/// memory one at a time.
+/// base + scaling * B A, computed in f32 from the weights that the base stores and rounded once. At most three tensors
+/// are in memory: one is read, one converted, one written.
 /// @throws Error{format} listing up to ten mismatches when the adapter was made for another model, Error{unsupported}
 ///         when less than kLeastDeltaRetained survives or the adapter uses what is not known, Error{exists} when `out`
 ///         exists and overwrite is not set. Nothing is written unless all is.

@@ -47,7 +47,7 @@ struct QuantizeReport {
 };
 
 /// Writes a quantized copy of a model as a folder in the bitsandbytes layout (nibble's own fields where bitsandbytes
-/// has no such format). Tensors pass through memory one at a time.
+/// has no such format). At most three tensors are in memory: one is read, one converted, one written.
 /// @throws Error{exists} when `out` exists and overwrite is not set; nothing is written unless all is.
 QuantizeReport quantize(const std::string& model, const std::string& out, const QuantizeOptions& options = {});
 

@@ -22,6 +22,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMapped = size_t{128} << 10;       // from here on a block has a mapping of its own
 constexpr size_t kSharedMapping = size_t{8} << 20;  // of lasting blocks
 constexpr size_t kShareFrom = size_t{16} << 10;
 
@@ -137,19 +138,20 @@ void remember_mapping(uintptr_t begin, uintptr_t end, const std::string& path) {
 }  // namespace
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
-  if (bytes < kLarge) {
+  if (bytes < kMapped) {
     void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (memory == nullptr) out_of_memory(bytes);
     if (zeroed) std::memset(memory, 0, bytes);
     return std::shared_ptr<Buffer>(new Buffer({.data = static_cast<std::byte*>(memory), .size = bytes}));
   }
-  const size_t wanted = checked_add(bytes, kHugePage, "allocation");
+  const size_t alignment = bytes < kLarge ? 1 : kHugePage;  // beyond that of pages
+  const size_t wanted = checked_add(bytes, alignment - 1, "allocation");
   const Mappings::Mapping mapping = Mappings::instance().take(wanted);
   if (mapping.start == nullptr) out_of_memory(bytes);
-  const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping.start) + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t address = (reinterpret_cast<uintptr_t>(mapping.start) + alignment - 1) / alignment * alignment;
   auto* start = reinterpret_cast<std::byte*>(address);
   if (mapping.is_fresh) {
-    madvise(start, bytes, MADV_HUGEPAGE);  // a wish: without it everything still works
+    if (bytes >= kLarge) madvise(start, bytes, MADV_HUGEPAGE);  // a wish: without it everything still works
   } else if (zeroed) {
     std::memset(start, 0, bytes);
   }

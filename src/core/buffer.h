@@ -14,11 +14,11 @@ enum class Residency { memory, mapped };
 
 class Buffer {
  public:
-  static constexpr size_t kLarge = size_t{1} << 20;  // from here on a block has a mapping of its own
+  static constexpr size_t kLarge = size_t{1} << 20;  // from here on a block lies in huge pages
 
   /// Zero-filled memory aligned to 64 bytes; from kLarge up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
-  /// read bandwidth of a large matrix). Large blocks that were freed are kept for the next calls, as long as all of
-  /// them together with those in use stay below the most that was ever in use.
+  /// read bandwidth of a large matrix). Blocks beyond the smallest that were freed are kept for the next calls, as long
+  /// as all of them together with those in use stay below the most that was ever in use.
   /// @throws Error{resources} when the system has no more memory.
   static std::shared_ptr<Buffer> allocate(size_t bytes) { return allocate(bytes, true); }
   /// The same, but what it holds is not defined.
