@@ -41,9 +41,9 @@ struct MatmulI8 {
   int64_t ldx, ldw, ldy;
 };
 
-/// The product of matmul_f32 over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) * k) of what
-/// decode_4bit describes, and the values multiplied are exactly those that it gives. Fast, for up to 4 tokens, when
-/// first and k are multiples of block.
+/// The product of matmul_f32 over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) *
+/// k) of what decode_4bit describes, and the values multiplied are exactly those that it gives. Fast, for up to 4
+/// tokens, when first and k are multiples of block.
 struct Matvec4Bit {
   const float* x;
   const uint8_t* packed;
@@ -55,9 +55,9 @@ struct Matvec4Bit {
   int64_t ldx, ldy;
 };
 
-/// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k] * w[k * ldw + c], for t < tokens, c < cols;
-/// k in ascending order, so that zeros in x at either end change nothing while w is finite. With `add`, the sum begins
-/// with what y holds.
+/// Sums of rows with weights: y[t * ldy + c] = sum over k of x[t * ldx + k * x_step] * w[k * ldw + c], for t < tokens,
+/// c < cols; k in ascending order, so that zeros in x at either end change nothing while w is finite. With `add`, the
+/// sum begins with what y holds. x_step is 1 where x lies by tokens; for a matrix that is turned, ldx is.
 template <class W>
 struct RowSums {
   const float* x;
@@ -66,6 +66,15 @@ struct RowSums {
   int64_t tokens, k, cols;
   int64_t ldx, ldw, ldy;
   bool add = false;
+  int64_t x_step = 1;
+};
+
+/// y[c * ldy + r] = x[r * ldx + c], for r < rows, c < cols.
+struct Transpose {
+  const float* x;
+  float* y;
+  int64_t rows, cols;
+  int64_t ldx, ldy;
 };
 
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
@@ -100,6 +109,7 @@ struct Kernels {
   void (*sum_rows_f16)(const RowSums<uint16_t>&) noexcept = nullptr;
   void (*sum_rows_bf16)(const RowSums<uint16_t>&) noexcept = nullptr;
   void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
+  void (*transpose)(const Transpose&) noexcept = nullptr;
 
   // Packed weights: see packed4.h.
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;

@@ -43,9 +43,15 @@ void sum_rows(const RowSums<W>& a) noexcept {
   for (int64_t t = 0; t < a.tokens; ++t) {
     for (int64_t c = 0; c < a.cols; ++c) {
       float sum = a.add ? a.y[t * a.ldy + c] : 0.0f;
-      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * widen(a.w[k * a.ldw + c]);
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k * a.x_step] * widen(a.w[k * a.ldw + c]);
       a.y[t * a.ldy + c] = sum;
     }
+  }
+}
+
+void transpose(const Transpose& a) noexcept {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.cols; ++c) a.y[c * a.ldy + r] = a.x[r * a.ldx + c];
   }
 }
 
@@ -182,6 +188,7 @@ constinit const Kernels kScalarKernels = {
     .sum_rows_f16 = sum_rows<nibble::f16_to_f32, uint16_t>,
     .sum_rows_bf16 = sum_rows<nibble::bf16_to_f32, uint16_t>,
     .sum_rows_i8 = sum_rows<code_value, int8_t>,
+    .transpose = transpose,
     .pack_4bit = scalar::pack_4bit,
     .decode_packed4 = scalar::decode_packed4,
     .activations4_i8 = scalar::activations4_i8,

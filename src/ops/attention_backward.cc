@@ -24,6 +24,8 @@ constexpr int64_t kTokenBlock = 64;
 struct View {
   const float* data;
   int64_t stride;
+
+  View from(int64_t column) const { return {data + column, stride}; }
 };
 
 struct Gradients {
@@ -40,9 +42,7 @@ using Room = std::vector<float>;
 /// room = from^T. from: [rows, cols]
 View turn(View from, int64_t rows, int64_t cols, Room& room) {
   room.resize(static_cast<size_t>(rows * cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; ++c) room[static_cast<size_t>(c * rows + r)] = from.data[r * from.stride + c];
-  }
+  kernels().transpose({.x = from.data, .y = room.data(), .rows = rows, .cols = cols, .ldx = from.stride, .ldy = rows});
   return {room.data(), rows};
 }
 
@@ -50,29 +50,42 @@ struct Size {
   int64_t rows, cols, k;
 };
 
-/// room = x w^T, [rows, cols].
-View product(View x, View w, Size size, Room& room) {
-  room.resize(static_cast<size_t>(size.rows * size.cols));
-  kernels().matmul_f32({.x = x.data,
-                        .w = w.data,
-                        .y = room.data(),
-                        .tokens = size.rows,
-                        .rows = size.cols,
-                        .k = size.k,
-                        .ldx = x.stride,
-                        .ldw = w.stride,
-                        .ldy = size.cols});
-  return {room.data(), size.cols};
+struct Target {
+  float* data;
+  int64_t stride;
+};
+
+/// y = x w. x: [rows, k], w: [k, cols]
+void multiply(View x, View w, Size size, Target y) {
+  kernels().sum_rows_f32({.x = x.data,
+                          .w = w.data,
+                          .y = y.data,
+                          .tokens = size.rows,
+                          .k = size.k,
+                          .cols = size.cols,
+                          .ldx = x.stride,
+                          .ldw = w.stride,
+                          .ldy = y.stride});
 }
 
-/// to += from
-void add(View from, int64_t rows, int64_t cols, float* to, int64_t stride) {
-  for (int64_t r = 0; r < rows; ++r) kernels().axpy(1.0f, from.data + r * from.stride, to + r * stride, cols);
+/// y += x^T w. x: [k, rows], w: [k, cols]
+void add_turned_product(View x, View w, Size size, Target y) {
+  kernels().sum_rows_f32({.x = x.data,
+                          .w = w.data,
+                          .y = y.data,
+                          .tokens = size.rows,
+                          .k = size.k,
+                          .cols = size.cols,
+                          .ldx = 1,
+                          .ldw = w.stride,
+                          .ldy = y.stride,
+                          .add = true,
+                          .x_step = x.stride});
 }
 
 /// What one piece of work uses again and again.
 struct Rooms {
-  Room scores, weights, dscores, turned_keys, turned_rows, turned_scores, result;
+  Room scores, weights, dscores, turned_keys, turned_values;
 };
 
 /// weights = softmax of the capped scores of one token, then dscores from them and from dP, which it holds.
@@ -81,10 +94,18 @@ void softmax_gradient(const AttentionOptions& options, int64_t count, float* sco
   std::copy_n(scores, count, weights);
   kernels().softmax(weights, count);
   const float mean = kernels().dot(weights, dscores, count);
+  for (int64_t j = 0; j < count; ++j) dscores[j] = weights[j] * (dscores[j] - mean) * options.scale;
+  if (options.softcap <= 0) return;
   for (int64_t j = 0; j < count; ++j) {
-    const float capped = options.softcap > 0 ? scores[j] / options.softcap : 0.0f;
-    dscores[j] = weights[j] * (dscores[j] - mean) * (1.0f - capped * capped) * options.scale;
+    const float capped = scores[j] / options.softcap;
+    dscores[j] *= 1.0f - capped * capped;
   }
+}
+
+/// Zero but for [begin, end).
+void clear_outside(float* row, int64_t begin, int64_t end, int64_t count) {
+  std::fill(row, row + begin, 0.0f);
+  std::fill(row + end, row + count, 0.0f);
 }
 
 /// The gradient of one call, and the shapes of its heads.
@@ -105,11 +126,17 @@ class AttentionGradient {
   }
 
  private:
+  /// Of one key head: [head_dim, length].
+  struct Turned {
+    View keys, values;
+  };
+
   void part(const Part& p) {
     static thread_local Rooms rooms;
     const int64_t shared = in_.options.heads * head_dim_ / in_.k.cols();
-    const View keys = {in_.k.f32() + p.first * kv_width_ + p.kv_head * head_dim_, kv_width_};
-    const View turned = turn(keys, p.length, head_dim_, rooms.turned_keys);
+    const int64_t at = p.first * kv_width_ + p.kv_head * head_dim_;
+    const Turned turned = {turn({in_.k.f32() + at, kv_width_}, p.length, head_dim_, rooms.turned_keys),
+                           turn({in_.v.f32() + at, kv_width_}, p.length, head_dim_, rooms.turned_values)};
     for (int64_t h = p.kv_head * shared; h < (p.kv_head + 1) * shared; ++h) {
       for (int64_t t = 0; t < p.length; t += kTokenBlock) {
         block(p, h, t, std::min(kTokenBlock, p.length - t), turned, rooms);
@@ -118,7 +145,7 @@ class AttentionGradient {
   }
 
   /// Tokens [first, first + count) of the sequence, query head h.
-  void block(const Part& p, int64_t h, int64_t first, int64_t count, View turned_keys, Rooms& rooms) {
+  void block(const Part& p, int64_t h, int64_t first, int64_t count, const Turned& turned, Rooms& rooms) {
     const auto window_begin = [&](int64_t t) {
       return in_.causal && in_.options.window ? std::max<int64_t>(0, t - in_.options.window + 1) : 0;
     };
@@ -126,29 +153,21 @@ class AttentionGradient {
     const int64_t q_at = (p.first + first) * width_ + h * head_dim_;
     const int64_t kv_at = (p.first + begin) * kv_width_ + p.kv_head * head_dim_;
     const View q = {in_.q.f32() + q_at, width_}, dy = {dy_.f32() + q_at, width_};
-    product(q, {in_.k.f32() + kv_at, kv_width_}, {count, span, head_dim_}, rooms.scores);
-    product(dy, {in_.v.f32() + kv_at, kv_width_}, {count, span, head_dim_}, rooms.dscores);
-    rooms.weights.assign(static_cast<size_t>(count * span), 0.0f);
+    for (Room* room : {&rooms.scores, &rooms.weights, &rooms.dscores}) room->resize(static_cast<size_t>(count * span));
+    multiply(q, turned.keys.from(begin), {count, span, head_dim_}, {rooms.scores.data(), span});
+    multiply(dy, turned.values.from(begin), {count, span, head_dim_}, {rooms.dscores.data(), span});
     for (int64_t t = 0; t < count; ++t) {
       const int64_t from = window_begin(first + t) - begin, to = in_.causal ? first + t + 1 - begin : span;
+      float *scores = rooms.scores.data() + t * span, *weights = rooms.weights.data() + t * span;
       float* dscores = rooms.dscores.data() + t * span;
-      std::fill(dscores, dscores + from, 0.0f);
-      std::fill(dscores + to, dscores + span, 0.0f);
-      softmax_gradient(in_.options, to - from, rooms.scores.data() + t * span + from,
-                       rooms.weights.data() + t * span + from, dscores + from);
+      clear_outside(weights, from, to, span);
+      clear_outside(dscores, from, to, span);
+      softmax_gradient(in_.options, to - from, scores + from, weights + from, dscores + from);
     }
     const View weights = {rooms.weights.data(), span}, dscores = {rooms.dscores.data(), span};
-    add(product(dscores, {turned_keys.data + begin, turned_keys.stride}, {count, head_dim_, span}, rooms.result), count,
-        head_dim_, out_.q.f32() + q_at, width_);
-    add_turned(dscores, q, {span, head_dim_, count}, out_.k.f32() + kv_at, rooms);
-    add_turned(weights, dy, {span, head_dim_, count}, out_.v.f32() + kv_at, rooms);
-  }
-
-  /// to += scores^T rows. scores: [k, size.rows], rows: [k, size.cols]
-  void add_turned(View scores, View rows, Size size, float* to, Rooms& rooms) const {
-    const View left = turn(scores, size.k, size.rows, rooms.turned_scores);
-    const View right = turn(rows, size.k, size.cols, rooms.turned_rows);
-    add(product(left, right, size, rooms.result), size.rows, size.cols, to, kv_width_);
+    multiply(dscores, {in_.k.f32() + kv_at, kv_width_}, {count, head_dim_, span}, {out_.q.f32() + q_at, width_});
+    add_turned_product(dscores, q, {span, head_dim_, count}, {out_.k.f32() + kv_at, kv_width_});
+    add_turned_product(weights, dy, {span, head_dim_, count}, {out_.v.f32() + kv_at, kv_width_});
   }
 
   const AttentionInputs& in_;
@@ -170,7 +189,7 @@ void record_attention(const AttentionInputs& inputs, const Tensor& out, Tape* ta
   if (!is_traced(tape, inputs.q, inputs.k, inputs.v)) return;
   const Tape::Slot to_q = tape->slot(inputs.q), to_k = tape->slot(inputs.k), to_v = tape->slot(inputs.v);
   tape->record(out, [=](Tape& t, const Tensor& dy) {
-    Gradients gradients = {Tensor(DType::f32, inputs.q.shape), Tensor(DType::f32, inputs.k.shape),
+    Gradients gradients = {Tensor::uninitialized(DType::f32, inputs.q.shape), Tensor(DType::f32, inputs.k.shape),
                            Tensor(DType::f32, inputs.v.shape)};
     AttentionGradient(inputs, dy, gradients).run();
     t.add(to_q, std::move(gradients.q));

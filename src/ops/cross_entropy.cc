@@ -2,29 +2,41 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "core/parallel.h"
+#include "kernels/kernels.h"
 
 namespace nibble {
 namespace {
 
-/// One row; its exponentials are summed in double, because a vocabulary has up to 10^6 terms.
+constexpr int64_t kLeastPiece = 1024, kMostPieces = 256;
+
+/// One row, in pieces: a vocabulary has up to 10^6 terms, so the pieces' sums are added up in double.
 double row_loss(float* logits, int64_t classes, int32_t label, float weight) {
-  const float largest = *std::max_element(logits, logits + classes);
-  const double loss_at_label = static_cast<double>(largest) - logits[label];
-  double sum = 0;
-  for (int64_t c = 0; c < classes; ++c) {
-    logits[c] = std::exp(logits[c] - largest);
-    sum += logits[c];
+  const double at_label = logits[label];
+  SoftmaxPart parts[kMostPieces];
+  const int64_t piece = std::max(kLeastPiece, ceil_div(classes, kMostPieces)), pieces = ceil_div(classes, piece);
+  const auto size = [&](int64_t i) { return std::min(piece, classes - i * piece); };
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  double largest = kNothing, sum = 0;
+  for (int64_t i = 0; i < pieces; ++i) {
+    parts[i] = kernels().softmax_part(logits + i * piece, size(i));
+    if (parts[i].sum == 0) parts[i].max = kNothing;
+    largest = std::max(largest, double{parts[i].max});
   }
-  const auto scale = static_cast<float>(weight / sum);
-  for (int64_t c = 0; c < classes; ++c) logits[c] *= scale;
+  for (int64_t i = 0; i < pieces; ++i) sum += parts[i].sum * std::exp(parts[i].max - largest);
+  for (int64_t i = 0; i < pieces; ++i) {
+    const auto scale = static_cast<float>(std::exp(parts[i].max - largest) * weight / sum);
+    for (int64_t c = i * piece; c < i * piece + size(i); ++c) logits[c] *= scale;
+  }
   logits[label] -= weight;
-  return std::log(sum) + loss_at_label;
+  return std::log(sum) + largest - at_label;
 }
 
 }  // namespace

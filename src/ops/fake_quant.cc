@@ -46,7 +46,7 @@ void record(const Tensor& x, const Linear& layer, const ComputeOptions& options,
   for (const auto& lora : layer.adapters) adapters.push_back({.a = lora->a, .b = lora->b, .scaling = lora->scaling});
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     if (slots.bias != Tape::kNone) t.add(slots.bias, column_sums(dy));
-    if (slots.weight != Tape::kNone) t.add(slots.weight, matmul_by_columns(transpose(dy), x));
+    if (slots.weight != Tape::kNone) t.add(slots.weight, turned_matmul(dy, x));
     for (size_t i = 0; i < adapters.size(); ++i) lora_backward(x, adapters[i], slots.adapters[i], dy, t);
     if (slots.x == Tape::kNone) return;
     const Tensor dx = matmul_by_columns(dy, deployed);

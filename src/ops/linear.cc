@@ -73,7 +73,7 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   const Tensor kept = to_w != Tape::kNone || !adapters.empty() ? x : Tensor();
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
-    if (to_w != Tape::kNone) t.add(to_w, matmul_by_columns(transpose(dy), kept));
+    if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, kept));
     if (to_x != Tape::kNone) t.add(to_x, matmul_by_columns(dy, weight));
     for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
   });

@@ -53,14 +53,14 @@ void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
 void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, const Tensor& dy, Tape& tape) {
   const Tensor seen = lora_input(x, lora, &tape);
   if (slots.b != Tape::kNone) {
-    Tensor db = transpose(matmul_by_columns(transpose(matmul(seen, lora.a)), dy));
+    Tensor db = transpose(turned_matmul(matmul(seen, lora.a), dy));
     scale_in_place(db, lora.scaling);
     tape.add(slots.b, std::move(db));
   }
   if (slots.a == Tape::kNone && slots.x == Tape::kNone) return;
   Tensor g = matmul(dy, transpose(lora.b));
   scale_in_place(g, lora.scaling);
-  if (slots.a != Tape::kNone) tape.add(slots.a, matmul_by_columns(transpose(g), seen));
+  if (slots.a != Tape::kNone) tape.add(slots.a, turned_matmul(g, seen));
   if (slots.x == Tape::kNone) return;
   const Tensor dx = matmul_by_columns(g, lora.a);
   tape.add(slots.x, lora_input(dx, lora, &tape));

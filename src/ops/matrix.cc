@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/checked.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
 #include "quant/matmul.h"
@@ -10,62 +11,111 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kPatch = 16;        // a patch of 16 x 16 floats is read and written in whole cache lines
-constexpr int64_t kColumnGrain = 64;  // what a tile of sum_rows takes
-constexpr int64_t kTileRows = 256;    // of a weight, decoded together
+constexpr int64_t kColumnGrain = 16;
+constexpr int64_t kPanelCols = 64;            // what a tile of sum_rows takes
+constexpr int64_t kPanelDepth = 256;          // rows of a panel that are multiplied together: 64 KiB
+constexpr int64_t kPanelTokens = 96;          // a multiple of the tokens of every instruction set's tile
+constexpr int64_t kPanelValues = 256 * 1024;  // of panels made together: 1 MiB, half of a second-level cache
+constexpr int64_t kTurnedRows = 64;
+constexpr int64_t kTurnFrom = 32;  // tokens; for fewer, turning the weights costs more than it gains
 
-/// A matrix within a larger one: element (r, c) at data[r * stride + c].
-struct Source {
+/// k rows of a matrix in panels of 64 columns, which lie where they were or one behind the other.
+struct Panels {
   const float* data;
-  int64_t stride;
-};
-struct Target {
-  float* data;
-  int64_t stride;
+  int64_t k, cols;
+  int64_t row_step, panel_step;
 };
 
-/// to(c, r) = from(r, c) for r < rows and c in [begin, end).
-void transpose_columns(Source from, int64_t rows, int64_t begin, int64_t end, Target to) {
-  for (int64_t r = 0; r < rows; r += kPatch) {
-    const int64_t r_end = std::min(rows, r + kPatch);
-    for (int64_t c = begin; c < end; c += kPatch) {
-      const int64_t c_end = std::min(end, c + kPatch);
-      for (int64_t j = c; j < c_end; ++j) {
-        float* out = to.data + j * to.stride;
-        for (int64_t i = r; i < r_end; ++i) out[i] = from.data[i * from.stride + j];
-      }
-    }
-  }
+Panels in_place(const float* data, int64_t k, int64_t cols) {
+  return {.data = data, .k = k, .cols = cols, .row_step = cols, .panel_step = kPanelCols};
 }
 
-/// Rows [begin, end) of a weight as f32: where they lie, or decoded into `room`.
+Panels packed(const std::vector<float>& room, int64_t k, int64_t cols) {
+  return {.data = room.data(), .k = k, .cols = cols, .row_step = kPanelCols, .panel_step = k * kPanelCols};
+}
+
+/// Tokens by k, wherever the values lie.
+struct Left {
+  const float* data;
+  int64_t tokens;
+  int64_t token_step, k_step;
+};
+
+struct Result {
+  float* data;
+  int64_t row_step;
+};
+
+/// y = x w, or with `add` y += x w. A unit of work is a panel and some of the tokens.
+void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
+  const int64_t blocks = ceil_div(x.tokens, kPanelTokens);
+  parallel_for(ceil_div(w.cols, kPanelCols) * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t panel = unit / blocks, token = unit % blocks * kPanelTokens, col = panel * kPanelCols;
+      int64_t k = 0;
+      do {
+        kernels().sum_rows_f32({.x = x.data + token * x.token_step + k * x.k_step,
+                                .w = w.data + panel * w.panel_step + k * w.row_step,
+                                .y = y.data + token * y.row_step + col,
+                                .tokens = std::min(kPanelTokens, x.tokens - token),
+                                .k = std::min(kPanelDepth, w.k - k),
+                                .cols = std::min(kPanelCols, w.cols - col),
+                                .ldx = x.token_step,
+                                .ldw = w.row_step,
+                                .ldy = y.row_step,
+                                .add = add || k > 0,
+                                .x_step = x.k_step});
+        k += kPanelDepth;
+      } while (k < w.k);
+    }
+  });
+}
+
+const Tensor* as_f32(const Weight& w) {
+  const auto* dense = std::get_if<Tensor>(&w);
+  return dense && dense->dtype == DType::f32 ? dense : nullptr;
+}
+
+/// Rows [begin, end) of a weight as f32: where they lie, or decoded.
 const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
   const int64_t cols = weight_shape(w)[1];
-  const auto* dense = std::get_if<Tensor>(&w);
-  if (dense && dense->dtype == DType::f32) return dense->f32() + begin * cols;
-  parallel_for(end - begin, kRowGrain,
-               [&](int64_t from, int64_t to) { decode_rows(w, begin + from, begin + to, room.data() + from * cols); });
+  if (const Tensor* dense = as_f32(w)) return dense->f32() + begin * cols;
+  room.resize(static_cast<size_t>((end - begin) * cols));
+  decode_rows(w, begin, end, room.data());
   return room.data();
 }
 
-/// Rows [first, first + rows) of a weight as f32.
-struct WeightTile {
-  Source values;
-  int64_t first, rows;
-};
+/// Rows [begin, end) of a weight, side by side in panels: room[panel][row].
+void pack_rows(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
+  const int64_t cols = weight_shape(w)[1], k = end - begin;
+  room.resize(static_cast<size_t>(round_up(cols, kPanelCols) * k));
+  parallel_for(k, kRowGrain, [&](int64_t from, int64_t to) {
+    static thread_local std::vector<float> decoded;
+    const float* rows = rows_of(w, begin + from, begin + to, decoded);
+    for (int64_t r = from; r < to; ++r, rows += cols) {
+      for (int64_t c = 0; c < cols; c += kPanelCols) {
+        std::copy_n(rows + c, std::min(kPanelCols, cols - c), room.data() + c * k + r * kPanelCols);
+      }
+    }
+  });
+}
 
-/// y = x w for columns [begin, end) of w and the first rows of w; y += x w for those that follow.
-void add_product(const Tensor& x, const WeightTile& w, int64_t begin, int64_t end, Tensor& y) {
-  kernels().sum_rows_f32({.x = x.f32() + w.first,
-                          .w = w.values.data + begin,
-                          .y = y.f32() + begin,
-                          .tokens = x.rows(),
-                          .k = w.rows,
-                          .cols = end - begin,
-                          .ldx = x.cols(),
-                          .ldw = w.values.stride,
-                          .ldy = y.cols(),
-                          .add = w.first > 0});
+/// The same rows turned, as columns: room[panel][input].
+void pack_columns(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
+  const int64_t k = weight_shape(w)[1];
+  room.resize(static_cast<size_t>(round_up(end - begin, kPanelCols) * k));
+  parallel_for(end - begin, kRowGrain, [&](int64_t from, int64_t to) {
+    static thread_local std::vector<float> decoded;
+    for (int64_t r = from; r < to; r += kRowGrain) {
+      const int64_t count = std::min(kRowGrain, to - r);  // within one panel
+      kernels().transpose({.x = rows_of(w, begin + r, begin + r + count, decoded),
+                           .y = room.data() + r / kPanelCols * kPanelCols * k + r % kPanelCols,
+                           .rows = count,
+                           .cols = k,
+                           .ldx = k,
+                           .ldy = kPanelCols});
+    }
+  });
 }
 
 }  // namespace
@@ -92,28 +142,52 @@ Tensor matmul(const Tensor& x, const Tensor& w) {
 }
 
 void multiply_decoded(const Weight& w, const MatmulArgs& args) {
-  if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);
-  matmul_by_decode(std::get<QuantizedTensor>(w), args);
+  if (args.tokens < kTurnFrom) {
+    if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);
+    return matmul_by_decode(std::get<QuantizedTensor>(w), args);
+  }
+  const int64_t rows = weight_shape(w)[0], k = weight_shape(w)[1];
+  const int64_t step = std::max(kPanelCols, kPanelValues / std::max<int64_t>(k, 1) / kPanelCols * kPanelCols);
+  std::vector<float> room;
+  for (int64_t r = 0; r < rows; r += step) {
+    const int64_t end = std::min(rows, r + step);
+    pack_columns(w, r, end, room);
+    multiply_panels({args.x, args.tokens, k, 1}, packed(room, k, end - r), {args.y + r, rows}, false);
+  }
+  add_bias(args, rows, 0, rows);
 }
 
 Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
-  const Shape shape = weight_shape(w);
-  const int64_t rows = shape[0], cols = shape[1];
-  if (rows == 0) return Tensor(DType::f32, {x.rows(), cols});
+  const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
   Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), cols});
-  std::vector<float> room(static_cast<size_t>(std::min(rows, kTileRows) * cols));
-  for (int64_t r = 0; r < rows; r += kTileRows) {
-    const int64_t count = std::min(kTileRows, rows - r);
-    const WeightTile tile = {.values = {rows_of(w, r, r + count, room), cols}, .first = r, .rows = count};
-    parallel_for(cols, kColumnGrain, [&](int64_t begin, int64_t end) { add_product(x, tile, begin, end, y); });
+  if (const Tensor* dense = as_f32(w)) {
+    multiply_panels({x.f32(), x.rows(), rows, 1}, in_place(dense->f32(), rows, cols), {y.f32(), cols}, false);
+    return y;
+  }
+  std::vector<float> room;
+  for (int64_t r = 0; r == 0 || r < rows; r += kPanelDepth) {
+    const int64_t end = std::min(rows, r + kPanelDepth);
+    pack_rows(w, r, end, room);
+    multiply_panels({x.f32() + r, x.rows(), rows, 1}, packed(room, end - r, cols), {y.f32(), cols}, r > 0);
   }
   return y;
 }
 
+Tensor turned_matmul(const Tensor& x, const Tensor& w) {
+  Tensor y = Tensor::uninitialized(DType::f32, {x.cols(), w.cols()});
+  multiply_panels({x.f32(), x.cols(), 1, x.cols()}, in_place(w.f32(), w.rows(), w.cols()), {y.f32(), w.cols()}, false);
+  return y;
+}
+
 Tensor transpose(const Tensor& x) {
-  Tensor y(DType::f32, {x.cols(), x.rows()});
-  parallel_for(x.cols(), kPatch, [&](int64_t begin, int64_t end) {
-    transpose_columns({x.f32(), x.cols()}, x.rows(), begin, end, {y.f32(), x.rows()});
+  Tensor y = Tensor::uninitialized(DType::f32, {x.cols(), x.rows()});
+  parallel_for(x.rows(), kTurnedRows, [&](int64_t begin, int64_t end) {
+    kernels().transpose({.x = x.f32() + begin * x.cols(),
+                         .y = y.f32() + begin,
+                         .rows = end - begin,
+                         .cols = x.cols(),
+                         .ldx = x.cols(),
+                         .ldy = x.rows()});
   });
   return y;
 }

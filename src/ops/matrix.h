@@ -10,11 +10,14 @@ namespace nibble {
 Tensor matmul(const Tensor& x, const Tensor& w);
 
 /// y = x w^T + bias over a weight of any format as the f32 values it stands for, without what the format does with
-/// activations.
+/// activations. Many tokens are multiplied in another order than few: sums of k terms differ by their rounding.
 void multiply_decoded(const Weight& w, const MatmulArgs& args);
 
 /// x w over a weight of any format, decoded by tiles of rows. x: [n, out], w: [out, in]. @returns [n, in]
 Tensor matmul_by_columns(const Tensor& x, const Weight& w);
+
+/// x^T w. x: [n, a], w: [n, b]. @returns [a, b]
+Tensor turned_matmul(const Tensor& x, const Tensor& w);
 
 Tensor transpose(const Tensor& x);
 

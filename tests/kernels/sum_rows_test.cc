@@ -102,6 +102,25 @@ TEST_P(SumRows, AreWithinTheBoundOfAnyOrderOfSummation) {
   });
 }
 
+// x as it lies, and turned.
+TEST_P(SumRows, HaveTheSameBitsHoweverXLies) {
+  for_every_type([&](const auto& type) {
+    for (const Sizes s : {Sizes{1, 1, 1}, Sizes{13, 37, 70}, Sizes{6, 64, 64}, Sizes{7, 3, 129}}) {
+      Problem as_is(s, type), turned(s, type);
+      Guarded<float> x(s.k * (s.tokens + kPadding));
+      for (int64_t t = 0; t < s.tokens; ++t) {
+        for (int64_t k = 0; k < s.k; ++k) x[k * (s.tokens + kPadding) + t] = as_is.x[t * as_is.args.ldx + k];
+      }
+      turned.args.x = x.data();
+      turned.args.ldx = 1;
+      turned.args.x_step = s.tokens + kPadding;
+      (table().*type.sum_rows)(as_is.args);
+      (table().*type.sum_rows)(turned.args);
+      ASSERT_EQ(bits(turned.y.values()), bits(as_is.y.values())) << type.name << " " << s.k << " " << s.cols;
+    }
+  });
+}
+
 TEST_P(SumRows, HaveTheSameBitsHoweverTokensAndColumnsAreSplit) {
   for_every_type([&](const auto& type) {
     Problem whole({11, 40, 150}, type), parts({11, 40, 150}, type);

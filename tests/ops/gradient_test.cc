@@ -1,6 +1,8 @@
 // The backward pass of every operation.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <span>
 
 #include "core/error.h"
@@ -217,6 +219,24 @@ TEST(Loss, CrossEntropySurvivesLargeLogitsAndRefusesOtherLabels) {
   EXPECT_EQ(cross_entropy(logits, std::vector<int32_t>{1}, 1.0f), 2e4);
   EXPECT_EQ(values_of(logits), (Values{1, -1, 0}));
   for (const int32_t label : {-1, 3}) EXPECT_THROW(cross_entropy(logits, std::vector<int32_t>{label}, 1.0f), Error);
+}
+
+// A row is summed in pieces: one without any probability, one that holds nearly all.
+TEST(Loss, CrossEntropyOfALargeVocabulary) {
+  Tensor logits = gaussian({1, 5000}, 3, 4.0f);
+  for (int64_t c = 1024; c < 2048; ++c) logits.f32()[c] = -std::numeric_limits<float>::infinity();
+  for (int64_t c = 0; c < 5000; ++c) logits.f32()[c] += c < 1024 ? -500.0f : c < 3000 ? -1000.0f : -990.0f;
+  const Values before = values_of(logits);
+  double sum = 0;
+  for (const double x : before) sum += std::exp(x + 500);
+  const double loss = cross_entropy(logits, std::vector<int32_t>{7}, 0.25f);
+  EXPECT_NEAR(loss, std::log(sum) - (before[7] + 500), 1e-6 * loss);
+  for (size_t c = 0; c < 5000; ++c) {
+    const double p = 0.25 * std::exp(before[c] + 500) / sum - (c == 7 ? 0.25 : 0);
+    ASSERT_NEAR(logits.f32()[c], p, 1e-6 * std::fabs(p) + 1e-30) << c;
+  }
+  logits.f32()[3000] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(cross_entropy(logits, std::vector<int32_t>{7}, 1.0f)));
 }
 
 TEST(Loss, SquaredErrorAndItsGradient) {

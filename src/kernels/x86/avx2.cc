@@ -349,6 +349,7 @@ NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, ui
 #include "kernels/x86/packed4_layout-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
 #include "kernels/x86/sum_rows-inl.h"
+#include "kernels/x86/transpose-inl.h"
 // The following uses all of the above.
 #include "kernels/x86/activations4_avx2-inl.h"
 
@@ -395,6 +396,7 @@ constinit const Kernels kAvx2Kernels = {
     .sum_rows_f16 = sum_rows<MatvecHalfSteps<widen_f16_number>>,
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
+    .transpose = transpose,
     .pack_4bit = pack_4bit,
     .decode_packed4 = decode_packed4,
     .activations4_i8 = activations4_i8,

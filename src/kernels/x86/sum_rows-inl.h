@@ -25,17 +25,18 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
       acc[t][V - 1] = load(y + t * a.ldy + (V - 1) * kLanes, last);
     }
   }
-  for (int64_t k = 0; k < a.k; ++k) {
-    const auto* row = w + k * a.ldw;
+  const int64_t ldx = a.ldx, x_step = a.x_step, ldw = a.ldw;
+  const auto* ahead = w + kSumAhead * ldw;
+  for (int64_t k = a.k; k > 0; --k, x += x_step, w += ldw, ahead += ldw) {
     if constexpr (V > 1) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) _mm_prefetch(row + kSumAhead * a.ldw + v * kLanes, _MM_HINT_T0);
+      for (int v = 0; v < V; ++v) _mm_prefetch(ahead + v * kLanes, _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      const F values = v + 1 < V ? M::load_w(row + v * kLanes, Whole{}) : M::load_w(row + v * kLanes, last);
+      const F values = v + 1 < V ? M::load_w(w + v * kLanes, Whole{}) : M::load_w(w + v * kLanes, last);
 #pragma GCC unroll 8
-      for (int t = 0; t < T; ++t) acc[t][v] = fma(all(x[t * a.ldx + k]), values, acc[t][v]);
+      for (int t = 0; t < T; ++t) acc[t][v] = fma(all(x[t * ldx]), values, acc[t][v]);
     }
   }
 #pragma GCC unroll 8
