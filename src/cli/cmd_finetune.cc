@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "nibble/finetune.h"
 #include "nibble/system.h"
+#include "tasks/finetune_log.h"
 
 namespace nibble::cli {
 namespace {
@@ -297,9 +298,10 @@ void print_report(const std::string& model, const FinetuneOptions& options, cons
 }
 
 void write_page(const std::string& file, const FinetuneRun& run, const JsonReport& json) {
-  Json members = report_json(run.report);
+  Json members = report_json(run.report), log = Json::array();
+  for (const FinetuneStep& step : run.steps) log.push_back(step_json(step));
   members.set("settings", settings_json(run.options));
-  members.set("log", steps_json(run.steps));
+  members.set("log", log);
   ReportPage page = page_of(run);
   page.json = json.text(run.model, members);
   write_report(file, page);

@@ -198,23 +198,6 @@ ReportPage page_of(const FinetuneRun& run) {
   return page;
 }
 
-Json steps_json(const std::vector<FinetuneStep>& steps) {
-  Json list = Json::array();
-  for (const FinetuneStep& s : steps) {
-    Json step = Json::object({{"step", s.step},
-                              {"epoch", s.epoch},
-                              {"loss", s.loss},
-                              {"learning_rate", s.learning_rate},
-                              {"grad_norm", s.grad_norm},
-                              {"tokens", s.tokens},
-                              {"tokens_per_second", s.tokens_per_second}});
-    if (s.eval_loss) step.set("eval_loss", *s.eval_loss);
-    if (s.skipped) step.set("skipped", true);
-    list.push_back(std::move(step));
-  }
-  return list;
-}
-
 Json settings_json(const FinetuneOptions& o) {
   const LoraConfig& c = o.lora;
   return Json::object({{"method", o.method},

@@ -19,8 +19,6 @@ struct FinetuneRun {
 /// Plots and tables; without the JSON.
 ReportPage page_of(const FinetuneRun& run);
 
-/// The steps as an array, with the keys of log.jsonl.
-Json steps_json(const std::vector<FinetuneStep>& steps);
 /// What the run was asked for.
 Json settings_json(const FinetuneOptions& options);
 

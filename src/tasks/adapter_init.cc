@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -21,22 +20,6 @@ namespace {
 
 constexpr const char* kWhere = "init_lora_weights: ";
 constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
-
-class ListTargets final : public ParameterVisitor {
- public:
-  explicit ListTargets(const AdapterTargets& targets) : targets_(targets) {}
-
-  void linear(Linear& layer) override {
-    if (targets_.is_target(layer.name, ModuleKind::linear)) layers.push_back(&layer);
-  }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
-  std::vector<Linear*> layers;
-
- private:
-  const AdapterTargets& targets_;
-};
 
 void require_finite(const Tensor& w, const std::string& layer) {
   for (int64_t i = 0; i < w.count(); ++i) {
@@ -95,12 +78,11 @@ bool is_quantized(const Linear& layer) { return std::holds_alternative<Quantized
 
 /// Those of the targets that get first values of their own: for loftq the quantized ones.
 std::vector<Linear*> layers_with_starts(LoadedModel& model, const AdapterTargets& targets) {
-  ListTargets visitor(targets);
-  model.model->visit(visitor);
-  if (pissa_iterations(targets.config().init_lora_weights)) return visitor.layers;
+  const bool all = pissa_iterations(targets.config().init_lora_weights).has_value();
   std::vector<Linear*> layers;
-  std::copy_if(visitor.layers.begin(), visitor.layers.end(), std::back_inserter(layers),
-               [](const Linear* layer) { return is_quantized(*layer); });
+  for_each_linear(*model.model, [&](Linear& layer) {
+    if (targets.is_target(layer.name, ModuleKind::linear) && (all || is_quantized(layer))) layers.push_back(&layer);
+  });
   return layers;
 }
 

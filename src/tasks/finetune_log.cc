@@ -10,26 +10,12 @@
 #include <limits>
 
 #include "core/file.h"
-#include "core/json.h"
 #include "core/limits.h"
 
 namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string line_of(const FinetuneStep& s) {
-  Json line = Json::object({{"step", s.step},
-                            {"epoch", s.epoch},
-                            {"loss", s.loss},
-                            {"learning_rate", s.learning_rate},
-                            {"grad_norm", s.grad_norm},
-                            {"tokens", s.tokens},
-                            {"tokens_per_second", s.tokens_per_second}});
-  if (s.eval_loss) line.set("eval_loss", *s.eval_loss);
-  if (s.skipped) line.set("skipped", true);
-  return line.dump() + "\n";
-}
 
 /// The lines of an earlier log that belong to steps 1 to `step`.
 std::string kept_lines(const fs::path& path, int64_t step) {
@@ -126,6 +112,19 @@ std::string event_of(const FinetuneStep& s) {
 
 }  // namespace
 
+Json step_json(const FinetuneStep& s) {
+  Json step = Json::object({{"step", s.step},
+                            {"epoch", s.epoch},
+                            {"loss", s.loss},
+                            {"learning_rate", s.learning_rate},
+                            {"grad_norm", s.grad_norm},
+                            {"tokens", s.tokens},
+                            {"tokens_per_second", s.tokens_per_second}});
+  if (s.eval_loss) step.set("eval_loss", *s.eval_loss);
+  if (s.skipped) step.set("skipped", true);
+  return step;
+}
+
 std::vector<FinetuneStep> read_finetune_log(const std::string& out) {
   const std::string path = (fs::path(out) / "log.jsonl").string();
   const std::string text = read_text_file(path, limits::kMaxJsonBytes);
@@ -148,7 +147,7 @@ FinetuneLog::FinetuneLog(const fs::path& out, int64_t step, bool tensorboard) {
 }
 
 void FinetuneLog::add(const FinetuneStep& step) {
-  lines_->write(line_of(step));
+  lines_->write(step_json(step).dump() + "\n");
   if (events_) events_->write(event_of(step));
 }
 

@@ -36,8 +36,7 @@ LoadModelOptions load_quantized(const FinetuneOptions& options, const std::strin
 
 bool is_encoder(const std::string& model) {
   const ModelFiles files = open_model(model);
-  Loader describing(files.weights.get());
-  return build_model(files.config, files.path.string(), describing)->info().is_encoder;
+  return outline_model(files.config, files.path.string(), files.weights.get()).info.is_encoder;
 }
 
 /// As the result will be loaded when nothing else is said: of encoders the numbers are what counts.

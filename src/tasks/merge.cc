@@ -67,9 +67,7 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
   plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
-  Loader describing(files.weights.get());
-  const ModelInfo info = build_model(files.config, where, describing)->info();
-  const std::vector<Parameter>& parameters = describing.parameters();
+  const auto [info, parameters] = outline_model(files.config, where, files.weights.get());
   plan.changes = read_adapter_changes(adapter, parameters);
   refuse_tied_embeddings(info, parameters, plan.changes);
   const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is

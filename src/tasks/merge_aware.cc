@@ -4,7 +4,6 @@
 #include <set>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "io/model_files.h"
 #include "models/registry.h"
 #include "models/skip.h"
@@ -14,20 +13,6 @@ namespace {
 
 constexpr const char* kFile = "merge_aware.json";
 constexpr const char* kDense = "dense";
-
-/// Linear layers by module.
-class ByModule final : public ParameterVisitor {
- public:
-  void linear(Linear& layer) override {
-    layers.emplace(layer.name, &layer);
-    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
-  }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
-  std::map<std::string, const Linear*, std::less<>> layers;
-  bool has_quantized = false;
-};
 
 /// Whether merge() takes a quantized matrix over as it is.
 bool is_stored_so(const Linear& layer, const QatConfig& config) {
@@ -41,14 +26,18 @@ bool is_stored_so(const Linear& layer, const QatConfig& config) {
 
 MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
   const ModelFiles files = open_model(model.path);
-  ByModule by_module;
-  model.model->visit(by_module);
-  const bool keeps_dense = by_module.has_quantized && !files.is_gguf();  // what the maker of the base kept
+  std::map<std::string, const Linear*, std::less<>> layers;  // by module
+  bool has_quantized = false;
+  for_each_linear(*model.model, [&](Linear& layer) {
+    layers.emplace(layer.name, &layer);
+    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
+  });
+  const bool keeps_dense = has_quantized && !files.is_gguf();  // what the maker of the base kept
   std::set<std::string, std::less<>> chosen;
   std::vector<std::string_view> bases;
   for (const Parameter& p : list_parameters(files.config, model.path, files.weights.get())) {
-    const auto found = by_module.layers.find(module_of(p.name));
-    if (found == by_module.layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
+    const auto found = layers.find(module_of(p.name));
+    if (found == layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
     const Linear& layer = *found->second;
     const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
     if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
@@ -81,12 +70,15 @@ MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std:
   return target;
 }
 
+Json merge_target_json(const MergeTarget& target) {
+  return Json::object({{"format", target.format},
+                       {"block", target.block},
+                       {"double_quant", target.double_quant},
+                       {"base", target.base}});
+}
+
 void write_merge_target(OutputFolder& folder, const MergeTarget& target) {
-  const Json json = Json::object({{"format", target.format},
-                                  {"block", target.block},
-                                  {"double_quant", target.double_quant},
-                                  {"base", target.base}});
-  folder.write_text(kFile, json.dump(2) + "\n");
+  folder.write_text(kFile, merge_target_json(target).dump(2) + "\n");
 }
 
 std::optional<MergeTarget> read_merge_target(const std::filesystem::path& folder) {

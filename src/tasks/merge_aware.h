@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "core/json.h"
 #include "core/output.h"
 #include "nibble/lora_config.h"
 #include "nibble/merge_target.h"
@@ -27,6 +28,7 @@ void refuse_unmergeable(const LoraConfig& config);
 /// A merge by its format and those of the layers that it changes.
 MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std::span<const std::string_view> bases);
 
+Json merge_target_json(const MergeTarget& target);
 /// Beside adapter_config.json, whose unknown fields older versions of PEFT refuse.
 void write_merge_target(OutputFolder& folder, const MergeTarget& target);
 /// nullopt when the adapter has no such record. @throws Error{format} naming file and field.

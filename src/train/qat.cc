@@ -6,24 +6,10 @@
 namespace nibble {
 namespace {
 
-/// Visits Linear layers alone.
-class EachLinear final : public ParameterVisitor {
- public:
-  explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
-
-  void linear(Linear& layer) override { see_(layer); }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
- private:
-  std::function<void(Linear&)> see_;
-};
-
 void for_prepared(Model& model, const std::function<void(Linear&)>& see) {
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(model, [&](Linear& layer) {
     if (layer.fake_quant) see(layer);
   });
-  model.visit(visitor);
 }
 
 FakeQuant fake_quant_of(const QatConfig& config) {
@@ -53,12 +39,11 @@ std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
                                      const std::function<bool(std::string_view module)>& chosen) {
   const FakeQuant fake = fake_quant_of(config);
   std::vector<std::string> modules;
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(model, [&](Linear& layer) {
     if (!chosen(layer.name)) return;
     layer.fake_quant = std::make_shared<FakeQuant>(fake);
     modules.push_back(layer.name);
   });
-  model.visit(visitor);
   if (modules.empty()) fail(ErrorCode::invalid_argument, "qat: no Linear layer of the model is chosen");
   return modules;
 }

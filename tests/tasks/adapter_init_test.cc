@@ -30,22 +30,10 @@ double length(const Tensor& x) {
   return std::sqrt(squares);
 }
 
-class EachLinear final : public ParameterVisitor {
- public:
-  explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
-  void linear(Linear& layer) override { see_(layer); }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
- private:
-  std::function<void(Linear&)> see_;
-};
-
 void for_adapted(const CausalLM& model, const std::function<void(Linear&)>& see) {
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(*model.internal().model, [&](Linear& layer) {
     if (!layer.adapters.empty()) see(layer);
   });
-  model.internal().model->visit(visitor);
 }
 
 /// Changes every value that is trained.
