@@ -82,6 +82,7 @@ class Run {
       : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, o_)) {
     if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
     model_ = load_model(model, method_.load_options(o_, model));
+    check_finetune_adapter(o_, model);
     train_ = read_batches(model_, o_.data, o_);
     if (!o_.eval_data.empty()) eval_ = read_batches(model_, o_.eval_data, o_);
     if (o_.on_data) o_.on_data(train_.data.report);

@@ -290,6 +290,18 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
 }
 
 TEST_F(FinetuneQatTest, MergeAwareRunsContinueToo) {
+// A base in the format of the merge, but with one scale for a whole matrix: the merge encodes also the layers without
+// an adapter anew.
+TEST_F(FinetuneQatTest, LayersThatTheMergeWouldEncodeAnewAreTrainedSo) {
+  quantize(tiny_folder().string(), at("base"), {.format = "int8-dynamic", .granularity = "tensor"});
+  FinetuneOptions o = options("lora");
+  o.lora.target_modules = {"q_proj"};
+  o.merge_aware = "int8-dynamic";
+  const FinetuneReport report = finetune(at("base"), at("out"), o);
+  EXPECT_TRUE(merge(at("base"), at("out"), at("merged"), {.to = "int8-dynamic"}).as_trained);
+  EXPECT_EQ(eval_loss(at("merged"), {.activations = "fp32"}), *report.eval_loss);
+}
+
   FinetuneOptions o = options("qlora");
   o.merge_aware = "nf4";
   o.save_every = 3;
@@ -314,7 +326,8 @@ TEST_F(FinetuneQatTest, ABrokenRecordOfTheMergeIsRefused) {
   run("out", o);
   const auto merge_with = [&](const char* record) {
     temp_.write("out/merge_aware.json", record);
-    merge(tiny_folder().string(), at("out"), at("merged"), {.to = "int8"});
+    merge(tiny_folder().string(), at("out"), at("merged"),
+          {.to = "int8", .progress = [](const Progress&) { ADD_FAILURE() << "a tensor was converted"; }});
   };
   expect_error(ErrorCode::format, "merge_aware.json: block: is missing", [&] { merge_with(R"({"format": "int8"})"); });
   expect_error(ErrorCode::format, "merge_aware.json: format",
@@ -358,6 +371,12 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.use_dora = true; }, ErrorCode::unsupported,
        "DoRA"},
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.lora_dropout = 0.1; },
+      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.init_lora_weights = "pissa_niter_4"; },
+       ErrorCode::invalid_argument, "pissa does not go with merge_aware"},
+      {"lora", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
+       "granularity: goes with methods qlora and qat"},
+      {"full", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
+       "granularity: goes with methods qlora and qat"},
        ErrorCode::invalid_argument, "lora_dropout"},
       {"qlora", [](FinetuneOptions& o) { o.activations = "int8"; }, ErrorCode::invalid_argument,
        "activations: found 'int8', expected fp32 or int16"},
@@ -376,6 +395,32 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
 }
 
 TEST_F(FinetuneQatTest, YamlKeysSaySoToo) {
+TEST_F(FinetuneQatTest, AdaptersOfEmbeddingsAreRefusedBeforeAnythingIsLoaded) {
+  FinetuneOptions plain = options("lora");
+  plain.lora.target_modules = {"q_proj", "embed_tokens"};
+  plain.steps = 1;
+  run("plain", plain);
+  struct Row {
+    const char* method;
+    void (*change)(FinetuneOptions&);
+  };
+  const Row rows[] = {{"qat", [](FinetuneOptions& o) { o.use_lora = true; }},
+                      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4"; }},
+                      {"qlora", [](FinetuneOptions& o) { o.merge_aware = "nf4"; }}};
+  for (const Row& row : rows) {
+    for (const bool given : {false, true}) {
+      FinetuneOptions o = options(row.method);
+      row.change(o);
+      if (given) o.init_adapter = at("plain");
+      if (!given) o.lora.target_modules = {"q_proj", "embed_tokens"};
+      o.progress = [](const Progress&) { ADD_FAILURE() << "a tensor was loaded"; };
+      expect_error(ErrorCode::unsupported, "target_modules: model.embed_tokens: is an embedding",
+                   [&] { run("out", o); });
+      EXPECT_FALSE(fs::exists(temp_ / "out")) << row.method;
+    }
+  }
+}
+
   const auto read = [&](const std::string& text) {
     return finetune_options_from_file(temp_.write("run.yaml", text).string());
   };
