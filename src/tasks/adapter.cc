@@ -140,13 +140,15 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
     fail(ErrorCode::invalid_argument, "target_modules: no Linear layer of " + model.path + " is meant (layers: " +
                                           printable(joined(shortest_names(modules.linears, modules, true)), 400) + ")");
   }
-  check_starts(model, targets);
+  // What can fail comes first, so that no layer is left with an adapter.
+  const Starts starts = find_starts(model, targets, seed);
+  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets);
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters =
       add_lora(*model.model, plan_of(targets, ModuleKind::linear, seed), plan_of(targets, ModuleKind::embedding, seed));
-  adapter.starts = set_starts(model, targets, seed);
-  for (TrainedParameter& p : train_whole(*model.model, targets)) adapter.parameters.push_back(std::move(p));
+  adapter.starts = set_starts(model, starts, targets);
+  adapter.parameters.insert(adapter.parameters.end(), whole.begin(), whole.end());
   adapter.config = targets.config();
   adapter.config.fan_in_fan_out = StoredForm(model.config, model.path).turns_matrices();
   // As PEFT stores it: a list, in which the choice of layers is worked in already.

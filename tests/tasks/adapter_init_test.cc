@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "core/progress.h"
 #include "nibble/lora.h"
 #include "nibble/quantize.h"
 #include "ops/elementwise.h"
@@ -195,12 +196,12 @@ std::vector<Refused> refused(const std::string& stored) {
        {},
        {.lora_alpha = -1, .target_modules = all, .init_lora_weights = "pissa"},
        ErrorCode::invalid_argument,
-       "needs a lora_alpha above 0"},
+       "lora_alpha: model.layers.0.self_attn.q_proj: found -1.000000, expected more than 0"},
       {tiny,
        {},
        {.r = 129, .target_modules = {"q_proj"}, .init_lora_weights = "pissa"},
        ErrorCode::invalid_argument,
-       "found rank 129, a weight [128, 128] has 128 singular values"},
+       "r: model.layers.0.self_attn.q_proj: found 129, expected at most 128"},
       {tiny,
        {},
        {.target_modules = all, .init_lora_weights = "pissa_niter_-1"},
@@ -218,9 +219,22 @@ TEST(AdapterInit, WhatCannotBeIsRefused) {
     expect_error(row.code, row.says, [&] { get_peft_model(model, row.config); });
     for_adapted(model, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
   }
-  const auto broken = patched_tiny(temp, {{"model.layers.0.self_attn.q_proj.weight", {{3, 0x7f80}}}});
-  expect_error(ErrorCode::format, "q_proj.weight: has a value that is not finite",
-               [&] { get_peft_model(load(broken), {.target_modules = {"q_proj"}, .init_lora_weights = "pissa"}); });
+}
+
+// The second of the layers, when the singular values of the first have been found.
+TEST(AdapterInit, AFailureOnTheWayLeavesNoAdapter) {
+  const TempFolder temp;
+  const auto broken = patched_tiny(temp, {{"model.layers.1.self_attn.q_proj.weight", {{3, 0x7f80}}}});
+  const CausalLM model = load(broken);
+  const LoraConfig config = {.target_modules = {"q_proj"}, .init_lora_weights = "pissa"};
+  expect_error(ErrorCode::format, "model.layers.1.self_attn.q_proj.weight: has a value that is not finite",
+               [&] { get_peft_model(model, config); });
+  for_adapted(model, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
+  const CausalLM whole = load(tiny_folder());
+  request_interrupt();
+  expect_error(ErrorCode::interrupted, "interrupted", [&] { get_peft_model(whole, config); });
+  clear_interrupt();
+  for_adapted(whole, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
 }
 
 }  // namespace
