@@ -33,6 +33,7 @@ class ListModules final : public ParameterVisitor {
 void check(const LoraConfig& c) {
   // What a file may say and what training can do are checked in one place.
   parse_lora_config(lora_config_json(c), kWhere);
+  require_beginning(c.init_lora_weights);
   if (c.lora_bias) fail(ErrorCode::unsupported, "lora_bias: can be loaded, not trained");
   if (c.use_dora && pissa_iterations(c.init_lora_weights)) {
     fail(ErrorCode::unsupported, "init_lora_weights: " + c.init_lora_weights + " does not go together with use_dora");
@@ -69,11 +70,8 @@ std::vector<std::string> shortest_names(const std::vector<std::string>& chosen, 
 
 /// Of those that depend on the weights the layers that they leave out: see set_starts().
 LoraInit init_of(const std::string& name) {
-  if (name == "true" || name == "loftq" || pissa_iterations(name)) return LoraInit::uniform;
   if (name == "gaussian") return LoraInit::gaussian;
-  if (name == "false") return LoraInit::random;
-  fail(ErrorCode::unsupported,
-       "init_lora_weights: found '" + name + "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
+  return name == "false" ? LoraInit::random : LoraInit::uniform;
 }
 
 LoraPlan plan_of(const AdapterTargets& targets, ModuleKind kind, uint64_t seed) {

@@ -206,7 +206,24 @@ std::vector<Refused> refused(const std::string& stored) {
        {},
        {.target_modules = all, .init_lora_weights = "pissa_niter_-1"},
        ErrorCode::unsupported,
-       "init_lora_weights: found 'pissa_niter_-1'"},
+       "init_lora_weights: found 'pissa_niter_-1', expected one of true, false, gaussian, pissa, pissa_niter_N, loftq"},
+      {tiny,
+       {},
+       {.target_modules = all, .init_lora_weights = "olora"},
+       ErrorCode::unsupported,
+       "init_lora_weights: found 'olora', expected one of true, false, gaussian, pissa, pissa_niter_N, loftq; nearest "
+       "to "
+       "it is pissa"},
+      {tiny,
+       {},
+       {.target_modules = all, .init_lora_weights = "eva"},
+       ErrorCode::unsupported,
+       "nearest to it is gaussian"},
+      {tiny,
+       {.format = "nf4"},
+       {.target_modules = {"q_proj"}, .modules_to_save = {"up_proj"}},
+       ErrorCode::unsupported,
+       "up_proj.weight: is stored as nf4, only dense weights can be trained"},
   };
 }
 
