@@ -62,17 +62,17 @@ ObservedRanges observed_ranges(Model& model) {
 }
 
 void restore_observed_ranges(Model& model, const ObservedRanges& ranges) {
-  size_t restored = 0;
+  std::map<std::string_view, MovingExtents*> observing;  // by module
   for_prepared(model, [&](Linear& layer) {
-    if (!layer.fake_quant->input) return;
-    const auto found = ranges.find(layer.name);
-    const bool known = found != ranges.end();
-    layer.fake_quant->input->restore(known ? std::vector<Extent>{found->second} : std::vector<Extent>{});
-    restored += known;
+    if (auto& input = layer.fake_quant->input) observing.emplace(layer.name, &*input);
   });
-  if (restored != ranges.size()) {
-    fail(ErrorCode::invalid_argument, "qat: ranges of " + std::to_string(ranges.size()) +
-                                          " layers are given, the model observes those of " + std::to_string(restored));
+  for (const auto& [module, extent] : ranges) {
+    if (observing.contains(module)) continue;
+    fail(ErrorCode::invalid_argument, "qat: a range is given for " + module + ", which observes none in this model");
+  }
+  for (const auto& [module, input] : observing) {
+    const auto found = ranges.find(std::string(module));
+    input->restore(found == ranges.end() ? std::vector<Extent>() : std::vector<Extent>{found->second});
   }
 }
 
