@@ -290,7 +290,6 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
   EXPECT_FALSE(merge(tiny_folder().string(), at("dense-int4"), at("y"), {.to = "int4", .force = true}).as_trained);
 }
 
-TEST_F(FinetuneQatTest, MergeAwareRunsContinueToo) {
 // A base in the format of the merge, but with one scale for a whole matrix: the merge encodes also the layers without
 // an adapter anew.
 TEST_F(FinetuneQatTest, LayersThatTheMergeWouldEncodeAnewAreTrainedSo) {
@@ -303,6 +302,7 @@ TEST_F(FinetuneQatTest, LayersThatTheMergeWouldEncodeAnewAreTrainedSo) {
   EXPECT_EQ(eval_loss(at("merged"), {.activations = "fp32"}), *report.eval_loss);
 }
 
+TEST_F(FinetuneQatTest, MergeAwareRunsContinueToo) {
   FinetuneOptions o = options("qlora");
   o.merge_aware = "nf4";
   o.save_every = 3;
@@ -371,13 +371,13 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "fp16"; }, ErrorCode::invalid_argument, "not a quantized one"},
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.use_dora = true; }, ErrorCode::unsupported,
        "DoRA"},
-      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.lora_dropout = 0.1; },
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.init_lora_weights = "pissa_niter_4"; },
        ErrorCode::invalid_argument, "pissa does not go with merge_aware"},
       {"lora", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
        "granularity: goes with methods qlora and qat"},
       {"full", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
        "granularity: goes with methods qlora and qat"},
+      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.lora_dropout = 0.1; },
        ErrorCode::invalid_argument, "lora_dropout"},
       {"qlora", [](FinetuneOptions& o) { o.activations = "int8"; }, ErrorCode::invalid_argument,
        "activations: found 'int8', expected fp32 or int16"},
@@ -395,7 +395,6 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
   }
 }
 
-TEST_F(FinetuneQatTest, YamlKeysSaySoToo) {
 TEST_F(FinetuneQatTest, AdaptersOfEmbeddingsAreRefusedBeforeAnythingIsLoaded) {
   FinetuneOptions plain = options("lora");
   plain.lora.target_modules = {"q_proj", "embed_tokens"};
@@ -422,6 +421,7 @@ TEST_F(FinetuneQatTest, AdaptersOfEmbeddingsAreRefusedBeforeAnythingIsLoaded) {
   }
 }
 
+TEST_F(FinetuneQatTest, YamlKeysSaySoToo) {
   const auto read = [&](const std::string& text) {
     return finetune_options_from_file(temp_.write("run.yaml", text).string());
   };
@@ -438,6 +438,13 @@ TEST_F(FinetuneQatTest, AdaptersOfEmbeddingsAreRefusedBeforeAnythingIsLoaded) {
     EXPECT_TRUE(read(text).use_lora) << text;
   }
   EXPECT_EQ(read("adapter: qlora\nmerge_aware: nf4\n").merge_aware, "nf4");
+  for (const char* text :
+       {"adapter:\n", "adapter: ''\n", "adapter: false\n", "use_dora: false\n", "modules_to_save: []\n"}) {
+    EXPECT_FALSE(read("method: qat\n" + std::string(text)).use_lora) << text;
+  }
+  EXPECT_TRUE(read("method: qat\nuse_lora: true\n").use_lora);
+  EXPECT_FALSE(read("use_lora: false\nmethod: qat\nlora_r: 4\n").use_lora) << "whatever the order";
+  expect_error(ErrorCode::format, "adapter: found 'ia3', expected lora or qlora", [&] { read("adapter: ia3\n"); });
   expect_error(ErrorCode::format, "method qat starts from a dense model",
                [&] { read("method: qat\nload_in_4bit: true\n"); });
 }
