@@ -70,7 +70,6 @@ TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
   EXPECT_NE(load(tiny_folder(), {.adapters = {at("out")}}).logits(ids), tiny().logits(ids));
 }
 
-// A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
 TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
   FinetuneOptions o = options();
   o.method = "qlora";
@@ -81,6 +80,7 @@ TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
   EXPECT_NEAR(rounded, exact, 2e-3 * exact);
 }
 
+// A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
 TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
   FinetuneOptions o = options();
   o.steps = 3;
@@ -165,6 +165,10 @@ TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
   other = o;
   other.lora.r = 2;
   expect_error(ErrorCode::invalid_argument, "lora: the checkpoint has", [&] { run("out", other); });
+  other = o;
+  other.compute_dtype = DType::bf16;
+  expect_error(ErrorCode::invalid_argument, "compute_dtype: the checkpoint has null, this run \"bf16\"",
+               [&] { run("out", other); });
   expect_error(ErrorCode::io, "has no checkpoint", [&] { run("nothing", o); });
   o.resume.clear();
   expect_error(ErrorCode::exists, "exists already", [&] { run("out", o); });
@@ -217,8 +221,19 @@ TEST_F(FinetuneTest, TheLogIsReadAsItWasWritten) {
   EXPECT_TRUE(skips[0].skipped);
   EXPECT_FALSE(skips[0].eval_loss);
   temp_.write("bad/log.jsonl", "{\"step\": \"one\"}\n");
-  expect_error(ErrorCode::format, "log.jsonl: step", [&] { read_finetune_log(at("bad")); });
+  expect_error(ErrorCode::format, "log.jsonl:1: step: found a string", [&] { read_finetune_log(at("bad")); });
+  temp_.write("without/log.jsonl", "{\"step\": 1}\n{\"loss\": 1.5}\n");
+  expect_error(ErrorCode::format, "log.jsonl:2: step: is missing", [&] { read_finetune_log(at("without")); });
   expect_error(ErrorCode::io, "none", [&] { read_finetune_log(at("none")); });
+}
+
+TEST_F(FinetuneTest, AContinuedRunRefusesALogThatIsNone) {
+  FinetuneOptions o = options();
+  o.save_every = 3;
+  run("out", o);
+  temp_.write("out/log.jsonl", "{\"step\": 1}\n{\"loss\": 1.5}\n");
+  o.resume = at("out/checkpoint-3");
+  expect_error(ErrorCode::format, "log.jsonl:2: step: is missing", [&] { run("out", o); });
 }
 
 TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
