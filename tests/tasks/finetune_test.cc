@@ -73,11 +73,15 @@ TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
 TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
   FinetuneOptions o = options();
   o.method = "qlora";
-  const double exact = run("exact", o).final_loss;
+  run("exact", o);
   o.activations = "int16";
-  const double rounded = run("rounded", o).final_loss;
-  EXPECT_NE(rounded, exact);
-  EXPECT_NEAR(rounded, exact, 2e-3 * exact);
+  run("rounded", o);
+  const auto exact = read_log(temp_ / "exact"), rounded = read_log(temp_ / "rounded");
+  for (size_t i = 0; i < 6; ++i) {
+    const double ratio = number(rounded[i], "loss") / number(exact[i], "loss");
+    EXPECT_NE(ratio, 1) << i;
+    EXPECT_NEAR(ratio, 1, 1e-3) << i << ": what nibble/finetune.h says; here it is up to 2e-4";
+  }
 }
 
 // A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
@@ -101,7 +105,8 @@ TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
   for (const char* other : {"split", "packed"}) {
     const auto log = read_log(temp_ / other);
     for (size_t i = 0; i < 3; ++i) {
-      EXPECT_NEAR(number(log[i], "loss"), number(whole[i], "loss"), 1e-4) << other << " " << i;
+      // f32 sums in another order: one part in 10^8 has been seen.
+      EXPECT_NEAR(number(log[i], "loss") / number(whole[i], "loss"), 1, 1e-6) << other << " " << i;
       EXPECT_EQ(number(log[i], "tokens"), number(whole[i], "tokens")) << other << " " << i;
     }
   }
