@@ -116,6 +116,7 @@ struct FinetuneReport {
   bool stopped_early = false;
   std::vector<std::string> unused_targets = {};  ///< of lora.target_modules: names that no module has
   FinetuneData data = {};
+  FinetuneOptions options = {};  ///< as they were used: the method's learning rate and the adapter's configuration too
 };
 
 /// Trains a model, or an adapter of it, on a file:
@@ -134,7 +135,7 @@ FinetuneReport finetune(const std::string& model, const std::string& out, const 
 
 /// The steps that a run has written to OUT/log.jsonl, those before a --resume too; steps and seconds_left are not in
 /// it.
-/// @throws Error{io, format} naming the file.
+/// @throws Error{io, format} naming the file and the line.
 std::vector<FinetuneStep> read_finetune_log(const std::string& out);
 
 /// Reads the data as finetune() would, and goes no further.

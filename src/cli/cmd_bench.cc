@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cli/commands.h"
 #include "cli/model_args.h"
 #include "cli/print.h"
@@ -38,7 +40,8 @@ std::string short_name(const std::string& name) {
 Rows table(const BenchReport& r) {
   const BenchRow& first = r.rows[0];
   const bool text = first.perplexity.has_value(), energy = first.joules_per_token.has_value();
-  Rows rows = {{"format", "weights", "load s", "prefill tokens/s", "range", "decode tokens/s", "range", "peak memory"}};
+  Rows rows = {{"format", "weights", "load s", "prefill tokens/s", "prefill range", "decode tokens/s", "decode range",
+                "peak memory"}};
   if (energy) rows[0].emplace_back("J/token");
   if (text) rows[0].insert(rows[0].end(), {"perplexity", "KL (nats)", "top-1 agrees"});
   const auto number = [](const std::optional<double>& v, int digits) { return v ? fixed(*v, digits) : std::string(); };
@@ -86,12 +89,15 @@ std::string circumstances(const BenchReport& r) {
                      r.load_average, r.rows[0].name);
 }
 
-/// Columns of the table by their heads, for a page on which all of them have no room beside each other.
-Rows columns(const Rows& all, std::initializer_list<size_t> chosen) {
-  Rows rows;
-  for (const auto& row : all) {
-    rows.emplace_back();
-    for (const size_t c : chosen) rows.back().push_back(c == 0 ? short_name(row[c]) : row[c]);
+/// Columns of the table by their heads, as far as it has them, for a page on which all of them have no room beside each
+/// other.
+Rows columns(const Rows& all, std::initializer_list<std::string_view> heads) {
+  Rows rows(all.size());
+  for (const std::string_view head : heads) {
+    const auto found = std::find(all[0].begin(), all[0].end(), head);
+    if (found == all[0].end()) continue;
+    const auto c = static_cast<size_t>(found - all[0].begin());
+    for (size_t r = 0; r < all.size(); ++r) rows[r].push_back(all[r][c]);
   }
   return rows;
 }
@@ -109,21 +115,21 @@ ReportPage page(const std::string& model, const BenchReport& r) {
   }
   ReportPage out = {.title = "nibble bench: " + model, .headlines = {circumstances(r)}, .json = to_json(r).dump()};
   const Rows all = table(r);
-  const bool energy = r.rows[0].joules_per_token.has_value(), text = r.rows[0].perplexity.has_value();
-  const size_t first = energy ? 9 : 8;  // of the columns that a text gives
-  if (text) {
+  if (r.rows[0].perplexity) {
     out.parts.emplace_back(ReportTable{.title = "Accuracy",
                                        .note = "KL and agreement against the model as it is stored.",
-                                       .rows = columns(all, {0, first, first + 1, first + 2})});
+                                       .rows = columns(all, {"format", "perplexity", "KL (nats)", "top-1 agrees"})});
   }
   if (!accuracy.dots.empty()) out.parts.emplace_back(accuracy);
   const std::string note = "The median of the rounds and the range they span.";
-  out.parts.emplace_back(ReportTable{.title = "Prefill", .note = note, .rows = columns(all, {0, 3, 4})});
+  out.parts.emplace_back(ReportTable{
+      .title = "Prefill", .note = note, .rows = columns(all, {"format", "prefill tokens/s", "prefill range"})});
   out.parts.emplace_back(decode);
-  out.parts.emplace_back(ReportTable{.title = "Decoding", .note = note, .rows = columns(all, {0, 5, 6})});
+  out.parts.emplace_back(ReportTable{
+      .title = "Decoding", .note = note, .rows = columns(all, {"format", "decode tokens/s", "decode range"})});
   out.parts.emplace_back(ReportTable{.title = "Memory",
                                      .note = "Weights in memory, and the most that the process held.",
-                                     .rows = energy ? columns(all, {0, 1, 7, 2, 8}) : columns(all, {0, 1, 7, 2})});
+                                     .rows = columns(all, {"format", "weights", "peak memory", "load s", "J/token"})});
   return out;
 }
 

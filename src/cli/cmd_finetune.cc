@@ -10,6 +10,8 @@
 #include "core/error.h"
 #include "nibble/finetune.h"
 #include "nibble/system.h"
+#include "tasks/finetune_log.h"
+#include "tasks/finetune_settings.h"
 
 namespace nibble::cli {
 namespace {
@@ -268,6 +270,9 @@ std::function<void(const FinetuneStep&)> step_printer(const Common& common) {
 /// Before hours of training.
 void check_report_file(const std::optional<std::string>& file) {
   if (!file) return;
+  if (std::filesystem::is_directory(*file)) {
+    fail(ErrorCode::io, "--report: " + *file + ": is a folder, expected the name of a file");
+  }
   const std::filesystem::path folder = std::filesystem::absolute(*file).parent_path();
   if (std::filesystem::is_directory(folder)) return;
   fail(ErrorCode::io, "--report: " + *file + ": there is no folder " + folder.string());
@@ -276,8 +281,11 @@ void check_report_file(const std::optional<std::string>& file) {
 /// What --adapter needs besides: an adapter that makes up for quantization is for a base that is quantized.
 std::string base_words(const FinetuneOptions& o) {
   if (o.method != "qlora" || o.lora.init_lora_weights != "loftq" || !o.init_adapter.empty()) return "";
+  std::string skip = o.skip.empty() ? "" : " --skip";
+  for (const std::string& name : o.skip) skip += " " + name;
   return " --format " + o.format + (o.double_quant ? " --double-quant" : "") +
-         (o.block ? " --block " + std::to_string(o.block) : "");
+         (o.block ? " --block " + std::to_string(o.block) : "") +
+         (o.granularity == "channel" ? "" : " --granularity " + o.granularity) + skip;
 }
 
 void print_report(const std::string& model, const FinetuneOptions& options, const FinetuneReport& r) {
@@ -297,9 +305,10 @@ void print_report(const std::string& model, const FinetuneOptions& options, cons
 }
 
 void write_page(const std::string& file, const FinetuneRun& run, const JsonReport& json) {
-  Json members = report_json(run.report);
-  members.set("settings", settings_json(run.options));
-  members.set("log", steps_json(run.steps));
+  Json members = report_json(run.report), log = Json::array();
+  for (const FinetuneStep& step : run.steps) log.push_back(step_json(step));
+  members.set("settings", all_settings(run.report.options));
+  members.set("log", log);
   ReportPage page = page_of(run);
   page.json = json.text(run.model, members);
   write_report(file, page);
@@ -352,7 +361,7 @@ int cmd_finetune(const Arguments& arguments) {
   } else {
     print_report(model, options, report);
   }
-  if (given.report) write_page(*given.report, {model, options, report, read_finetune_log(out)}, json);
+  if (given.report) write_page(*given.report, {model, report, read_finetune_log(out)}, json);
   return 0;
 }
 

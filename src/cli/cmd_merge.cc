@@ -6,6 +6,7 @@
 #include "cli/print.h"
 #include "core/error.h"
 #include "nibble/merge.h"
+#include "tasks/merge_aware.h"
 
 namespace nibble::cli {
 namespace {
@@ -25,13 +26,6 @@ Json layer_json(const MergedLayer& layer) {
   return json;
 }
 
-Json target_json(const MergeTarget& target) {
-  return Json::object({{"format", target.format},
-                       {"block", target.block},
-                       {"double_quant", target.double_quant},
-                       {"base", target.base}});
-}
-
 Json report_json(const MergeReport& report) {
   Json layers = Json::array(), replaced = Json::array();
   for (const MergedLayer& layer : report.layers) layers.push_back(layer_json(layer));
@@ -41,7 +35,7 @@ Json report_json(const MergeReport& report) {
                        {"bytes_before", report.bytes_before},
                        {"bytes_after", report.bytes_after},
                        {"total", loss_members(report.total)},
-                       {"trained_for", report.trained_for ? target_json(*report.trained_for) : Json()},
+                       {"trained_for", report.trained_for ? merge_target_json(*report.trained_for) : Json()},
                        {"as_trained", report.as_trained},
                        {"layers", layers},
                        {"replaced", replaced}});

@@ -80,14 +80,15 @@ LinePlot loss_plot(const FinetuneRun& run) {
 
 LinePlot rate_plot(const FinetuneRun& run) {
   return {.title = "Learning rate",
-          .note = run.options.schedule + (run.options.warmup > 0 ? " with warmup" : "") + ", " + run.options.optimizer,
+          .note = run.report.options.schedule + (run.report.options.warmup > 0 ? " with warmup" : "") + ", " +
+                  run.report.options.optimizer,
           .x_label = "step",
           .y_label = "learning rate",
           .lines = {{.name = "rate", .points = thinned(points_of(run.steps, &FinetuneStep::learning_rate))}}};
 }
 
 LinePlot norm_plot(const FinetuneRun& run) {
-  const double most = run.options.max_grad_norm;
+  const double most = run.report.options.max_grad_norm;
   return {.title = "Length of the gradient",
           .note = most > 0 ? fmt::format("Before clipping; longer ones are scaled down to {}.", most) : "",
           .x_label = "step",
@@ -103,7 +104,10 @@ LinePlot speed_plot(const FinetuneRun& run) {
           .lines = with_average(points_of(run.steps, &FinetuneStep::tokens_per_second), "speed")};
 }
 
-std::string loss_text(const std::optional<double>& loss) { return loss ? fixed(*loss, 4) : "not measured"; }
+std::string loss_text(const std::optional<double>& loss) {
+  if (!loss) return "not measured";
+  return std::isfinite(*loss) ? fixed(*loss, 4) : "not finite";
+}
 
 ReportTable result_table(const FinetuneReport& r) {
   ReportTable table = {.title = "Result", .note = "Written to " + r.output + ".", .rows = {{"", "value"}}};
@@ -125,34 +129,40 @@ std::string targets_text(const ModuleChoice& choice) {
   return text.empty() ? "usual ones" : text;
 }
 
-void add_adapter_rows(std::vector<std::vector<std::string>>& rows, const FinetuneOptions& o) {
-  if (!o.init_adapter.empty()) {
-    rows.push_back({"adapter begun with", o.init_adapter});
-    return;
-  }
+using Rows = std::vector<std::vector<std::string>>;
+
+void add_adapter_rows(Rows& rows, const FinetuneOptions& o) {
   const LoraConfig& c = o.lora;
+  if (!o.init_adapter.empty()) rows.push_back({"adapter begun with", o.init_adapter});
   rows.push_back({"rank, alpha", fmt::format("{}, {}{}", c.r, c.lora_alpha, c.use_rslora ? ", rslora" : "")});
   rows.push_back({"layers", targets_text(c.target_modules)});
-  rows.push_back({"begins with", c.init_lora_weights == "true" ? "B zero" : c.init_lora_weights});
+  if (o.init_adapter.empty()) {
+    rows.push_back({"begins with", c.init_lora_weights == "true" ? "B zero" : c.init_lora_weights});
+  }
   if (c.use_dora) rows.push_back({"DoRA", "yes"});
   if (c.lora_dropout > 0) rows.push_back({"dropout", fmt::format("{}", c.lora_dropout)});
+  if (!o.merge_aware.empty()) rows.push_back({"trained for a merge into", o.merge_aware});
+}
+
+/// With what belongs to it: "nf4, double quantization, blocks of 32".
+std::string format_text(const FinetuneOptions& o) {
+  return o.format + (o.double_quant ? ", double quantization" : "") +
+         (o.block ? fmt::format(", blocks of {}", o.block) : "") +
+         (o.granularity == "channel" ? "" : ", one scale per " + o.granularity);
 }
 
 ReportTable settings_table(const FinetuneRun& run) {
-  const FinetuneOptions& o = run.options;
+  const FinetuneOptions& o = run.report.options;
   ReportTable table = {
       .title = "Settings", .note = "All of them are in the data of this page.", .rows = {{"", "value"}}};
-  auto& rows = table.rows;
+  Rows& rows = table.rows;
   rows.push_back({"model", run.model});
-  rows.push_back(
-      {"method", o.method == "qlora" ? o.method + " over " + o.format + (o.double_quant ? "+dq" : "") : o.method});
-  if (o.method != "full") add_adapter_rows(rows, o);
+  rows.push_back({"method", o.method});
+  if (o.method == "qlora") rows.push_back({"format of the base", format_text(o)});
+  if (o.method == "qat") rows.push_back({"format of the result", format_text(o)});
+  if (o.use_lora) add_adapter_rows(rows, o);
   rows.push_back({"optimizer", o.optimizer});
-  if (!run.steps.empty()) {
-    const auto most = std::max_element(run.steps.begin(), run.steps.end(),
-                                       [](const auto& a, const auto& b) { return a.learning_rate < b.learning_rate; });
-    rows.push_back({"learning rate", fmt::format("{:.3g}, {}", most->learning_rate, o.schedule)});
-  }
+  rows.push_back({"learning rate", fmt::format("{:.3g}, {}", o.learning_rate, o.schedule)});
   rows.push_back({"samples in a step", fmt::format("{} x {}{}", o.batch, o.grad_accum, o.packing ? ", packed" : "")});
   rows.push_back({"longest sample", grouped(o.max_length) + " tokens"});
   rows.push_back({"weight decay", fmt::format("{}", o.weight_decay)});
@@ -163,8 +173,8 @@ ReportTable settings_table(const FinetuneRun& run) {
 ReportTable data_table(const FinetuneRun& run) {
   const FinetuneData& d = run.report.data;
   ReportTable table = {.title = "Data", .note = "", .rows = {{"", "value"}}};
-  table.rows.push_back({"file", run.options.data});
-  if (!run.options.eval_data.empty()) table.rows.push_back({"held out", run.options.eval_data});
+  table.rows.push_back({"file", run.report.options.data});
+  if (!run.report.options.eval_data.empty()) table.rows.push_back({"held out", run.report.options.eval_data});
   const auto share =
       100.0 * static_cast<double>(d.trained_tokens) / static_cast<double>(std::max<int64_t>(1, d.tokens));
   table.rows.push_back({"samples", grouped(d.samples)});
@@ -180,7 +190,11 @@ ReportTable data_table(const FinetuneRun& run) {
 std::string headline(const FinetuneRun& run) {
   const FinetuneReport& r = run.report;
   std::string text = fmt::format("{} steps", grouped(r.steps));
-  if (!run.steps.empty()) text += fmt::format(", training loss {:.4f} to {:.4f}", run.steps.front().loss, r.final_loss);
+  std::vector<double> losses;
+  for (const FinetuneStep& s : run.steps) {
+    if (std::isfinite(s.loss)) losses.push_back(s.loss);
+  }
+  if (!losses.empty()) text += fmt::format(", training loss {:.4f} to {:.4f}", losses.front(), losses.back());
   if (r.best_eval_loss) text += fmt::format(", held-out loss {:.4f} at best", *r.best_eval_loss);
   return text;
 }
@@ -196,53 +210,6 @@ ReportPage page_of(const FinetuneRun& run) {
   page.parts = {loss_plot(run),           rate_plot(run),      norm_plot(run), speed_plot(run),
                 result_table(run.report), settings_table(run), data_table(run)};
   return page;
-}
-
-Json steps_json(const std::vector<FinetuneStep>& steps) {
-  Json list = Json::array();
-  for (const FinetuneStep& s : steps) {
-    Json step = Json::object({{"step", s.step},
-                              {"epoch", s.epoch},
-                              {"loss", s.loss},
-                              {"learning_rate", s.learning_rate},
-                              {"grad_norm", s.grad_norm},
-                              {"tokens", s.tokens},
-                              {"tokens_per_second", s.tokens_per_second}});
-    if (s.eval_loss) step.set("eval_loss", *s.eval_loss);
-    if (s.skipped) step.set("skipped", true);
-    list.push_back(std::move(step));
-  }
-  return list;
-}
-
-Json settings_json(const FinetuneOptions& o) {
-  const LoraConfig& c = o.lora;
-  return Json::object({{"method", o.method},
-                       {"format", o.format},
-                       {"double_quant", o.double_quant},
-                       {"block", o.block},
-                       {"data", o.data},
-                       {"eval_data", o.eval_data},
-                       {"lora_r", c.r},
-                       {"lora_alpha", c.lora_alpha},
-                       {"lora_dropout", c.lora_dropout},
-                       {"target_modules", targets_text(c.target_modules)},
-                       {"init_lora_weights", c.init_lora_weights},
-                       {"use_rslora", c.use_rslora},
-                       {"use_dora", c.use_dora},
-                       {"init_adapter", o.init_adapter},
-                       {"optimizer", o.optimizer},
-                       {"schedule", o.schedule},
-                       {"warmup", o.warmup},
-                       {"weight_decay", o.weight_decay},
-                       {"max_grad_norm", o.max_grad_norm},
-                       {"batch", o.batch},
-                       {"grad_accum", o.grad_accum},
-                       {"max_length", o.max_length},
-                       {"packing", o.packing},
-                       {"shuffle", o.shuffle},
-                       {"gradient_checkpointing", o.gradient_checkpointing},
-                       {"seed", static_cast<int64_t>(o.seed)}});
 }
 
 }  // namespace nibble::cli

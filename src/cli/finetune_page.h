@@ -3,7 +3,6 @@
 #include <string>
 #include <vector>
 
-#include "core/json.h"
 #include "nibble/finetune.h"
 #include "nibble/report.h"
 
@@ -11,17 +10,11 @@ namespace nibble::cli {
 
 struct FinetuneRun {
   const std::string& model;
-  const FinetuneOptions& options;
   const FinetuneReport& report;
   std::vector<FinetuneStep> steps;  // of log.jsonl, those before a --resume too
 };
 
 /// Plots and tables; without the JSON.
 ReportPage page_of(const FinetuneRun& run);
-
-/// The steps as an array, with the keys of log.jsonl.
-Json steps_json(const std::vector<FinetuneStep>& steps);
-/// What the run was asked for.
-Json settings_json(const FinetuneOptions& options);
 
 }  // namespace nibble::cli

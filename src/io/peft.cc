@@ -16,15 +16,52 @@ constexpr std::string_view kIgnored[] = {"auto_mapping",      "corda_config",   
                                          "loftq_config",      "lora_ga_config", "megatron_core",  "peft_version",
                                          "qalora_group_size", "revision",       "runtime_config", "peft_type"};
 
-/// Ways to set the first values that leave the base model alone, so that only the result counts.
-constexpr std::string_view kHarmlessInits[] = {"true", "false", "gaussian", "eva", "orthogonal"};
-
-constexpr const char* kLoftq = "loftq";
-constexpr std::string_view kPissa = "pissa", kPissaIterations = "pissa_niter_";
+constexpr std::string_view kPissa = "pissa", kPissaIterations = "pissa_niter_", kPissaAnyIterations = "pissa_niter_N";
 constexpr int64_t kMaxIterations = 1000;
 
-bool leaves_base_alone(std::string_view init) {
-  return std::find(std::begin(kHarmlessInits), std::end(kHarmlessInits), init) != std::end(kHarmlessInits);
+constexpr std::string_view kConvert =
+    "save it from PEFT as plain LoRA (path_initial_model_for_weight_conversion), or train one here with pissa, which "
+    "is "
+    "written as plain LoRA";
+constexpr std::string_view kPlainLoftq =
+    "make one for plain quantization: with PEFT's replace_lora_weights_loftq, or here with method qlora and loftq";
+
+/// The words of init_lora_weights that PEFT has, and what to do where nibble does not follow: empty where it does.
+struct Init {
+  std::string_view word;
+  std::string_view to_begin;  // a word that adapters can begin with here
+  std::string_view to_read;   // of adapters that go with a base that PEFT had changed when it began them
+};
+constexpr Init kInits[] = {
+    {"true", "", ""},
+    {"false", "", ""},
+    {"gaussian", "", ""},
+    {kPissa, "", kConvert},
+    {kPissaAnyIterations, "", kConvert},
+    {"loftq", "", kPlainLoftq},
+    {"eva", "gaussian", ""},
+    {"orthogonal", "gaussian", ""},
+    {"olora", "pissa", kConvert},
+    {"corda", "pissa", kConvert},
+    {"lora_ga", "pissa", kConvert},
+};
+
+/// Null when PEFT has no such word.
+const Init* find_init(std::string_view name) {
+  const bool has_iterations = name.starts_with(kPissaIterations) && pissa_iterations(name);
+  for (const Init& init : kInits) {
+    if (init.word == kPissaAnyIterations ? has_iterations : init.word == name) return &init;
+  }
+  return nullptr;
+}
+
+/// Those that adapters can begin with here.
+std::string known_inits() {
+  std::string known;
+  for (const Init& init : kInits) {
+    if (init.to_begin.empty()) known += (known.empty() ? "" : ", ") + std::string(init.word);
+  }
+  return known;
 }
 
 class FieldReader {
@@ -107,9 +144,9 @@ std::string read_init(FieldReader& fields) {
   if (value == nullptr) return "true";
   if (value->is_bool()) return value->as_bool("") ? "true" : "false";
   const std::string& name = value->as_string(fields.at("init_lora_weights"));
-  if (leaves_base_alone(name) || name == kLoftq || pissa_iterations(name)) return name;
-  fail(ErrorCode::unsupported, fields.at("init_lora_weights") + ": found '" + printable(name, 100) +
-                                   "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
+  if (find_init(name)) return name;
+  fail(ErrorCode::unsupported,
+       fields.at("init_lora_weights") + ": found '" + printable(name, 100) + "', expected one of " + known_inits());
 }
 
 void check(const LoraConfig& c, const std::string& where) {
@@ -171,11 +208,10 @@ AdapterFiles open_adapter(const fs::path& folder) {
     fail(ErrorCode::io, folder.string() + ": is no adapter folder, it has no " + kAdapterConfigFile);
   }
   LoraConfig parsed = parse_lora_config(Json::parse_file(config.string()), config.string());
-  if (!leaves_base_alone(parsed.init_lora_weights)) {
-    fail(ErrorCode::unsupported,
-         config.string() + ": init_lora_weights: found '" + parsed.init_lora_weights +
-             "', which has changed the base model that the adapter goes with; save it from PEFT as plain LoRA " +
-             "(path_initial_model_for_weight_conversion)");
+  if (const Init* init = find_init(parsed.init_lora_weights); !init->to_read.empty()) {
+    fail(ErrorCode::unsupported, config.string() + ": init_lora_weights: found '" + parsed.init_lora_weights +
+                                     "', which has changed the base model that the adapter goes with; " +
+                                     std::string(init->to_read));
   }
   if (!fs::exists(weights) && fs::exists(folder / "adapter_model.bin")) {
     fail(ErrorCode::unsupported, (folder / "adapter_model.bin").string() + ": is a pickle file, expected " +
@@ -192,6 +228,14 @@ std::optional<int64_t> pissa_iterations(std::string_view init) {
   const auto [at, error] = std::from_chars(begin, end, count);
   const bool good = error == std::errc() && at == end && count >= 0 && count <= kMaxIterations;
   return good ? std::optional(count) : std::nullopt;
+}
+
+void require_beginning(const std::string& init_lora_weights) {
+  const Init* init = find_init(init_lora_weights);
+  if (init && init->to_begin.empty()) return;
+  fail(ErrorCode::unsupported, "init_lora_weights: found '" + printable(init_lora_weights, 100) +
+                                   "', expected one of " + known_inits() +
+                                   (init ? "; nearest to it is " + std::string(init->to_begin) : ""));
 }
 
 LoraConfig parse_lora_config(const Json& json, const std::string& where) {

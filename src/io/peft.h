@@ -36,6 +36,9 @@ LoraConfig parse_lora_config(const Json& json, const std::string& where);
 /// N of "pissa_niter_N", at most 1000; 0 for "pissa", which stands for as many as it takes; nothing for other names.
 std::optional<int64_t> pissa_iterations(std::string_view init_lora_weights);
 
+/// @throws Error{unsupported} for a word of init_lora_weights with which nibble begins no adapter.
+void require_beginning(const std::string& init_lora_weights);
+
 /// All fields that PEFT has had since 0.10, so that old and new versions read them.
 Json lora_config_json(const LoraConfig& config);
 

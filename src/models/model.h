@@ -1,6 +1,7 @@
 #pragma once
 // A model is its layers and one forward pass, which serves generation, evaluation, calibration and training alike.
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -85,5 +86,8 @@ class Model {
  private:
   ModelInfo info_;
 };
+
+/// Shows every Linear layer to `see`, in the order of loading.
+void for_each_linear(Model& model, const std::function<void(Linear&)>& see);
 
 }  // namespace nibble

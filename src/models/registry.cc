@@ -49,10 +49,14 @@ std::unique_ptr<Model> build_model(const Json& config, const std::string& where,
   return model;
 }
 
-std::vector<Parameter> list_parameters(const Json& config, const std::string& where, const WeightSource* names) {
+ModelOutline outline_model(const Json& config, const std::string& where, const WeightSource* names) {
   Loader describing(names);
-  build_model(config, where, describing);
-  return describing.parameters();
+  const std::unique_ptr<Model> model = build_model(config, where, describing);
+  return {.info = model->info(), .parameters = describing.parameters()};
+}
+
+std::vector<Parameter> list_parameters(const Json& config, const std::string& where, const WeightSource* names) {
+  return outline_model(config, where, names).parameters;
 }
 
 }  // namespace nibble

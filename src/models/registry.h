@@ -28,8 +28,16 @@ const Architecture& find_architecture(const Json& config, const std::string& whe
 /// @throws Error{format} when tensors are missing or have the wrong shape, Error{unsupported} for an unknown family.
 std::unique_ptr<Model> build_model(const Json& config, const std::string& where, Loader& loader);
 
-/// The parameters that a configuration implies, without loading any. `names`, when given, are those of the weights:
-/// encoders are stored with and without a prefix, which only the names tell.
+/// What a configuration implies.
+struct ModelOutline {
+  ModelInfo info;
+  std::vector<Parameter> parameters;  // in the order of loading: the embeddings first
+};
+
+/// Without loading anything. `names`, when given, are those of the weights: encoders are stored with and without a
+/// prefix, which only the names tell.
+ModelOutline outline_model(const Json& config, const std::string& where, const WeightSource* names = nullptr);
+/// Its parameters alone.
 std::vector<Parameter> list_parameters(const Json& config, const std::string& where,
                                        const WeightSource* names = nullptr);
 

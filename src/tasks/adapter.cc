@@ -33,6 +33,7 @@ class ListModules final : public ParameterVisitor {
 void check(const LoraConfig& c) {
   // What a file may say and what training can do are checked in one place.
   parse_lora_config(lora_config_json(c), kWhere);
+  require_beginning(c.init_lora_weights);
   if (c.lora_bias) fail(ErrorCode::unsupported, "lora_bias: can be loaded, not trained");
   if (c.use_dora && pissa_iterations(c.init_lora_weights)) {
     fail(ErrorCode::unsupported, "init_lora_weights: " + c.init_lora_weights + " does not go together with use_dora");
@@ -69,11 +70,8 @@ std::vector<std::string> shortest_names(const std::vector<std::string>& chosen, 
 
 /// Of those that depend on the weights the layers that they leave out: see set_starts().
 LoraInit init_of(const std::string& name) {
-  if (name == "true" || name == "loftq" || pissa_iterations(name)) return LoraInit::uniform;
   if (name == "gaussian") return LoraInit::gaussian;
-  if (name == "false") return LoraInit::random;
-  fail(ErrorCode::unsupported,
-       "init_lora_weights: found '" + name + "', expected true, false, gaussian, pissa, pissa_niter_N or loftq");
+  return name == "false" ? LoraInit::random : LoraInit::uniform;
 }
 
 LoraPlan plan_of(const AdapterTargets& targets, ModuleKind kind, uint64_t seed) {
@@ -140,13 +138,15 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
     fail(ErrorCode::invalid_argument, "target_modules: no Linear layer of " + model.path + " is meant (layers: " +
                                           printable(joined(shortest_names(modules.linears, modules, true)), 400) + ")");
   }
-  check_starts(model, targets);
+  // What can fail comes first, so that no layer is left with an adapter.
+  const Starts starts = find_starts(model, targets, seed);
+  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets);
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters =
       add_lora(*model.model, plan_of(targets, ModuleKind::linear, seed), plan_of(targets, ModuleKind::embedding, seed));
-  adapter.starts = set_starts(model, targets, seed);
-  for (TrainedParameter& p : train_whole(*model.model, targets)) adapter.parameters.push_back(std::move(p));
+  adapter.starts = set_starts(model, starts, targets);
+  adapter.parameters.insert(adapter.parameters.end(), whole.begin(), whole.end());
   adapter.config = targets.config();
   adapter.config.fan_in_fan_out = StoredForm(model.config, model.path).turns_matrices();
   // As PEFT stores it: a list, in which the choice of layers is worked in already.

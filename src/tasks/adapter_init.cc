@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
+#include <functional>
 
 #include "core/error.h"
 #include "core/progress.h"
@@ -15,28 +15,13 @@
 #include "ops/matrix.h"
 #include "ops/svd.h"
 #include "tasks/stored_form.h"
+#include "train/parameters.h"
 
 namespace nibble {
 namespace {
 
 constexpr const char* kWhere = "init_lora_weights: ";
 constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
-
-class ListTargets final : public ParameterVisitor {
- public:
-  explicit ListTargets(const AdapterTargets& targets) : targets_(targets) {}
-
-  void linear(Linear& layer) override {
-    if (targets_.is_target(layer.name, ModuleKind::linear)) layers.push_back(&layer);
-  }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
-  std::vector<Linear*> layers;
-
- private:
-  const AdapterTargets& targets_;
-};
 
 void require_finite(const Tensor& w, const std::string& layer) {
   for (int64_t i = 0; i < w.count(); ++i) {
@@ -47,19 +32,16 @@ void require_finite(const Tensor& w, const std::string& layer) {
 }
 
 /// B A = (U_r S_r V_r^T) / scaling of w, the root of each singular value on either side.
-void split(const Tensor& w, const std::string& layer, const SvdOptions& options, Lora& lora) {
+FirstValues split(const Tensor& w, const std::string& layer, const SvdOptions& options, float scaling) {
   require_finite(w, layer);
   const PartialSvd svd = partial_svd(w, options);
   Tensor a = copy_of(svd.v), b = copy_of(svd.u);
   for (int64_t j = 0; j < options.rank; ++j) {
-    const float root = std::sqrt(svd.s[static_cast<size_t>(j)] / lora.scaling);
+    const float root = std::sqrt(svd.s[static_cast<size_t>(j)] / scaling);
     for (int64_t i = 0; i < a.cols(); ++i) a.f32()[j * a.cols() + i] *= root;
     for (int64_t i = 0; i < b.cols(); ++i) b.f32()[j * b.cols() + i] *= root;
   }
-  b = transpose(b);
-  // In place, because the parameters that are trained share this memory.
-  std::memcpy(lora.a.raw(), a.raw(), a.bytes());
-  std::memcpy(lora.b.raw(), b.raw(), b.bytes());
+  return {.a = a, .b = transpose(b)};
 }
 
 /// The weights before they were quantized.
@@ -95,12 +77,11 @@ bool is_quantized(const Linear& layer) { return std::holds_alternative<Quantized
 
 /// Those of the targets that get first values of their own: for loftq the quantized ones.
 std::vector<Linear*> layers_with_starts(LoadedModel& model, const AdapterTargets& targets) {
-  ListTargets visitor(targets);
-  model.model->visit(visitor);
-  if (pissa_iterations(targets.config().init_lora_weights)) return visitor.layers;
+  const bool all = pissa_iterations(targets.config().init_lora_weights).has_value();
   std::vector<Linear*> layers;
-  std::copy_if(visitor.layers.begin(), visitor.layers.end(), std::back_inserter(layers),
-               [](const Linear* layer) { return is_quantized(*layer); });
+  for_each_linear(*model.model, [&](Linear& layer) {
+    if (targets.is_target(layer.name, ModuleKind::linear) && (all || is_quantized(layer))) layers.push_back(&layer);
+  });
   return layers;
 }
 
@@ -123,28 +104,39 @@ void check_loftq(const std::vector<Linear*>& layers, const LoadedModel& model) {
 }
 
 void check_rank(const Linear& layer, const AdapterTargets& targets) {
+  const std::string& init = targets.config().init_lora_weights;
   const Shape shape = weight_shape(layer.weight);
   const int64_t rank = targets.rank(layer.name), most = std::min(shape[0], shape[1]);
-  if (!(targets.alpha(layer.name) > 0)) {
-    fail(ErrorCode::invalid_argument, std::string(kWhere) + "needs a lora_alpha above 0");
+  if (const double alpha = targets.alpha(layer.name); !(alpha > 0)) {
+    fail(ErrorCode::invalid_argument, "lora_alpha: " + layer.name + ": found " + std::to_string(alpha) +
+                                          ", expected more than 0, since " + init + " divides by its root");
   }
   if (rank <= most) return;
-  fail(ErrorCode::invalid_argument, kWhere + layer.name + ": found rank " + std::to_string(rank) + ", a weight " +
-                                        shape_text(shape) + " has " + std::to_string(most) + " singular values");
+  fail(ErrorCode::invalid_argument, "r: " + layer.name + ": found " + std::to_string(rank) + ", expected at most " +
+                                        std::to_string(most) + ", since " + init +
+                                        " begins with singular values and a weight " + shape_text(shape) +
+                                        " has no more of them");
 }
 
 bool depends_on_weights(const std::string& init) { return init == "loftq" || pissa_iterations(init); }
 
-/// work(layer) for each, with a word of how far it is.
-template <class Work>
-void for_each_layer(const LoadedModel& model, const std::vector<Linear*>& layers, Work work) {
-  const auto total = static_cast<int64_t>(layers.size());
-  for (int64_t i = 0; i < total; ++i) {
-    check_interrupt();
-    work(*layers[static_cast<size_t>(i)]);
-    if (model.options.progress) model.options.progress({.unit = "layers", .done = i + 1, .total = total});
+void check_starts(const std::vector<Linear*>& layers, const LoadedModel& model, const AdapterTargets& targets) {
+  if (targets.config().init_lora_weights == "loftq") {
+    check_loftq(layers, model);
+  } else {
+    check_pissa(layers);
   }
+  for (const Linear* layer : layers) check_rank(*layer, targets);
 }
+
+/// The matrix whose largest part an adapter begins with: for loftq what quantization has taken, else the weight.
+std::function<Tensor(const Linear&)> beginning_of(const std::string& init, const LoadedModel& model) {
+  if (init != "loftq") return [](const Linear& layer) { return decode(layer.weight); };
+  const auto originals = std::make_shared<Originals>(model.path);
+  return [originals](const Linear& layer) { return lost_in(layer, *originals); };
+}
+
+void copy_into(Tensor to, const Tensor& from) { std::memcpy(to.raw(), from.raw(), from.bytes()); }
 
 Tensor below_each_other(const Tensor& top, const Tensor& bottom) {
   Tensor out(DType::f32, {top.rows() + bottom.rows(), top.cols()});
@@ -155,47 +147,46 @@ Tensor below_each_other(const Tensor& top, const Tensor& bottom) {
 
 }  // namespace
 
-void check_starts(LoadedModel& model, const AdapterTargets& targets) {
+Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed) {
   const std::string& init = targets.config().init_lora_weights;
-  if (!depends_on_weights(init)) return;
-  const std::vector<Linear*> layers = layers_with_starts(model, targets);
-  if (init == "loftq") {
-    check_loftq(layers, model);
-  } else {
-    check_pissa(layers);
-  }
-  for (const Linear* layer : layers) check_rank(*layer, targets);
-}
-
-SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed) {
-  const std::string& init = targets.config().init_lora_weights;
-  SubtractedStarts starts;
+  Starts starts;
   if (!depends_on_weights(init)) return starts;
+  const std::vector<Linear*> layers = layers_with_starts(model, targets);
+  check_starts(layers, model, targets);
   // The first pass of pissa_niter_N finds a subspace at all.
   const int64_t passes = init == "loftq" || init == "pissa" ? 0 : *pissa_iterations(init) + 1;
-  const auto options = [&](const Linear& layer) {
-    return SvdOptions{.rank = targets.rank(layer.name), .passes = passes, .seed = seed};
-  };
-  const std::vector<Linear*> layers = layers_with_starts(model, targets);
-  if (init == "loftq") {
-    const Originals originals(model.path);
-    for_each_layer(model, layers, [&](Linear& layer) {
-      Lora& lora = *layer.adapters.back();
-      split(lost_in(layer, originals), layer.name, options(layer), lora);
-      if (lora.magnitude.empty()) return;
-      const Tensor lengths = dora_row_lengths(layer.weight, lora);
-      std::memcpy(lora.magnitude.raw(), lengths.raw(), lengths.bytes());
-    });
-    return starts;
+  const auto beginning = beginning_of(init, model);
+  const auto total = static_cast<int64_t>(layers.size());
+  for (const Linear* layer : layers) {
+    check_interrupt();
+    const LoraOptions options = {
+        .rank = targets.rank(layer->name), .alpha = targets.alpha(layer->name), .rslora = targets.config().use_rslora};
+    starts.emplace(layer->name, split(beginning(*layer), layer->name,
+                                      {.rank = options.rank, .passes = passes, .seed = seed}, lora_scaling(options)));
+    const auto done = static_cast<int64_t>(starts.size());
+    if (model.options.progress) model.options.progress({.unit = "layers", .done = done, .total = total});
   }
-  for_each_layer(model, layers, [&](Linear& layer) {
-    Lora& lora = *layer.adapters.back();
-    split(decode(layer.weight), layer.name, options(layer), lora);
-    auto start = std::make_shared<Lora>(Lora{.a = copy_of(lora.a), .b = copy_of(lora.b), .scaling = -lora.scaling});
-    layer.adapters.push_back(start);
-    starts.emplace(layer.name, std::move(start));
-  });
   return starts;
+}
+
+SubtractedStarts set_starts(LoadedModel& model, const Starts& starts, const AdapterTargets& targets) {
+  const bool subtracts = pissa_iterations(targets.config().init_lora_weights).has_value();
+  SubtractedStarts subtracted;
+  for_each_linear(*model.model, [&](Linear& layer) {
+    const auto start = starts.find(layer.name);
+    if (start == starts.end()) return;
+    const auto& [a, b] = start->second;
+    Lora& lora = *layer.adapters.back();
+    // In place, because the parameters that are trained share this memory.
+    copy_into(lora.a, a);
+    copy_into(lora.b, b);
+    if (!lora.magnitude.empty()) copy_into(lora.magnitude, dora_row_lengths(layer.weight, lora));
+    if (!subtracts) return;
+    auto minus = std::make_shared<Lora>(Lora{.a = a, .b = b, .scaling = -lora.scaling});
+    layer.adapters.push_back(minus);
+    subtracted.emplace(layer.name, std::move(minus));
+  });
+  return subtracted;
 }
 
 LoraConfig with_doubled_rank(LoraConfig config) {

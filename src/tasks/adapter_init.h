@@ -13,11 +13,14 @@
 
 namespace nibble {
 
-/// By module, what its weight is trained without: adapters of negative scale that stay as they are.
-using SubtractedStarts = std::map<std::string, std::shared_ptr<Lora>, std::less<>>;
+/// What A [r, in] and B [out, r] of a layer begin with, f32.
+struct FirstValues {
+  Tensor a, b;
+};
+using Starts = std::map<std::string, FirstValues, std::less<>>;  // by module
 
-/// Gives the last adapter of every target layer the first values that config().init_lora_weights names, if they depend
-/// on the weights; else does nothing.
+/// Finds the first values that config().init_lora_weights names for every target layer, if they depend on the weights;
+/// else there are none. Asked before there are adapters, so that what it refuses leaves the model as it was.
 ///
 ///   pissa   W = U S V^T: B A = U_r S_r V_r^T / scaling. The model stays as it is and the base without that part,
 ///           W - scaling B A, is what is trained on. It is not written down: a second adapter of the layer subtracts.
@@ -26,14 +29,16 @@ using SubtractedStarts = std::map<std::string, std::shared_ptr<Lora>, std::less<
 ///           files. The codes stay, so the adapter goes with every base that is quantized in the same way. As PEFT's
 ///           replace_lora_weights_loftq, but for the division by scaling, without which it fits alpha = r alone.
 ///
-/// @throws Error{format} for a weight with a value that is not finite
-SubtractedStarts set_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
-
-/// What set_starts() needs, asked before there are adapters.
 /// @throws Error{unsupported} for pissa on a quantized layer and for loftq where the files have no original weight,
-///         Error{invalid_argument} for loftq when no target is quantized, a rank that a layer cannot have or a scaling
-///         that is not positive.
-void check_starts(LoadedModel& model, const AdapterTargets& targets);
+///         Error{invalid_argument} for loftq when no target is quantized, a rank that a layer cannot have or an alpha
+///         that is not positive, Error{format} for a weight with a value that is not finite.
+Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
+
+/// By module, what its weight is trained without: adapters of negative scale that stay as they are.
+using SubtractedStarts = std::map<std::string, std::shared_ptr<Lora>, std::less<>>;
+
+/// Gives the last adapter of every layer that has one its first values. For pissa a second adapter subtracts them.
+SubtractedStarts set_starts(LoadedModel& model, const Starts& starts, const AdapterTargets& targets);
 
 /// The configuration of the change as an adapter of W itself: twice the rank at the same scaling.
 LoraConfig with_doubled_rank(LoraConfig config);

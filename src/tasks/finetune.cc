@@ -17,6 +17,7 @@
 #include "tasks/finetune_log.h"
 #include "tasks/finetune_methods.h"
 #include "tasks/finetune_options.h"
+#include "tasks/finetune_settings.h"
 #include "train/schedule.h"
 #include "train/train_step.h"
 
@@ -81,11 +82,14 @@ class Run {
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
       : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, o_)) {
     if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
+    check_finetune_adapter(o_, model);
     model_ = load_model(model, method_.load_options(o_, model));
     train_ = read_batches(model_, o_.data, o_);
     if (!o_.eval_data.empty()) eval_ = read_batches(model_, o_.eval_data, o_);
     if (o_.on_data) o_.on_data(train_.data.report);
     trained_ = method_.prepare(*model_, o_);
+    o_.use_lora = method_.use_lora;
+    o_.lora = trained_.config;
     const double in_epoch = static_cast<double>(train_.count()) / static_cast<double>(o_.grad_accum);
     steps_in_epoch_ = static_cast<int64_t>(std::ceil(in_epoch));
     steps_ = o_.steps > 0 ? o_.steps : o_.epochs * steps_in_epoch_;
@@ -218,7 +222,7 @@ class Run {
       loss.count += part.count;
     }
     step.eval_loss = eval_loss_ = loss.mean();
-    const bool better = !state_.best_eval_loss || loss.mean() < *state_.best_eval_loss;
+    const bool better = std::isfinite(loss.mean()) && (!state_.best_eval_loss || loss.mean() < *state_.best_eval_loss);
     state_.evaluations_without_gain = better ? 0 : state_.evaluations_without_gain + 1;
     stopped_early_ = o_.early_stopping > 0 && state_.evaluations_without_gain >= o_.early_stopping;
     if (!better) return;
@@ -238,40 +242,11 @@ class Run {
 
   /// What a run that continues must have in common with the one before.
   Json settings() const {
-    Json lora = lora_config_json(trained_.config);
-    lora.erase("base_model_name_or_path");
-    Json skip = Json::array();
-    for (const std::string& name : o_.skip) skip.push_back(name);
-    return Json::object({{"method", o_.method},
-                         {"format", o_.format},
-                         {"block", o_.block},
-                         {"double_quant", o_.double_quant},
-                         {"granularity", o_.granularity},
-                         {"skip", skip},
-                         {"qat_activations", o_.qat_activations},
-                         {"activations", o_.activations},
-                         {"merge_aware", o_.merge_aware},
-                         {"use_lora", method_.use_lora},
-                         {"model_type", model_->model->info().model_type},
-                         {"samples", train_.data.report.samples},
-                         {"data_tokens", train_.data.report.tokens},
-                         {"batch", o_.batch},
-                         {"grad_accum", o_.grad_accum},
-                         {"max_length", o_.max_length},
-                         {"packing", o_.packing},
-                         {"shuffle", o_.shuffle},
-                         {"seed", o_.seed},
-                         {"optimizer", o_.optimizer},
-                         {"learning_rate", o_.learning_rate},
-                         {"schedule", o_.schedule},
-                         {"warmup", o_.warmup},
-                         {"weight_decay", o_.weight_decay},
-                         {"beta1", o_.beta1},
-                         {"beta2", o_.beta2},
-                         {"epsilon", o_.epsilon},
-                         {"momentum", o_.momentum},
-                         {"max_grad_norm", o_.max_grad_norm},
-                         {"lora", lora}});
+    Json settings = settings_of_run(o_);
+    settings.set("model_type", model_->model->info().model_type);
+    settings.set("samples", train_.data.report.samples);
+    settings.set("data_tokens", train_.data.report.tokens);
+    return settings;
   }
 
   FinetuneReport report() const {
@@ -288,6 +263,7 @@ class Run {
     r.stopped_early = stopped_early_;
     r.unused_targets = trained_.unused_targets;
     r.data = train_.data.report;
+    r.options = o_;
     return r;
   }
 

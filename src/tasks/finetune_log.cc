@@ -9,44 +9,14 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "core/file.h"
-#include "core/json.h"
 #include "core/limits.h"
 
 namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string line_of(const FinetuneStep& s) {
-  Json line = Json::object({{"step", s.step},
-                            {"epoch", s.epoch},
-                            {"loss", s.loss},
-                            {"learning_rate", s.learning_rate},
-                            {"grad_norm", s.grad_norm},
-                            {"tokens", s.tokens},
-                            {"tokens_per_second", s.tokens_per_second}});
-  if (s.eval_loss) line.set("eval_loss", *s.eval_loss);
-  if (s.skipped) line.set("skipped", true);
-  return line.dump() + "\n";
-}
-
-/// The lines of an earlier log that belong to steps 1 to `step`.
-std::string kept_lines(const fs::path& path, int64_t step) {
-  if (step == 0 || !fs::is_regular_file(path)) return {};
-  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
-  std::string kept;
-  for (size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
-    end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // a line that was cut off
-    const std::string line = text.substr(begin, end - begin);
-    const Json* number = nullptr;
-    const Json json = Json::parse(line, path.string());
-    if ((number = json.find("step")) == nullptr || number->as_int(path.string()) > step) break;
-    kept += line + "\n";
-  }
-  return kept;
-}
 
 FinetuneStep step_of(const Json& line, const std::string& where) {
   // A loss that was not finite is null.
@@ -58,6 +28,7 @@ FinetuneStep step_of(const Json& line, const std::string& where) {
     const Json* value = line.find_value(key);
     return value ? value->as_int(where + ": " + key) : 0;
   };
+  if (line.find_value("step") == nullptr) fail(ErrorCode::format, where + ": step: is missing");
   FinetuneStep step = {.step = count("step"),
                        .epoch = number("epoch"),
                        .loss = number("loss"),
@@ -68,6 +39,30 @@ FinetuneStep step_of(const Json& line, const std::string& where) {
   if (line.find_value("eval_loss")) step.eval_loss = number("eval_loss");
   if (const Json* skipped = line.find_value("skipped")) step.skipped = skipped->as_bool(where + ": skipped");
   return step;
+}
+
+/// Shows the lines of a log to see(text, step) until that says no. The last one may have been cut off.
+template <class See>
+void for_each_line(const fs::path& path, See see) {
+  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
+  int64_t number = 0;
+  for (size_t begin = 0, end = 0; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const std::string where = path.string() + ":" + std::to_string(++number);
+    const std::string line = text.substr(begin, end - begin);
+    if (!see(line, step_of(Json::parse(line, where), where))) return;
+  }
+}
+
+/// The lines of an earlier log that belong to steps 1 to `step`.
+std::string kept_lines(const fs::path& path, int64_t step) {
+  std::string kept;
+  if (step == 0 || !fs::is_regular_file(path)) return kept;
+  for_each_line(path, [&](const std::string& line, const FinetuneStep& s) {
+    if (s.step > step) return false;
+    kept += line + "\n";
+    return true;
+  });
+  return kept;
 }
 
 /// CRC-32C (Castagnoli), polynomial 0x1EDC6F41 reflected.
@@ -126,13 +121,25 @@ std::string event_of(const FinetuneStep& s) {
 
 }  // namespace
 
+Json step_json(const FinetuneStep& s) {
+  Json step = Json::object({{"step", s.step},
+                            {"epoch", s.epoch},
+                            {"loss", s.loss},
+                            {"learning_rate", s.learning_rate},
+                            {"grad_norm", s.grad_norm},
+                            {"tokens", s.tokens},
+                            {"tokens_per_second", s.tokens_per_second}});
+  if (s.eval_loss) step.set("eval_loss", *s.eval_loss);
+  if (s.skipped) step.set("skipped", true);
+  return step;
+}
+
 std::vector<FinetuneStep> read_finetune_log(const std::string& out) {
-  const std::string path = (fs::path(out) / "log.jsonl").string();
-  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
   std::vector<FinetuneStep> steps;
-  for (size_t begin = 0, end = 0; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
-    steps.push_back(step_of(Json::parse(text.substr(begin, end - begin), path), path));
-  }
+  for_each_line(fs::path(out) / "log.jsonl", [&](const std::string&, const FinetuneStep& step) {
+    steps.push_back(step);
+    return true;
+  });
   return steps;
 }
 
@@ -148,7 +155,7 @@ FinetuneLog::FinetuneLog(const fs::path& out, int64_t step, bool tensorboard) {
 }
 
 void FinetuneLog::add(const FinetuneStep& step) {
-  lines_->write(line_of(step));
+  lines_->write(step_json(step).dump() + "\n");
   if (events_) events_->write(event_of(step));
 }
 

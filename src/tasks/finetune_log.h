@@ -3,10 +3,14 @@
 #include <filesystem>
 #include <memory>
 
+#include "core/json.h"
 #include "core/output.h"
 #include "nibble/finetune.h"
 
 namespace nibble {
+
+/// A line of log.jsonl.
+Json step_json(const FinetuneStep& step);
 
 class FinetuneLog {
  public:

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "io/model_files.h"
+#include "io/peft.h"
 #include "models/registry.h"
 #include "tasks/merge_aware.h"
 #include "tasks/qat_folder.h"
@@ -36,8 +37,7 @@ LoadModelOptions load_quantized(const FinetuneOptions& options, const std::strin
 
 bool is_encoder(const std::string& model) {
   const ModelFiles files = open_model(model);
-  Loader describing(files.weights.get());
-  return build_model(files.config, files.path.string(), describing)->info().is_encoder;
+  return outline_model(files.config, files.path.string(), files.weights.get()).info.is_encoder;
 }
 
 /// As the result will be loaded when nothing else is said: of encoders the numbers are what counts.
@@ -55,7 +55,6 @@ AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options) 
 AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
   AttachedAdapter adapter = put_adapter(model, options);
   if (options.merge_aware.empty()) return adapter;
-  refuse_unmergeable(adapter.config);
   const bool shares_options = options.method == "lora" || options.merge_aware == options.format;
   adapter.trained_for = prepare_merge_aware(model, {.format = options.merge_aware,
                                                     .block = shares_options ? options.block : 0,
@@ -94,7 +93,6 @@ AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& o
   FinetuneOptions o = options;
   if (o.lora.target_modules == "all-linear" && o.lora.exclude_modules.empty()) o.lora.exclude_modules = kept;
   AttachedAdapter trained = put_adapter(model, o);
-  refuse_unmergeable(trained.config);
   for (const TrainedParameter& p : trained.parameters) {
     const size_t at = p.name.find(".lora_A.");
     const std::string module = p.name.substr(0, at);
@@ -187,16 +185,20 @@ constexpr FinetuneMethod kMethods[] = {
 }  // namespace
 
 const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
-  const FinetuneMethod* found = nullptr;
-  std::string known;
-  std::string_view last;
+  const FinetuneMethod* named = nullptr;
   for (const FinetuneMethod& method : kMethods) {
-    if (method.name == options.method && (!found || method.use_lora == options.use_lora)) found = &method;
-    if (method.name != last) known += (known.empty() ? "" : ", ") + std::string(method.name);
-    last = method.name;
+    if (method.name != options.method) continue;
+    named = &method;
+    if (method.use_lora == options.use_lora) break;
   }
-  if (found) return *found;
-  fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of " + known);
+  if (named) return *named;
+  fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of lora, qlora, full, qat");
+}
+
+void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {
+  const bool is_merged = !options.merge_aware.empty() || (options.method == "qat" && options.use_lora);
+  if (!is_merged) return;
+  refuse_unmergeable(options.init_adapter.empty() ? options.lora : open_adapter(options.init_adapter).config, model);
 }
 
 }  // namespace nibble

@@ -24,4 +24,7 @@ struct FinetuneMethod {
 /// @throws Error{invalid_argument} listing the methods.
 const FinetuneMethod& find_finetune_method(const FinetuneOptions& options);
 
+/// What can be said of the adapter before the model is loaded. @throws as refuse_unmergeable().
+void check_finetune_adapter(const FinetuneOptions& options, const std::string& model);
+
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "io/peft.h"
 #include "train/schedule.h"
 
 namespace nibble {
@@ -39,7 +40,12 @@ void check_rounding(const FinetuneOptions& o) {
   };
   const bool adapter = o.method == "lora" || o.method == "qlora", qat = o.method == "qat";
   refuse_unless(o.merge_aware.empty() || adapter, "merge_aware: goes with methods lora and qlora");
+  refuse_unless(o.merge_aware.empty() || !o.init_adapter.empty() || !pissa_iterations(o.lora.init_lora_weights),
+                "init_lora_weights: pissa does not go with merge_aware: such an adapter is written, and merged, as one "
+                "of twice the rank, which rounds otherwise than what was trained; take another beginning");
   refuse_unless(o.skip.empty() || qat || o.method == "qlora", "skip: goes with methods qlora and qat");
+  refuse_unless(o.granularity == "channel" || qat || o.method == "qlora",
+                "granularity: goes with methods qlora and qat");
   if (o.activations != "fp32" && o.activations != "int16") {
     fail(ErrorCode::invalid_argument, "activations: found '" + o.activations + "', expected fp32 or int16");
   }

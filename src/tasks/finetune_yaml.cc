@@ -42,7 +42,7 @@ struct Entry {
 
 struct Run {
   FinetuneOptions options;
-  std::optional<bool> four_bit, eight_bit;
+  std::optional<bool> four_bit, eight_bit, use_lora;
 };
 
 void read_datasets(const Entry& e, Run& run) {
@@ -69,7 +69,15 @@ std::string optimizer_name(const std::string& name) {
   return name;
 }
 
+/// "" and false stand for a key that is not there.
+bool says_nothing(const YAML::Node& node) {
+  if (node.IsSequence()) return node.size() == 0;
+  bool flag = true;
+  return node.IsScalar() && (node.Scalar().empty() || (YAML::convert<bool>::decode(node, flag) && !flag));
+}
+
 void read_adapter(const Entry& e, Run& run) {
+  if (says_nothing(e.node)) return;
   const std::string name = e.text();
   if (name != "lora" && name != "qlora") e.refuse("lora or qlora");
   if (run.options.method != "qat") run.options.method = name;
@@ -79,7 +87,7 @@ struct Key {
   const char* name;
   const char* alias;  // axolotl's word; null = the same
   void (*read)(const Entry&, Run&);
-  bool of_adapter = false;
+  bool of_adapter = false;  // says that there is one, where it says anything
 };
 
 void read_target_linear(const Entry& e, Run& run) {
@@ -98,6 +106,7 @@ constexpr const char* kIgnored[] = {"base_model",      "output_dir",           "
 const Key kKeys[] = {
     {"method", nullptr, [](const Entry& e, Run& r) { r.options.method = e.text(); }},
     {"adapter", nullptr, read_adapter, true},
+    {"use_lora", nullptr, [](const Entry& e, Run& r) { r.use_lora = e.flag(); }},
     {"task", nullptr, [](const Entry& e, Run& r) { r.options.task = e.text(); }},
     {"data", nullptr, [](const Entry& e, Run& r) { r.options.data = e.text(); }},
     {"datasets", nullptr, read_datasets},
@@ -161,7 +170,7 @@ void read_key(const std::string& name, const YAML::Node& value, const std::strin
   std::vector<std::string> known;
   for (const Key& key : kKeys) {
     if (name == key.name || (key.alias && name == key.alias)) {
-      run.options.use_lora |= key.of_adapter;
+      run.options.use_lora |= key.of_adapter && !says_nothing(value);
       return key.read({value, path + ": " + name}, run);
     }
     known.emplace_back(key.name);
@@ -189,7 +198,7 @@ void apply_loading(Run& run, const std::string& path) {
 
 FinetuneOptions finetune_options_from_file(const std::string& path, const FinetuneOptions& base) {
   const std::string text = read_text_file(path, kMaxBytes);
-  Run run = {.options = base, .four_bit = {}, .eight_bit = {}};
+  Run run = {.options = base, .four_bit = {}, .eight_bit = {}, .use_lora = {}};
   try {
     const YAML::Node root = YAML::Load(text);
     if (!root.IsMap()) fail(ErrorCode::format, path + ": expected a mapping of keys to values");
@@ -198,6 +207,7 @@ FinetuneOptions finetune_options_from_file(const std::string& path, const Finetu
     fail(ErrorCode::format, path + ": line " + std::to_string(error.mark.line + 1) + ": " + printable(error.msg, 400));
   }
   apply_loading(run, path);
+  run.options.use_lora = run.use_lora.value_or(run.options.use_lora);
   return run.options;
 }
 

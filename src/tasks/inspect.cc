@@ -37,13 +37,12 @@ int64_t number(const Json& config, std::string_view key) {
 /// keys say.
 void describe_shape(const ModelFiles& files, ModelDescription& d) {
   try {
-    Loader describing(files.weights.get());
-    const ModelInfo info = build_model(files.config, files.path.string(), describing)->info();
+    const auto [info, parameters] = outline_model(files.config, files.path.string(), files.weights.get());
     d.supported = true;
     d.vocab_size = info.vocab_size;
     d.context_length = info.context_length;
     d.layers = info.layers;
-    d.hidden_size = describing.parameters().front().shape.back();  // the embeddings come first
+    d.hidden_size = parameters.front().shape.back();  // the embeddings come first
   } catch (const Error&) {
     d.vocab_size = number(files.config, "vocab_size");
     d.context_length = number(files.config, "max_position_embeddings");

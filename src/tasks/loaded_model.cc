@@ -187,6 +187,13 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
   return load;
 }
 
+void refuse_head_of_encoder(const ModelFiles& files, const LoadOptions& load) {
+  const std::string path = files.path.string();
+  if (!load.head_format || !outline_model(files.config, path, files.weights.get()).info.is_encoder) return;
+  fail(ErrorCode::invalid_argument,
+       path + ": is an encoder; head is for language models, quantize_head for classifiers");
+}
+
 /// Whether any layer's result for a token depends on what else is in the batch.
 bool mixes_tokens(const WeightSource& weights, const LoadOptions& load) {
   const auto mixes = [&](const Format* format) {
@@ -247,6 +254,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->config = files.config;
   loaded->generation_config = files.generation_config;
   const LoadOptions load = loader_options(files, options);
+  refuse_head_of_encoder(files, load);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
   std::future<TextParts> reading_text = std::async([&] {
     const SerialScope beside_the_weights;
@@ -254,10 +262,6 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   });
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
-  if (load.head_format && loaded->model->info().is_encoder) {
-    fail(ErrorCode::invalid_argument,
-         path + ": is an encoder; head is for language models, quantize_head for classifiers");
-  }
   loaded->weight_bytes = loader.bytes();
   loaded->device_map = device_map_of(loader);
   loaded->options = options;

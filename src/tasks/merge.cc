@@ -67,9 +67,7 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
   plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
-  Loader describing(files.weights.get());
-  const ModelInfo info = build_model(files.config, where, describing)->info();
-  const std::vector<Parameter>& parameters = describing.parameters();
+  const auto [info, parameters] = outline_model(files.config, where, files.weights.get());
   plan.changes = read_adapter_changes(adapter, parameters);
   refuse_tied_embeddings(info, parameters, plan.changes);
   const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is
@@ -133,7 +131,7 @@ class Merger {
     const Weight weight = source_weight(tensor);
     const auto lora = plan_.changes.low_rank.find(tensor.name);
     const bool changed = lora != plan_.changes.low_rank.end();
-    if (!changed && is_stored_so(weight, tensor)) return pieces(tensor, weight);
+    if (!changed && is_kept(weight, tensor)) return pieces(tensor, weight);
     Tensor values = decode(weight);
     if (plan_.in_out.contains(tensor.name) && std::holds_alternative<Tensor>(weight)) values = values.transposed();
     if (const auto added = plan_.changes.added.find(tensor.name); added != plan_.changes.added.end()) {
@@ -156,15 +154,13 @@ class Merger {
     return found->second;
   }
 
-  /// Whether nothing needs to be done: encoding a second time would move scales that are quantized themselves.
-  bool is_stored_so(const Weight& weight, const SourceTensor& tensor) const {
+  /// Whether nothing needs to be done.
+  bool is_kept(const Weight& weight, const SourceTensor& tensor) const {
     if (const auto* dense = std::get_if<Tensor>(&weight)) return !is_float(dense->dtype);
-    const auto& w = std::get<QuantizedTensor>(weight);
-    if (!plan_.quantized.contains(tensor.name) || w.format != plan_.format) return false;
-    if (w.has("input_scale")) return false;  // a fixed range of inputs was that of the model before
-    const Weight wanted = layout(w.shape, plan_.encoded_dtype, *plan_.format, plan_.encode);
-    const bool records_dtype = w.block > 0;
-    return w.bytes() == weight_bytes(wanted) && (!records_dtype || w.dtype == plan_.encoded_dtype);
+    EncodeOptions encode = plan_.encode;
+    encode.source_dtype = plan_.encoded_dtype;
+    return plan_.quantized.contains(tensor.name) &&
+           is_stored_so(std::get<QuantizedTensor>(weight), *plan_.format, encode);
   }
 
   /// values: f32, matrices [out, in]
@@ -236,11 +232,13 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
                   const MergeOptions& options) {
   const ModelFiles files = open_model(model);
   const MergePlan plan = make_plan(files, adapter, options);
-  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
-  const std::vector<SourceTensor>& tensors = files.weights->tensors();
   MergeReport report;
   report.output = out;
   report.format = options.to;
+  report.trained_for = read_merge_target(adapter);
+  report.as_trained = report.trained_for == target_of(files, plan);
+  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
+  const std::vector<SourceTensor>& tensors = files.weights->tensors();
   std::vector<PlannedTensor> planned;
   for (const SourceTensor& tensor : tensors) {
     planned.push_back(planned_tensor(tensor, plan));
@@ -255,8 +253,6 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
     return merger.convert(tensors[i]);
   });
   report.total = merger.total().loss();
-  report.trained_for = read_merge_target(adapter);
-  report.as_trained = report.trained_for == target_of(files, plan);
   if (!options.force && !report.as_trained) refuse_destruction(report, adapter);
   write_side_files(folder, files, make_config(files, plan));
   folder.commit();

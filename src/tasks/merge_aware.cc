@@ -4,10 +4,11 @@
 #include <set>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "io/model_files.h"
 #include "models/registry.h"
 #include "models/skip.h"
+#include "tasks/adapter_targets.h"
+#include "tasks/side_files.h"
 
 namespace nibble {
 namespace {
@@ -15,57 +16,60 @@ namespace {
 constexpr const char* kFile = "merge_aware.json";
 constexpr const char* kDense = "dense";
 
-/// Linear layers by module.
-class ByModule final : public ParameterVisitor {
- public:
-  void linear(Linear& layer) override {
-    layers.emplace(layer.name, &layer);
-    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
-  }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
-  std::map<std::string, const Linear*, std::less<>> layers;
-  bool has_quantized = false;
-};
-
-/// Whether merge() takes a quantized matrix over as it is.
-bool is_stored_so(const Linear& layer, const QatConfig& config) {
-  const auto* w = std::get_if<QuantizedTensor>(&layer.weight);
-  if (w == nullptr || !layer.adapters.empty() || w->format->name != config.format) return false;
-  const bool same_block = !w->format->block_choice || w->block == (config.block ? config.block : w->format->block);
-  return same_block && w->double_quant == config.double_quant;
-}
-
 }  // namespace
+
+bool is_stored_so(const QuantizedTensor& w, const Format& format, const EncodeOptions& encode) {
+  if (w.format != &format) return false;
+  if (w.has("input_scale")) return false;  // a fixed range of inputs was that of the model before
+  const bool records_dtype = w.block > 0;
+  if (records_dtype && w.dtype != encode.source_dtype) return false;
+  return w.bytes() == weight_bytes(layout(w.shape, encode.source_dtype, format, encode));
+}
 
 MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
   const ModelFiles files = open_model(model.path);
-  ByModule by_module;
-  model.model->visit(by_module);
-  const bool keeps_dense = by_module.has_quantized && !files.is_gguf();  // what the maker of the base kept
+  const Format& format = find_format(config.format);
+  const EncodeOptions encode = {.block = config.block,
+                                .double_quant = config.double_quant,
+                                .source_dtype = config_dtype(files.config, model.path).value_or(DType::f32)};
+  std::map<std::string, const Linear*, std::less<>> layers;  // by module
+  bool has_quantized = false;
+  for_each_linear(*model.model, [&](Linear& layer) {
+    layers.emplace(layer.name, &layer);
+    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
+  });
+  const bool keeps_dense = has_quantized && !files.is_gguf();  // what the maker of the base kept
   std::set<std::string, std::less<>> chosen;
   std::vector<std::string_view> bases;
   for (const Parameter& p : list_parameters(files.config, model.path, files.weights.get())) {
-    const auto found = by_module.layers.find(module_of(p.name));
-    if (found == by_module.layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
+    const auto found = layers.find(module_of(p.name));
+    if (found == layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
     const Linear& layer = *found->second;
     const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
     if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
-    const bool kept = p.role == Role::head || (keeps_dense && !quantized) || is_stored_so(layer, config);
+    const bool stored_so = quantized && layer.adapters.empty() && is_stored_so(*quantized, format, encode);
+    const bool kept = p.role == Role::head || (keeps_dense && !quantized) || stored_so;
     if (!kept) chosen.insert(layer.name);
   }
   prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
-  return merge_target(find_format(config.format), {.block = config.block, .double_quant = config.double_quant}, bases);
+  return merge_target(format, encode, bases);
 }
 
-void refuse_unmergeable(const LoraConfig& config) {
+void refuse_unmergeable(const LoraConfig& config, const std::string& model) {
   if (config.use_dora) {
     fail(ErrorCode::unsupported, "use_dora: DoRA adapters cannot be trained with quantization of the merged matrix");
   }
   if (config.lora_dropout > 0) {
     fail(ErrorCode::invalid_argument, "lora_dropout: found " + std::to_string(config.lora_dropout) +
                                           ", expected 0: the merged matrix has no inputs of the adapter to drop");
+  }
+  const ModelFiles files = open_model(model);
+  const AdapterTargets targets(config, "LoraConfig");
+  for (const Parameter& p : list_parameters(files.config, model, files.weights.get())) {
+    const std::string module(module_of(p.name));
+    if (p.role != Role::embedding || !targets.is_target(module, ModuleKind::embedding)) continue;
+    fail(ErrorCode::unsupported, "target_modules: " + module + ": is an embedding, and no rounding of a merge is " +
+                                     "trained through its adapter; leave it out, or train without merge_aware and qat");
   }
 }
 
@@ -81,12 +85,15 @@ MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std:
   return target;
 }
 
+Json merge_target_json(const MergeTarget& target) {
+  return Json::object({{"format", target.format},
+                       {"block", target.block},
+                       {"double_quant", target.double_quant},
+                       {"base", target.base}});
+}
+
 void write_merge_target(OutputFolder& folder, const MergeTarget& target) {
-  const Json json = Json::object({{"format", target.format},
-                                  {"block", target.block},
-                                  {"double_quant", target.double_quant},
-                                  {"base", target.base}});
-  folder.write_text(kFile, json.dump(2) + "\n");
+  folder.write_text(kFile, merge_target_json(target).dump(2) + "\n");
 }
 
 std::optional<MergeTarget> read_merge_target(const std::filesystem::path& folder) {

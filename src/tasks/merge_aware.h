@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "core/json.h"
 #include "core/output.h"
 #include "nibble/lora_config.h"
 #include "nibble/merge_target.h"
@@ -19,14 +20,19 @@ namespace nibble {
 /// @throws Error{invalid_argument} as prepare_qat().
 MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config);
 
-/// @throws Error{unsupported} for DoRA, Error{invalid_argument} for dropout: neither has a meaning when the merged
-/// matrix
-///         is what computes.
-void refuse_unmergeable(const LoraConfig& config);
+/// What an adapter cannot be when its merged and rounded matrix is what computes, said before any weight is read.
+/// @throws Error{unsupported} for DoRA and for the adapter of an embedding, which no merge rounds, naming the module;
+///         Error{invalid_argument} for dropout.
+void refuse_unmergeable(const LoraConfig& config, const std::string& model);
+
+/// Whether a merge takes a matrix over as it is, since encoding it so would only move scales that are quantized
+/// themselves. encode.source_dtype: what would be recorded.
+bool is_stored_so(const QuantizedTensor& w, const Format& format, const EncodeOptions& encode);
 
 /// A merge by its format and those of the layers that it changes.
 MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std::span<const std::string_view> bases);
 
+Json merge_target_json(const MergeTarget& target);
 /// Beside adapter_config.json, whose unknown fields older versions of PEFT refuse.
 void write_merge_target(OutputFolder& folder, const MergeTarget& target);
 /// nullopt when the adapter has no such record. @throws Error{format} naming file and field.

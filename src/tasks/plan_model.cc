@@ -52,11 +52,10 @@ std::vector<PlanTensor> stored_tensors(const std::vector<Parameter>& parameters,
 PlanModel describe(const std::string& name, Json config, const WeightSource* weights) {
   PlanModel model;
   model.name = name;
-  Loader describing(weights);
-  model.info = build_model(config, name, describing)->info();
-  const std::vector<Parameter>& parameters = describing.parameters();
-  model.tensors = weights ? stored_tensors(parameters, *weights, name)
-                          : implied_tensors(parameters, config_dtype(config, name).value_or(DType::f32));
+  const ModelOutline outline = outline_model(config, name, weights);
+  model.info = outline.info;
+  model.tensors = weights ? stored_tensors(outline.parameters, *weights, name)
+                          : implied_tensors(outline.parameters, config_dtype(config, name).value_or(DType::f32));
   model.config = std::move(config);
   return model;
 }

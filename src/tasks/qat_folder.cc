@@ -22,29 +22,28 @@ constexpr uint64_t kMaxShardSize = 5'000'000'000;
 template <class Value>
 using ByName = std::map<std::string, Value, std::less<>>;
 
-/// Linear layers by the name of their weight: prepared ones, and the modules of all others.
-class ListLayers final : public ParameterVisitor {
- public:
-  void linear(Linear& layer) override {
-    if (layer.fake_quant) {
-      prepared.emplace(layer.name + ".weight", &layer);
-    } else {
-      kept.push_back(layer.name);
-    }
-  }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
-  ByName<const Linear*> prepared;
-  std::vector<std::string> kept;
+struct Layers {
+  ByName<const Linear*> prepared;  // by the name of their weight
+  std::vector<std::string> kept;   // modules of all others
 };
+
+Layers layers_of(const LoadedModel& model) {
+  Layers layers;
+  for_each_linear(*model.model, [&](Linear& layer) {
+    if (layer.fake_quant) {
+      layers.prepared.emplace(layer.name + ".weight", &layer);
+    } else {
+      layers.kept.push_back(layer.name);
+    }
+  });
+  return layers;
+}
 
 /// What becomes of each tensor of the source.
 class QatWriter {
  public:
   QatWriter(const LoadedModel& model, const ModelFiles& files, const std::vector<TrainedParameter>& trained)
-      : files_(files), stored_(files.config, files.path.string(), files.weights.get()) {
-    model.model->visit(layers_);
+      : files_(files), stored_(files.config, files.path.string(), files.weights.get()), layers_(layers_of(model)) {
     if (layers_.prepared.empty()) fail(ErrorCode::internal, model.path + ": is not prepared for qat");
     for (const TrainedParameter& p : trained) trained_.emplace(p.name, p.value);
     compute_.reduce_range = model.options.reduce_range;
@@ -101,7 +100,7 @@ class QatWriter {
 
   const ModelFiles& files_;
   StoredForm stored_;
-  ListLayers layers_;
+  Layers layers_;
   ByName<Tensor> trained_;
   ComputeOptions compute_;
   DType compute_dtype_ = DType::f32;  // recorded for whoever runs it
@@ -122,11 +121,7 @@ std::vector<std::string> prepare_qat_model(LoadedModel& model, const QatConfig& 
   return prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
 }
 
-std::vector<std::string> unprepared_layers(const LoadedModel& model) {
-  ListLayers layers;
-  model.model->visit(layers);
-  return layers.kept;
-}
+std::vector<std::string> unprepared_layers(const LoadedModel& model) { return layers_of(model).kept; }
 
 void write_qat_model(OutputFolder& folder, const LoadedModel& model, const std::vector<TrainedParameter>& trained) {
   const ModelFiles files = open_model(model.path);

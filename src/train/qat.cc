@@ -6,24 +6,10 @@
 namespace nibble {
 namespace {
 
-/// Visits Linear layers alone.
-class EachLinear final : public ParameterVisitor {
- public:
-  explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
-
-  void linear(Linear& layer) override { see_(layer); }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
- private:
-  std::function<void(Linear&)> see_;
-};
-
 void for_prepared(Model& model, const std::function<void(Linear&)>& see) {
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(model, [&](Linear& layer) {
     if (layer.fake_quant) see(layer);
   });
-  model.visit(visitor);
 }
 
 FakeQuant fake_quant_of(const QatConfig& config) {
@@ -53,12 +39,11 @@ std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
                                      const std::function<bool(std::string_view module)>& chosen) {
   const FakeQuant fake = fake_quant_of(config);
   std::vector<std::string> modules;
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(model, [&](Linear& layer) {
     if (!chosen(layer.name)) return;
     layer.fake_quant = std::make_shared<FakeQuant>(fake);
     modules.push_back(layer.name);
   });
-  model.visit(visitor);
   if (modules.empty()) fail(ErrorCode::invalid_argument, "qat: no Linear layer of the model is chosen");
   return modules;
 }
@@ -77,17 +62,17 @@ ObservedRanges observed_ranges(Model& model) {
 }
 
 void restore_observed_ranges(Model& model, const ObservedRanges& ranges) {
-  size_t restored = 0;
+  std::map<std::string_view, MovingExtents*> observing;  // by module
   for_prepared(model, [&](Linear& layer) {
-    if (!layer.fake_quant->input) return;
-    const auto found = ranges.find(layer.name);
-    const bool known = found != ranges.end();
-    layer.fake_quant->input->restore(known ? std::vector<Extent>{found->second} : std::vector<Extent>{});
-    restored += known;
+    if (auto& input = layer.fake_quant->input) observing.emplace(layer.name, &*input);
   });
-  if (restored != ranges.size()) {
-    fail(ErrorCode::invalid_argument, "qat: ranges of " + std::to_string(ranges.size()) +
-                                          " layers are given, the model observes those of " + std::to_string(restored));
+  for (const auto& [module, extent] : ranges) {
+    if (observing.contains(module)) continue;
+    fail(ErrorCode::invalid_argument, "qat: a range is given for " + module + ", which observes none in this model");
+  }
+  for (const auto& [module, input] : observing) {
+    const auto found = ranges.find(std::string(module));
+    input->restore(found == ranges.end() ? std::vector<Extent>() : std::vector<Extent>{found->second});
   }
 }
 

@@ -48,7 +48,7 @@ void freeze_qat_ranges(Model& model);
 using ObservedRanges = std::map<std::string, Extent>;
 ObservedRanges observed_ranges(Model& model);
 /// Sets them again; a layer that has none there has observed nothing.
-/// @throws Error{invalid_argument} for a module that observes nothing in this model.
+/// @throws Error{invalid_argument} naming a module that observes nothing in this model; then none is set.
 void restore_observed_ranges(Model& model, const ObservedRanges& ranges);
 
 /// Replaces the weight of every prepared layer by what it is deployed with; its adapters are merged into it and gone.

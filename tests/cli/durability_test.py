@@ -222,9 +222,10 @@ def peak_of_quantize(t, layers, hidden, feed_forward):
 
 
 def check_peak(t, hidden, feed_forward, few, many):
-    """One tensor at a time: at most its bf16 bytes as read, its f32 values twice (source and decoded) and its codes, the
-    next one's bytes and the last one's codes; 64 MB for everything else. Layers count with their entries in headers and
-    reports only; which of those tensors are there at once is a matter of timing."""
+    """One tensor at a time: at most its bf16 bytes as read, its f32 values twice (source and decoded) and its codes (one
+    byte a weight), the next one's bytes and the last one's codes; 64 MiB for everything else. With more layers the peak
+    grows by their entries in headers and reports, 8 MiB at most; and since it is a matter of timing whether the next and
+    the last one are there too, by these (`beside`): 3 to 9 MiB were seen with the small models, whose beside is 3 MiB."""
     t.need_plain_memory()
     largest = hidden * feed_forward
     beside = largest * (2 + 1)
@@ -235,7 +236,7 @@ def check_peak(t, hidden, feed_forward, few, many):
           f"bound {bound >> 20} MiB")
     assert peak_few < bound and peak_many < bound
     assert size_many > 2 * bound, "too small to show anything"
-    assert peak_many - peak_few < beside + (16 << 20)
+    assert peak_many - peak_few < beside + (8 << 20)
 
 
 @case

@@ -4,6 +4,7 @@
     python3 tests/cli/finetune_test.py --nibble build/release/nibble [--only SUBSTRING]
 """
 
+import re
 import signal
 import sys
 import time
@@ -96,11 +97,65 @@ def a_page_shows_the_whole_run(t):
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     assert [step["step"] for step in data["log"]] == [1, 2, 3, 4]
     assert data["log"] == log(t.folder / "out") and data["final_loss"] == result["final_loss"]
-    assert data["settings"]["lora_r"] == 4 and data["settings"]["method"] == "lora"
+    settings = data["settings"]
+    assert settings["lora"]["r"] == 4 and settings["method"] == "lora" and settings["use_lora"] is True
+    # What --resume compares is there, as a checkpoint has it, but for what the data and the model say.
+    state = json.loads((t.folder / "out/checkpoint-2/trainer_state.json").read_text())
+    compared = {key: value for key, value in state["settings"].items() if key not in ("model_type", "samples", "data_tokens")}
+    assert compared.items() <= settings.items(), {k: (v, settings.get(k)) for k, v in compared.items() if settings.get(k) != v}
+    assert settings["learning_rate"] == 2e-4 and settings["eval_data"] == "data.jsonl" and settings["compute_dtype"] is None
     assert page.count("<svg") == 4 and "held out" in page and "nibble finetune" in page
-    t.fails(BAD_INPUT, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--report", "no/where.html",
-            says="there is no folder")
+    start = ["finetune", TINY, "-o", "x", "--data", "data.jsonl", "--report"]
+    t.fails(BAD_INPUT, *start, "no/where.html", says="there is no folder")
+    t.fails(BAD_INPUT, *start, "out", says="out: is a folder")
     assert "x" not in names_in(t.folder)
+
+
+def rows_of(page, title):
+    """First to second column of a table."""
+    table = page.replace("<wbr>", "").split(f"<h2>{title}</h2>")[1].split("</table>")[0]
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in table.split("<tr>")[1:]]
+    return {row[0]: row[1] for row in cells}
+
+
+@case
+def a_page_says_what_the_run_was(t):
+    t.write("data.jsonl", LINES)
+    start = ["finetune", TINY, "--data", "data.jsonl", "--steps", 1, "--report", "run.html", "--overwrite", "-o", "out"]
+
+    def settings(*options):
+        t.run(*start, *options)
+        return rows_of((t.folder / "run.html").read_text(), "Settings")
+
+    plain = settings("--lora-r", 4)
+    assert plain["rank, alpha"] == "4, 32" and "format of the base" not in plain, plain
+    full = settings("--method", "full")
+    assert "rank, alpha" not in full and full["learning rate"].startswith("2e-05"), full
+    qat = settings("--method", "qat", "--format", "int4", "--block", 32)
+    assert "rank, alpha" not in qat and qat["format of the result"] == "int4, blocks of 32", qat
+    both = settings("--method", "qat", "--format", "int8-dynamic", "--granularity", "tensor", "--lora-r", 4)
+    assert both["rank, alpha"] == "4, 32" and both["format of the result"] == "int8-dynamic, one scale per tensor", both
+    merged = settings("--method", "qlora", "--double-quant", "--lora-r", 4, "--merge-aware", "nf4")
+    assert merged["format of the base"] == "nf4, double quantization", merged
+    assert merged["trained for a merge into"] == "nf4", merged
+
+
+@case
+def a_page_of_a_run_that_skipped_steps_has_no_nan(t):
+    """The first step is the one that is not finite; a model with an infinite weight gives nothing else."""
+    t.write("data.jsonl", LINES)
+    model = copy_of_tiny(t)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    length = struct.unpack("<Q", weights[:8])[0]
+    begin = json.loads(weights[8:8 + length])["model.layers.1.mlp.down_proj.weight"]["data_offsets"][0]
+    weights[8 + length + begin:8 + length + begin + 2] = b"\x80\x7f"  # infinity in bf16
+    (model / "model.safetensors").write_bytes(weights)
+    t.run("finetune", model, "-o", "skips", "--data", "data.jsonl", "--lora-r", 4, "--steps", 2, "--on-nonfinite", "skip",
+          "--eval-data", "data.jsonl", "--report", "run.html")
+    page = (t.folder / "run.html").read_text()
+    shown = page.split("<script")[0]
+    assert "2 steps were skipped" in shown and "nan" not in re.sub(r"<style>.*?</style>", "", shown, flags=re.S).lower(), shown
+    assert rows_of(page, "Result")["held-out loss, last"] == "not finite"
 
 
 @case
@@ -113,7 +168,13 @@ def adapters_begin_with_pissa_and_loftq(t):
     done = t.run("finetune", TINY, "-o", "makes-up", "--data", data, "--lora-r", 4, "--steps", 2, "--method", "qlora",
                  "--double-quant", "--init", "loftq")
     assert "--format nf4 --double-quant --adapter makes-up" in done.stdout, done.stdout
+    done = t.run("finetune", TINY, "-o", "one-scale", "--data", data, "--lora-r", 4, "--steps", 1, "--method", "qlora",
+                 "--format", "int8-dynamic", "--granularity", "tensor", "--skip", "down_proj", "model.layers.0", "--init", "loftq")
+    words = "--format int8-dynamic --granularity tensor --skip down_proj model.layers.0 --adapter one-scale"
+    assert words in done.stdout, done.stdout
     t.fails(USAGE, "finetune", TINY, "-o", "x", "--data", data, "--init", "loftq", says="take method qlora")
+    t.fails(USAGE, "finetune", TINY, "-o", "x", "--data", data, "--init", "pissa", "--merge-aware", "nf4",
+            says="pissa does not go with merge_aware")
     t.fails(UNSUPPORTED, "finetune", TINY, "-o", "x", "--data", data, "--init", "magic",
             says="init_lora_weights: found 'magic'")
 

@@ -9,6 +9,7 @@ NIBBLE_SLOW=1 adds a model of a billion parameters (2 GB of disk in TMPDIR).
 import json
 import os
 import random
+import re
 import struct
 import sys
 
@@ -41,13 +42,18 @@ def check_generate(t, model, context, kv_dtype="fp32"):
 @case
 def bench_prints_a_row_per_format(t):
     report = t.folder / "bench.html"
-    value = t.json("bench", TINY, "--formats", "stored,nf4", "--text", TINY / "heldout.txt", "--max-tokens", 300,
-                   "--prompt-tokens", 16, "--gen-tokens", 3, "--repeat", 1, "--report", report)
-    assert [row["format"] for row in value["rows"]] == ["stored", "nf4"], value
+    other = str(copy_of_tiny(t, "a-name-of-more-letters-than-a-plot-shows"))
+    value = t.json("bench", TINY, "--formats", "stored,nf4", "--against", other, "--text", TINY / "heldout.txt",
+                   "--max-tokens", 300, "--prompt-tokens", 16, "--gen-tokens", 3, "--repeat", 1, "--report", report)
+    assert [row["format"] for row in value["rows"]] == ["stored", "nf4", other], value
     assert value["rows"][0]["kl_mean"] < 1e-9 < value["rows"][1]["kl_mean"], value
     assert value["rows"][1]["bytes"] < value["rows"][0]["bytes"]
-    page = report.read_text()
+    page = report.read_text().replace("<wbr>", "")
     assert "<svg" in page and "nf4" in page and "http-equiv" not in page
+    tables = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", table.split("</tr>")[0]) for table in page.split("<table")[1:]]
+    assert ["format", "perplexity", "KL (nats)", "top-1 agrees"] in tables, tables
+    assert ["format", "decode tokens/s", "decode range"] in tables, tables
+    assert all(other in table for table in page.split("<table")[1:]), "tables have whole names"
     t.fails(USAGE, "bench", TINY, "--formats", "nf5", says="nf4")
     (t.folder / "empty.txt").write_text("")
     t.fails(USAGE, "bench", TINY, "--text", t.folder / "empty.txt", says="empty.txt")

@@ -276,16 +276,20 @@ def case_pissa_start(nibble, source):
     base = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights="pissa")
     theirs = peft.get_peft_model_state_dict(peft.get_peft_model(base, config))
-    worst = 0.0
+    worst = lengths = 0.0
     with safe_open(nibble.folder / "adapter/adapter_model.safetensors", "pt") as stored:
         for key in [key for key in theirs if "lora_A" in key]:
             a, b = stored.get_tensor(key)[4:], -stored.get_tensor(key.replace("lora_A", "lora_B"))[:, 4:]
             expected = theirs[key.replace("lora_A", "lora_B")] @ theirs[key]
             worst = max(worst, float((b @ a - expected).norm() / expected.norm()))
-            assert torch.allclose(a.norm(dim=1), theirs[key].norm(dim=1), rtol=1e-3), key
-    print(f"{source.name}: largest relative difference of B A {worst:.1e}")
-    # Vectors of singular values that lie close to each other are found last: within the root of the tolerance of these.
+            lengths = max(lengths, float((a.norm(dim=1) / theirs[key].norm(dim=1) - 1).abs().max()))
+    print(f"{source.name}: largest relative difference of B A {worst:.1e}, of the lengths of A's rows {lengths:.1e}")
+    # Passes end when no singular value moves by more than 1e-6 of the first (ops/svd.h). Vectors that are off by an angle
+    # move a singular value by its square and B A by the angle itself: 1e-3 for the last pass, and what the passes that are
+    # left out would have done comes on top, most where singular values lie close to each other, as in these models of
+    # random weights. 1.3e-3 (llama) and 1.7e-3 (gpt2) were measured; the bound is three times that.
     assert worst < 5e-3, worst
+    assert lengths < 25e-6, lengths  # its square
 
 
 def case_loftq_adapter(nibble, source):

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/parallel.h"
+#include "core/progress.h"
 #include "nibble/lora.h"
 #include "nibble/quantize.h"
 #include "ops/elementwise.h"
@@ -30,22 +31,10 @@ double length(const Tensor& x) {
   return std::sqrt(squares);
 }
 
-class EachLinear final : public ParameterVisitor {
- public:
-  explicit EachLinear(std::function<void(Linear&)> see) : see_(std::move(see)) {}
-  void linear(Linear& layer) override { see_(layer); }
-  void embedding(Embedding&) override {}
-  void vector(const std::string&, Tensor&) override {}
-
- private:
-  std::function<void(Linear&)> see_;
-};
-
 void for_adapted(const CausalLM& model, const std::function<void(Linear&)>& see) {
-  EachLinear visitor([&](Linear& layer) {
+  for_each_linear(*model.internal().model, [&](Linear& layer) {
     if (!layer.adapters.empty()) see(layer);
   });
-  model.internal().model->visit(visitor);
 }
 
 /// Changes every value that is trained.
@@ -207,17 +196,34 @@ std::vector<Refused> refused(const std::string& stored) {
        {},
        {.lora_alpha = -1, .target_modules = all, .init_lora_weights = "pissa"},
        ErrorCode::invalid_argument,
-       "needs a lora_alpha above 0"},
+       "lora_alpha: model.layers.0.self_attn.q_proj: found -1.000000, expected more than 0"},
       {tiny,
        {},
        {.r = 129, .target_modules = {"q_proj"}, .init_lora_weights = "pissa"},
        ErrorCode::invalid_argument,
-       "found rank 129, a weight [128, 128] has 128 singular values"},
+       "r: model.layers.0.self_attn.q_proj: found 129, expected at most 128"},
       {tiny,
        {},
        {.target_modules = all, .init_lora_weights = "pissa_niter_-1"},
        ErrorCode::unsupported,
-       "init_lora_weights: found 'pissa_niter_-1'"},
+       "init_lora_weights: found 'pissa_niter_-1', expected one of true, false, gaussian, pissa, pissa_niter_N, loftq"},
+      {tiny,
+       {},
+       {.target_modules = all, .init_lora_weights = "olora"},
+       ErrorCode::unsupported,
+       "init_lora_weights: found 'olora', expected one of true, false, gaussian, pissa, pissa_niter_N, loftq; nearest "
+       "to "
+       "it is pissa"},
+      {tiny,
+       {},
+       {.target_modules = all, .init_lora_weights = "eva"},
+       ErrorCode::unsupported,
+       "nearest to it is gaussian"},
+      {tiny,
+       {.format = "nf4"},
+       {.target_modules = {"q_proj"}, .modules_to_save = {"up_proj"}},
+       ErrorCode::unsupported,
+       "up_proj.weight: is stored as nf4, only dense weights can be trained"},
   };
 }
 
@@ -230,9 +236,22 @@ TEST(AdapterInit, WhatCannotBeIsRefused) {
     expect_error(row.code, row.says, [&] { get_peft_model(model, row.config); });
     for_adapted(model, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
   }
-  const auto broken = patched_tiny(temp, {{"model.layers.0.self_attn.q_proj.weight", {{3, 0x7f80}}}});
-  expect_error(ErrorCode::format, "q_proj.weight: has a value that is not finite",
-               [&] { get_peft_model(load(broken), {.target_modules = {"q_proj"}, .init_lora_weights = "pissa"}); });
+}
+
+// The second of the layers, when the singular values of the first have been found.
+TEST(AdapterInit, AFailureOnTheWayLeavesNoAdapter) {
+  const TempFolder temp;
+  const auto broken = patched_tiny(temp, {{"model.layers.1.self_attn.q_proj.weight", {{3, 0x7f80}}}});
+  const CausalLM model = load(broken);
+  const LoraConfig config = {.target_modules = {"q_proj"}, .init_lora_weights = "pissa"};
+  expect_error(ErrorCode::format, "model.layers.1.self_attn.q_proj.weight: has a value that is not finite",
+               [&] { get_peft_model(model, config); });
+  for_adapted(model, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
+  const CausalLM whole = load(tiny_folder());
+  request_interrupt();
+  expect_error(ErrorCode::interrupted, "interrupted", [&] { get_peft_model(whole, config); });
+  clear_interrupt();
+  for_adapted(whole, [](Linear& layer) { ADD_FAILURE() << layer.name << " was given an adapter"; });
 }
 
 }  // namespace

@@ -261,8 +261,12 @@ TEST(LoraConfigFile, FieldsThatAreNotSupportedAreRefusedByName) {
       {R"(, "layer_replication": [[0, 4]])", ErrorCode::unsupported, "layer_replication"},
       {R"(, "trainable_token_indices": [1])", ErrorCode::unsupported, "trainable_token_indices"},
       {R"(, "a_field_of_tomorrow": 3)", ErrorCode::unsupported, "a_field_of_tomorrow"},
-      {R"(, "init_lora_weights": "olora")", ErrorCode::unsupported, "init_lora_weights: found 'olora'"},
-      {R"(, "init_lora_weights": "pissa_niter_x")", ErrorCode::unsupported, "found 'pissa_niter_x', expected true"},
+      {R"(, "init_lora_weights": "magic")", ErrorCode::unsupported,
+       "init_lora_weights: found 'magic', expected one of"},
+      {R"(, "init_lora_weights": "pissa_niter_x")", ErrorCode::unsupported,
+       "found 'pissa_niter_x', expected one of true"},
+      {R"(, "init_lora_weights": "pissa_niter_N")", ErrorCode::unsupported,
+       "found 'pissa_niter_N', expected one of true"},
       {R"(, "r": 0)", ErrorCode::format, "c.json: r: found 0, expected at least 1"},
       {R"(, "r": "8")", ErrorCode::format, "c.json: r: found a string"},
       {R"(, "bias": "some")", ErrorCode::format, "bias: found 'some'"},
@@ -334,15 +338,23 @@ TEST(Adapter, FoldersWithoutAnAdapterAreRefused) {
   temp.write("pickle/adapter_config.json", R"({"peft_type": "LORA", "target_modules": ["q_proj"]})");
   temp.write("pickle/adapter_model.bin", "x");
   temp.write("other/adapter_config.json", R"({"peft_type": "IA3"})");
-  for (const std::string init : {"pissa", "pissa_niter_4", "loftq"}) {
+  const std::vector<std::pair<std::string, std::string>> changed_their_base = {
+      {"pissa", "path_initial_model_for_weight_conversion"},
+      {"pissa_niter_4", "path_initial_model_for_weight_conversion"},
+      {"olora", "path_initial_model_for_weight_conversion"},
+      {"corda", "path_initial_model_for_weight_conversion"},
+      {"lora_ga", "path_initial_model_for_weight_conversion"},
+      {"loftq", "replace_lora_weights_loftq"}};
+  for (const auto& [init, advice] : changed_their_base) {
     temp.write(init + "/adapter_config.json", R"({"peft_type": "LORA", "init_lora_weights": ")" + init + "\"}");
   }
-  const auto load_with = [&](const char* name) { load(tiny_folder(), {.adapters = {(temp / name).string()}}); };
+  const auto load_with = [&](const std::string& name) { load(tiny_folder(), {.adapters = {(temp / name).string()}}); };
   expect_error(ErrorCode::io, "has no adapter_config.json", [&] { load_with("empty"); });
   expect_error(ErrorCode::unsupported, "is a pickle file", [&] { load_with("pickle"); });
   expect_error(ErrorCode::unsupported, "peft_type: found 'IA3'", [&] { load_with("other"); });
-  for (const char* init : {"pissa", "pissa_niter_4", "loftq"}) {
+  for (const auto& [init, advice] : changed_their_base) {
     expect_error(ErrorCode::unsupported, "which has changed the base model", [&] { load_with(init); });
+    expect_error(ErrorCode::unsupported, advice.c_str(), [&] { load_with(init); });
   }
 }
 

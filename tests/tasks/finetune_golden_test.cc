@@ -37,6 +37,11 @@ TEST(FullFinetune, WritesWhatItRead) {
   }
 }
 
+// f32 sums in another order than torch's, over at most 12 steps: losses and lengths of gradients have differed by up to
+// 3e-6. A value that was trained moves by the rate whatever its gradient is long, so where that is next to nothing
+// rounding shows: 5e-5 has been seen.
+constexpr double kSameRun = 1e-5, kSameValue = 1e-4;
+
 // The runs of trace_golden_test.cc, through data files and the folder of the first adapter.
 class FinetuneGolden : public ::testing::TestWithParam<const char*> {};
 
@@ -105,15 +110,16 @@ TEST_P(FinetuneGolden, EveryStepEqualsTheReference) {
     EXPECT_EQ(int_at(log[i], "step"), int_at(trace[i], "step"));
     EXPECT_EQ(int_at(log[i], "tokens"), int_at(trace[i], "tokens")) << i;
     EXPECT_NEAR(number(log[i], "learning_rate"), number(trace[i], "lr"), 1e-12) << i;
-    EXPECT_NEAR(number(log[i], "loss"), number(trace[i], "loss"), 1e-4) << i;
-    EXPECT_NEAR(number(log[i], "grad_norm") / number(trace[i], "grad_norm"), 1, 1e-3) << i;
+    EXPECT_NEAR(number(log[i], "loss"), number(trace[i], "loss"), kSameRun) << i;
+    EXPECT_NEAR(number(log[i], "grad_norm") / number(trace[i], "grad_norm"), 1, kSameRun) << i;
   }
   if (o.method == "full") return;
   const SafetensorsFile ours(temp / "out/adapter_model.safetensors");
   const SafetensorsFile theirs(shared_folder() / (at + "-final/adapter_model.safetensors"));
   ASSERT_EQ(ours.entries().size(), theirs.entries().size());
   for (const SafetensorsEntry& entry : theirs.entries()) {
-    EXPECT_LE(difference(floats(ours.load(entry.name)), floats(theirs.load(entry.name))).largest, 1e-4) << entry.name;
+    EXPECT_LE(difference(floats(ours.load(entry.name)), floats(theirs.load(entry.name))).largest, kSameValue)
+        << entry.name;
   }
 }
 

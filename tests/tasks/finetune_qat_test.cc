@@ -205,7 +205,8 @@ TEST_F(FinetuneQatTest, RangesOfACheckpointAreChecked) {
   changed = bytes;
   changed.replace(changed.find(name), name.size(), "observed.model.layers.1.mlp.up_prox");
   temp_.write("out/checkpoint-3/state.safetensors", changed);
-  expect_error(ErrorCode::invalid_argument, "the model observes those of 20", [&] { run("resumed", o); });
+  expect_error(ErrorCode::invalid_argument, "a range is given for model.layers.1.mlp.up_prox, which observes none",
+               [&] { run("resumed", o); });
 }
 
 TEST_F(FinetuneQatTest, SkippedStepsObserveNothing) {
@@ -289,6 +290,18 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
   EXPECT_FALSE(merge(tiny_folder().string(), at("dense-int4"), at("y"), {.to = "int4", .force = true}).as_trained);
 }
 
+// A base in the format of the merge, but with one scale for a whole matrix: the merge encodes also the layers without
+// an adapter anew.
+TEST_F(FinetuneQatTest, LayersThatTheMergeWouldEncodeAnewAreTrainedSo) {
+  quantize(tiny_folder().string(), at("base"), {.format = "int8-dynamic", .granularity = "tensor"});
+  FinetuneOptions o = options("lora");
+  o.lora.target_modules = {"q_proj"};
+  o.merge_aware = "int8-dynamic";
+  const FinetuneReport report = finetune(at("base"), at("out"), o);
+  EXPECT_TRUE(merge(at("base"), at("out"), at("merged"), {.to = "int8-dynamic"}).as_trained);
+  EXPECT_EQ(eval_loss(at("merged"), {.activations = "fp32"}), *report.eval_loss);
+}
+
 TEST_F(FinetuneQatTest, MergeAwareRunsContinueToo) {
   FinetuneOptions o = options("qlora");
   o.merge_aware = "nf4";
@@ -314,7 +327,8 @@ TEST_F(FinetuneQatTest, ABrokenRecordOfTheMergeIsRefused) {
   run("out", o);
   const auto merge_with = [&](const char* record) {
     temp_.write("out/merge_aware.json", record);
-    merge(tiny_folder().string(), at("out"), at("merged"), {.to = "int8"});
+    merge(tiny_folder().string(), at("out"), at("merged"),
+          {.to = "int8", .progress = [](const Progress&) { ADD_FAILURE() << "a tensor was converted"; }});
   };
   expect_error(ErrorCode::format, "merge_aware.json: block: is missing", [&] { merge_with(R"({"format": "int8"})"); });
   expect_error(ErrorCode::format, "merge_aware.json: format",
@@ -357,6 +371,12 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "fp16"; }, ErrorCode::invalid_argument, "not a quantized one"},
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.use_dora = true; }, ErrorCode::unsupported,
        "DoRA"},
+      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.init_lora_weights = "pissa_niter_4"; },
+       ErrorCode::invalid_argument, "pissa does not go with merge_aware"},
+      {"lora", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
+       "granularity: goes with methods qlora and qat"},
+      {"full", [](FinetuneOptions& o) { o.granularity = "tensor"; }, ErrorCode::invalid_argument,
+       "granularity: goes with methods qlora and qat"},
       {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4", o.lora.lora_dropout = 0.1; },
        ErrorCode::invalid_argument, "lora_dropout"},
       {"qlora", [](FinetuneOptions& o) { o.activations = "int8"; }, ErrorCode::invalid_argument,
@@ -372,6 +392,32 @@ TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
     row.change(o);
     expect_error(row.code, row.says, [&] { run("out", o); });
     EXPECT_FALSE(fs::exists(temp_ / "out")) << row.says;
+  }
+}
+
+TEST_F(FinetuneQatTest, AdaptersOfEmbeddingsAreRefusedBeforeAnythingIsLoaded) {
+  FinetuneOptions plain = options("lora");
+  plain.lora.target_modules = {"q_proj", "embed_tokens"};
+  plain.steps = 1;
+  run("plain", plain);
+  struct Row {
+    const char* method;
+    void (*change)(FinetuneOptions&);
+  };
+  const Row rows[] = {{"qat", [](FinetuneOptions& o) { o.use_lora = true; }},
+                      {"lora", [](FinetuneOptions& o) { o.merge_aware = "nf4"; }},
+                      {"qlora", [](FinetuneOptions& o) { o.merge_aware = "nf4"; }}};
+  for (const Row& row : rows) {
+    for (const bool given : {false, true}) {
+      FinetuneOptions o = options(row.method);
+      row.change(o);
+      if (given) o.init_adapter = at("plain");
+      if (!given) o.lora.target_modules = {"q_proj", "embed_tokens"};
+      o.progress = [](const Progress&) { ADD_FAILURE() << "a tensor was loaded"; };
+      expect_error(ErrorCode::unsupported, "target_modules: model.embed_tokens: is an embedding",
+                   [&] { run("out", o); });
+      EXPECT_FALSE(fs::exists(temp_ / "out")) << row.method;
+    }
   }
 }
 
@@ -392,6 +438,13 @@ TEST_F(FinetuneQatTest, YamlKeysSaySoToo) {
     EXPECT_TRUE(read(text).use_lora) << text;
   }
   EXPECT_EQ(read("adapter: qlora\nmerge_aware: nf4\n").merge_aware, "nf4");
+  for (const char* text :
+       {"adapter:\n", "adapter: ''\n", "adapter: false\n", "use_dora: false\n", "modules_to_save: []\n"}) {
+    EXPECT_FALSE(read("method: qat\n" + std::string(text)).use_lora) << text;
+  }
+  EXPECT_TRUE(read("method: qat\nuse_lora: true\n").use_lora);
+  EXPECT_FALSE(read("use_lora: false\nmethod: qat\nlora_r: 4\n").use_lora) << "whatever the order";
+  expect_error(ErrorCode::format, "adapter: found 'ia3', expected lora or qlora", [&] { read("adapter: ia3\n"); });
   expect_error(ErrorCode::format, "method qat starts from a dense model",
                [&] { read("method: qat\nload_in_4bit: true\n"); });
 }

@@ -70,17 +70,21 @@ TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
   EXPECT_NE(load(tiny_folder(), {.adapters = {at("out")}}).logits(ids), tiny().logits(ids));
 }
 
-// A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
 TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
   FinetuneOptions o = options();
   o.method = "qlora";
-  const double exact = run("exact", o).final_loss;
+  run("exact", o);
   o.activations = "int16";
-  const double rounded = run("rounded", o).final_loss;
-  EXPECT_NE(rounded, exact);
-  EXPECT_NEAR(rounded, exact, 2e-3 * exact);
+  run("rounded", o);
+  const auto exact = read_log(temp_ / "exact"), rounded = read_log(temp_ / "rounded");
+  for (size_t i = 0; i < 6; ++i) {
+    const double ratio = number(rounded[i], "loss") / number(exact[i], "loss");
+    EXPECT_NE(ratio, 1) << i;
+    EXPECT_NEAR(ratio, 1, 1e-3) << i << ": what nibble/finetune.h says; here it is up to 2e-4";
+  }
 }
 
+// A label weighs the same in whatever batch it is, and samples that share a row do not see each other.
 TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
   FinetuneOptions o = options();
   o.steps = 3;
@@ -101,7 +105,8 @@ TEST_F(FinetuneTest, HowSamplesAreGroupedChangesRoundingOnly) {
   for (const char* other : {"split", "packed"}) {
     const auto log = read_log(temp_ / other);
     for (size_t i = 0; i < 3; ++i) {
-      EXPECT_NEAR(number(log[i], "loss"), number(whole[i], "loss"), 1e-4) << other << " " << i;
+      // f32 sums in another order: one part in 10^8 has been seen.
+      EXPECT_NEAR(number(log[i], "loss") / number(whole[i], "loss"), 1, 1e-6) << other << " " << i;
       EXPECT_EQ(number(log[i], "tokens"), number(whole[i], "tokens")) << other << " " << i;
     }
   }
@@ -165,6 +170,10 @@ TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
   other = o;
   other.lora.r = 2;
   expect_error(ErrorCode::invalid_argument, "lora: the checkpoint has", [&] { run("out", other); });
+  other = o;
+  other.compute_dtype = DType::bf16;
+  expect_error(ErrorCode::invalid_argument, "compute_dtype: the checkpoint has null, this run \"bf16\"",
+               [&] { run("out", other); });
   expect_error(ErrorCode::io, "has no checkpoint", [&] { run("nothing", o); });
   o.resume.clear();
   expect_error(ErrorCode::exists, "exists already", [&] { run("out", o); });
@@ -217,8 +226,19 @@ TEST_F(FinetuneTest, TheLogIsReadAsItWasWritten) {
   EXPECT_TRUE(skips[0].skipped);
   EXPECT_FALSE(skips[0].eval_loss);
   temp_.write("bad/log.jsonl", "{\"step\": \"one\"}\n");
-  expect_error(ErrorCode::format, "log.jsonl: step", [&] { read_finetune_log(at("bad")); });
+  expect_error(ErrorCode::format, "log.jsonl:1: step: found a string", [&] { read_finetune_log(at("bad")); });
+  temp_.write("without/log.jsonl", "{\"step\": 1}\n{\"loss\": 1.5}\n");
+  expect_error(ErrorCode::format, "log.jsonl:2: step: is missing", [&] { read_finetune_log(at("without")); });
   expect_error(ErrorCode::io, "none", [&] { read_finetune_log(at("none")); });
+}
+
+TEST_F(FinetuneTest, AContinuedRunRefusesALogThatIsNone) {
+  FinetuneOptions o = options();
+  o.save_every = 3;
+  run("out", o);
+  temp_.write("out/log.jsonl", "{\"step\": 1}\n{\"loss\": 1.5}\n");
+  o.resume = at("out/checkpoint-3");
+  expect_error(ErrorCode::format, "log.jsonl:2: step: is missing", [&] { run("out", o); });
 }
 
 TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {

@@ -337,6 +337,25 @@ TEST(Qat, RefusesWhatCannotBe) {
   expect_error(ErrorCode::unsupported, "DoRA", [&] { logits_of(*model); });
 }
 
+TEST(Qat, RangesOfAModuleThatObservesNoneAreRefusedBeforeAnyIsSet) {
+  const std::unique_ptr<Model> model = tiny_model();
+  const auto modules = prepare_qat(*model, {.format = "int8-dynamic", .activations = "observed"}, in_layers);
+  const ObservedRanges good = {{modules[0], {.low = -1, .high = 2}}, {modules[1], {.low = -3, .high = 4}}};
+  restore_observed_ranges(*model, good);
+  ObservedRanges bad = {{modules[0], {.low = -5, .high = 6}}, {"nowhere", {.low = 0, .high = 1}}};
+  expect_error(ErrorCode::invalid_argument, "a range is given for nowhere, which observes none",
+               [&] { restore_observed_ranges(*model, bad); });
+  const ObservedRanges now = observed_ranges(*model);
+  ASSERT_EQ(now.size(), 2u);
+  for (const auto& [module, extent] : good) {
+    EXPECT_EQ(now.at(module).low, extent.low) << module;
+    EXPECT_EQ(now.at(module).high, extent.high) << module;
+  }
+  bad.erase("nowhere");
+  restore_observed_ranges(*model, bad);
+  EXPECT_EQ(observed_ranges(*model).size(), 1u) << "the others have observed nothing";
+}
+
 TEST(Qat, ObservedRangesAndRecomputedLayersDoNotGoTogether) {
   const std::unique_ptr<Model> model = tiny_model();
   prepare_qat(*model, {.format = "int8-dynamic", .activations = "observed"}, in_layers);
