@@ -30,8 +30,13 @@ Panels in_place(const float* data, int64_t k, int64_t cols) {
   return {.data = data, .k = k, .cols = cols, .row_step = cols, .panel_step = kPanelCols};
 }
 
-Panels packed(const std::vector<float>& room, int64_t k, int64_t cols) {
-  return {.data = room.data(), .k = k, .cols = cols, .row_step = kPanelCols, .panel_step = k * kPanelCols};
+Panels packed(const Tensor& room, int64_t k, int64_t cols) {
+  return {.data = room.f32(), .k = k, .cols = cols, .row_step = kPanelCols, .panel_step = k * kPanelCols};
+}
+
+/// For k rows of so many columns in panels.
+Tensor room_for(int64_t k, int64_t cols) {
+  return Tensor::uninitialized(DType::f32, {ceil_div(cols, kPanelCols), k, kPanelCols});
 }
 
 /// Tokens by k, wherever the values lie.
@@ -86,30 +91,28 @@ const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<fl
 }
 
 /// Rows [begin, end) of a weight, side by side in panels: room[panel][row].
-void pack_rows(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
+void pack_rows(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   const int64_t cols = weight_shape(w)[1], k = end - begin;
-  room.resize(static_cast<size_t>(round_up(cols, kPanelCols) * k));
   parallel_for(k, kRowGrain, [&](int64_t from, int64_t to) {
     static thread_local std::vector<float> decoded;
     const float* rows = rows_of(w, begin + from, begin + to, decoded);
     for (int64_t r = from; r < to; ++r, rows += cols) {
       for (int64_t c = 0; c < cols; c += kPanelCols) {
-        std::copy_n(rows + c, std::min(kPanelCols, cols - c), room.data() + c * k + r * kPanelCols);
+        std::copy_n(rows + c, std::min(kPanelCols, cols - c), room.f32() + c * k + r * kPanelCols);
       }
     }
   });
 }
 
 /// The same rows turned, as columns: room[panel][input].
-void pack_columns(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
+void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   const int64_t k = weight_shape(w)[1];
-  room.resize(static_cast<size_t>(round_up(end - begin, kPanelCols) * k));
   parallel_for(end - begin, kRowGrain, [&](int64_t from, int64_t to) {
     static thread_local std::vector<float> decoded;
     for (int64_t r = from; r < to; r += kRowGrain) {
       const int64_t count = std::min(kRowGrain, to - r);  // within one panel
       kernels().transpose({.x = rows_of(w, begin + r, begin + r + count, decoded),
-                           .y = room.data() + r / kPanelCols * kPanelCols * k + r % kPanelCols,
+                           .y = room.f32() + r / kPanelCols * kPanelCols * k + r % kPanelCols,
                            .rows = count,
                            .cols = k,
                            .ldx = k,
@@ -148,7 +151,7 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
   }
   const int64_t rows = weight_shape(w)[0], k = weight_shape(w)[1];
   const int64_t step = std::max(kPanelCols, kPanelValues / std::max<int64_t>(k, 1) / kPanelCols * kPanelCols);
-  std::vector<float> room;
+  Tensor room = room_for(k, std::min(rows, step));
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t end = std::min(rows, r + step);
     pack_columns(w, r, end, room);
@@ -164,7 +167,7 @@ Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
     multiply_panels({x.f32(), x.rows(), rows, 1}, in_place(dense->f32(), rows, cols), {y.f32(), cols}, false);
     return y;
   }
-  std::vector<float> room;
+  Tensor room = room_for(std::min(rows, kPanelDepth), cols);
   for (int64_t r = 0; r == 0 || r < rows; r += kPanelDepth) {
     const int64_t end = std::min(rows, r + kPanelDepth);
     pack_rows(w, r, end, room);
