@@ -43,7 +43,14 @@ Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
 }
 
 void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
-  const Tensor delta = matmul(matmul(lora_input(x, lora, tape), lora.a), lora.b);
+  const Tensor u = matmul(lora_input(x, lora, tape), lora.a);
+  if (!may_overwrite(tape)) {
+    // Many tokens: turning B is nothing beside the product.
+    Tensor turned = transpose(lora.b);
+    scale_in_place(turned, lora.scaling);
+    return add_matmul_by_columns(u, turned, y);
+  }
+  const Tensor delta = matmul(u, lora.b);
   parallel_for(y.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     kernels().axpy(lora.scaling, delta.f32() + begin, y.f32() + begin, end - begin);
   });
@@ -62,8 +69,8 @@ void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, co
   scale_in_place(g, lora.scaling);
   if (slots.a != Tape::kNone) tape.add(slots.a, turned_matmul(g, seen));
   if (slots.x == Tape::kNone) return;
-  const Tensor dx = matmul_by_columns(g, lora.a);
-  tape.add(slots.x, lora_input(dx, lora, &tape));
+  if (!drops(lora, &tape)) return add_matmul_by_columns(g, lora.a, tape.sum(slots.x, x.shape));
+  tape.add(slots.x, lora_input(matmul_by_columns(g, lora.a), lora, &tape));
 }
 
 void add_embedding_lora(std::span<const int32_t> ids, const Lora& lora, Tensor& y) {

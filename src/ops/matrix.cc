@@ -16,23 +16,14 @@ constexpr int64_t kPanelCols = 64;            // what a tile of sum_rows takes
 constexpr int64_t kPanelDepth = 256;          // rows of a panel that are multiplied together: 64 KiB
 constexpr int64_t kPanelTokens = 96;          // a multiple of the tokens of every instruction set's tile
 constexpr int64_t kPanelValues = 256 * 1024;  // of panels made together: 1 MiB, half of a second-level cache
-constexpr int64_t kTurnedRows = 64;
+constexpr int64_t kTurnedRows = 32;
 constexpr int64_t kTurnFrom = 32;  // tokens; for fewer, turning the weights costs more than it gains
 
-/// k rows of a matrix in panels of 64 columns, which lie where they were or one behind the other.
+/// k rows of a matrix in panels of 64 columns, one behind the other.
 struct Panels {
   const float* data;
   int64_t k, cols;
-  int64_t row_step, panel_step;
 };
-
-Panels in_place(const float* data, int64_t k, int64_t cols) {
-  return {.data = data, .k = k, .cols = cols, .row_step = cols, .panel_step = kPanelCols};
-}
-
-Panels packed(const Tensor& room, int64_t k, int64_t cols) {
-  return {.data = room.f32(), .k = k, .cols = cols, .row_step = kPanelCols, .panel_step = k * kPanelCols};
-}
 
 /// For k rows of so many columns in panels.
 Tensor room_for(int64_t k, int64_t cols) {
@@ -60,13 +51,13 @@ void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
       int64_t k = 0;
       do {
         kernels().sum_rows_f32({.x = x.data + token * x.token_step + k * x.k_step,
-                                .w = w.data + panel * w.panel_step + k * w.row_step,
+                                .w = w.data + (panel * w.k + k) * kPanelCols,
                                 .y = y.data + token * y.row_step + col,
                                 .tokens = std::min(kPanelTokens, x.tokens - token),
                                 .k = std::min(kPanelDepth, w.k - k),
                                 .cols = std::min(kPanelCols, w.cols - col),
                                 .ldx = x.token_step,
-                                .ldw = w.row_step,
+                                .ldw = kPanelCols,
                                 .ldy = y.row_step,
                                 .add = add || k > 0,
                                 .x_step = x.k_step});
@@ -76,15 +67,11 @@ void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
   });
 }
 
-const Tensor* as_f32(const Weight& w) {
-  const auto* dense = std::get_if<Tensor>(&w);
-  return dense && dense->dtype == DType::f32 ? dense : nullptr;
-}
-
 /// Rows [begin, end) of a weight as f32: where they lie, or decoded.
 const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
   const int64_t cols = weight_shape(w)[1];
-  if (const Tensor* dense = as_f32(w)) return dense->f32() + begin * cols;
+  const auto* dense = std::get_if<Tensor>(&w);
+  if (dense && dense->dtype == DType::f32) return dense->f32() + begin * cols;
   room.resize(static_cast<size_t>((end - begin) * cols));
   decode_rows(w, begin, end, room.data());
   return room.data();
@@ -104,13 +91,25 @@ void pack_rows(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   });
 }
 
+/// y = x w, or with `add` y += x w, by tiles of rows of w.
+void multiply_by_rows(Left x, const Weight& w, Result y, bool add) {
+  const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
+  Tensor room = room_for(std::min(rows, kPanelDepth), cols);
+  for (int64_t r = 0; r == 0 || r < rows; r += kPanelDepth) {
+    const int64_t end = std::min(rows, r + kPanelDepth);
+    pack_rows(w, r, end, room);
+    multiply_panels(x, {room.f32(), end - r, cols}, y, add || r > 0);
+    x.data += kPanelDepth * x.k_step;
+  }
+}
+
 /// The same rows turned, as columns: room[panel][input].
 void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   const int64_t k = weight_shape(w)[1];
-  parallel_for(end - begin, kRowGrain, [&](int64_t from, int64_t to) {
+  parallel_for(end - begin, kTurnedRows, [&](int64_t from, int64_t to) {
     static thread_local std::vector<float> decoded;
-    for (int64_t r = from; r < to; r += kRowGrain) {
-      const int64_t count = std::min(kRowGrain, to - r);  // within one panel
+    for (int64_t r = from; r < to; r += kTurnedRows) {
+      const int64_t count = std::min(kTurnedRows, to - r);  // within one panel
       kernels().transpose({.x = rows_of(w, begin + r, begin + r + count, decoded),
                            .y = room.f32() + r / kPanelCols * kPanelCols * k + r % kPanelCols,
                            .rows = count,
@@ -155,7 +154,7 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t end = std::min(rows, r + step);
     pack_columns(w, r, end, room);
-    multiply_panels({args.x, args.tokens, k, 1}, packed(room, k, end - r), {args.y + r, rows}, false);
+    multiply_panels({args.x, args.tokens, k, 1}, {room.f32(), k, end - r}, {args.y + r, rows}, false);
   }
   add_bias(args, rows, 0, rows);
 }
@@ -163,22 +162,17 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
 Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
   Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), cols});
-  if (const Tensor* dense = as_f32(w)) {
-    multiply_panels({x.f32(), x.rows(), rows, 1}, in_place(dense->f32(), rows, cols), {y.f32(), cols}, false);
-    return y;
-  }
-  Tensor room = room_for(std::min(rows, kPanelDepth), cols);
-  for (int64_t r = 0; r == 0 || r < rows; r += kPanelDepth) {
-    const int64_t end = std::min(rows, r + kPanelDepth);
-    pack_rows(w, r, end, room);
-    multiply_panels({x.f32() + r, x.rows(), rows, 1}, packed(room, end - r, cols), {y.f32(), cols}, r > 0);
-  }
+  multiply_by_rows({x.f32(), x.rows(), rows, 1}, w, {y.f32(), cols}, false);
   return y;
+}
+
+void add_matmul_by_columns(const Tensor& x, const Weight& w, Tensor& y) {
+  multiply_by_rows({x.f32(), x.rows(), x.cols(), 1}, w, {y.f32(), y.cols()}, true);
 }
 
 Tensor turned_matmul(const Tensor& x, const Tensor& w) {
   Tensor y = Tensor::uninitialized(DType::f32, {x.cols(), w.cols()});
-  multiply_panels({x.f32(), x.cols(), 1, x.cols()}, in_place(w.f32(), w.rows(), w.cols()), {y.f32(), w.cols()}, false);
+  multiply_by_rows({x.f32(), x.cols(), 1, x.cols()}, w, {y.f32(), w.cols()}, false);
   return y;
 }
 

@@ -16,6 +16,9 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args);
 /// x w over a weight of any format, decoded by tiles of rows. x: [n, out], w: [out, in]. @returns [n, in]
 Tensor matmul_by_columns(const Tensor& x, const Weight& w);
 
+/// y += x w
+void add_matmul_by_columns(const Tensor& x, const Weight& w, Tensor& y);
+
 /// x^T w. x: [n, a], w: [n, b]. @returns [a, b]
 Tensor turned_matmul(const Tensor& x, const Tensor& w);
 

@@ -177,6 +177,12 @@ TEST(Dora, Gradients) {
                     }});
 }
 
+/// Training adds up the products of B in another order: sums of numbers up to 20 that differ by their rounding.
+void expect_same_sums(const Tensor& a, const Tensor& b) {
+  ASSERT_EQ(a.shape, b.shape);
+  for (int64_t i = 0; i < a.count(); ++i) EXPECT_NEAR(a.f32()[i], b.f32()[i], 5e-6) << i;
+}
+
 TEST(Lora, DropoutActsOnTheInputOfAOnlyWhileTraining) {
   const Tensor x = gaussian({3, 8}, 1), w = gaussian({5, 8}, 2), a = gaussian({2, 8}, 3), b = gaussian({5, 2}, 4);
   Linear layer = layer_of(w);
@@ -185,8 +191,7 @@ TEST(Lora, DropoutActsOnTheInputOfAOnlyWhileTraining) {
   tape.watch(a);
   tape.watch(b);
   tape.watch(x);
-  const Values evaluated = values_of(linear(x, layer, {}, &tape));
-  EXPECT_EQ(evaluated, values_of(linear(x, layer, {}, nullptr)));
+  expect_same_sums(linear(x, layer, {}, &tape), linear(x, layer, {}, nullptr));
   tape.dropout_seed = 17;
   const Tensor y = linear(x, layer, {}, &tape), dy = gaussian(y.shape, 5);
   tape.backward(y, dy);
@@ -195,7 +200,7 @@ TEST(Lora, DropoutActsOnTheInputOfAOnlyWhileTraining) {
   Tensor expected = linear(x, layer_of(w), {});
   Lora plain = {.a = a, .b = b, .scaling = 2};
   add_lora(seen, plain, nullptr, expected);
-  EXPECT_EQ(values_of(y), values_of(expected));
+  expect_same_sums(y, expected);
 
   // dx = dy W + s M (dy B A)
   Tensor through = matmul(matmul(dy, transpose(b)), transpose(a));
