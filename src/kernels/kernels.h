@@ -69,12 +69,41 @@ struct RowSums {
   int64_t x_step = 1;
 };
 
-/// y[c * ldy + r] = x[r * ldx + c], for r < rows, c < cols.
+/// y[c * ldy + r] = x[r * ldx + c], for r < rows, c < cols. Any values of 32 bits.
 struct Transpose {
-  const float* x;
-  float* y;
+  const void* x;
+  void* y;
   int64_t rows, cols;
   int64_t ldx, ldy;
+};
+
+/// The product of matmul_i8 for many tokens: y[t * ldy + c] = sum over k of x[t * ldx + k] * code(k, c), exact. Byte i
+/// of the word w[j * ldw + c] is code(4j + i, c) + 128. k: a multiple of 4, below 131,072.
+struct CodeSums {
+  const int8_t* x;
+  const uint32_t* w;
+  int32_t* y;
+  int64_t tokens, k, cols;
+  int64_t ldx, ldw, ldy;
+};
+
+/// y[i] = float(sums[i] + offset * column_sums[i]) * (scale * scales[i]) + bias[i]; without bias, nothing is added.
+struct ScaledSums {
+  const int32_t *sums, *column_sums;
+  int32_t offset;
+  float scale;
+  const float *scales, *bias;
+  float* y;
+};
+
+/// Codes less 128 of values: round(clamp(x * inverse, low - 1, high + 1)), to nearest even, clamped to low..high, plus
+/// offset. NaN becomes the lowest.
+struct AffineCodes {
+  float inverse, low, high, offset;
+};
+
+struct Extent {
+  float low, high;
 };
 
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in
@@ -88,6 +117,12 @@ struct Codebook4 {
 /// What softmax divides by: e^max * sum, as parts of a row can be added up.
 struct SoftmaxPart {
   float max, sum;
+};
+
+struct LayerNorm {
+  const float *x, *weight, *bias;
+  float eps;
+  float* y;
 };
 
 struct SiluMulGradient {
@@ -110,6 +145,8 @@ struct Kernels {
   void (*sum_rows_bf16)(const RowSums<uint16_t>&) noexcept = nullptr;
   void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
   void (*transpose)(const Transpose&) noexcept = nullptr;
+  void (*sum_codes)(const CodeSums&) noexcept = nullptr;
+  bool sums_codes_faster = false;  // than matmul_i8 multiplies many tokens, the turning of weights included
 
   // Packed weights: see packed4.h.
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;
@@ -143,7 +180,13 @@ struct Kernels {
   float (*absmax)(const float* x, int64_t count) noexcept = nullptr;
   /// q[i] = x[i] * scale rounded to nearest even, clamped to [-127, 127]; a value that is not finite gives 0.
   void (*quantize_i8)(const float* x, float scale, int8_t* q, int64_t count) noexcept = nullptr;
+  void (*quantize_affine)(const float* x, const AffineCodes& to, int8_t* q, int64_t count) noexcept = nullptr;
+  void (*scale_sums)(const ScaledSums&, int64_t count) noexcept = nullptr;
+  /// The smallest and the largest value; NaN counts for nothing. None: infinity and -infinity.
+  Extent (*extent)(const float* x, int64_t count) noexcept = nullptr;
 
+  /// y[i] = (x[i] - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight[i] + bias[i]
+  void (*layer_norm)(const LayerNorm&, int64_t count) noexcept = nullptr;
   /// y[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]
   void (*rms_norm)(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept = nullptr;
   /// In place, over `count` values: exp(x - max) / sum. All -inf gives zeros.

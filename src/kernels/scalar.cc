@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 
 #include "core/dtype.h"
@@ -51,7 +53,23 @@ void sum_rows(const RowSums<W>& a) noexcept {
 
 void transpose(const Transpose& a) noexcept {
   for (int64_t r = 0; r < a.rows; ++r) {
-    for (int64_t c = 0; c < a.cols; ++c) a.y[c * a.ldy + r] = a.x[r * a.ldx + c];
+    for (int64_t c = 0; c < a.cols; ++c) {
+      const auto* from = static_cast<const std::byte*>(a.x) + 4 * (r * a.ldx + c);
+      std::memcpy(static_cast<std::byte*>(a.y) + 4 * (c * a.ldy + r), from, 4);
+    }
+  }
+}
+
+void sum_codes(const CodeSums& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t c = 0; c < a.cols; ++c) {
+      int32_t sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) {
+        const uint32_t byte = a.w[k / 4 * a.ldw + c] >> (8 * (k % 4)) & 0xffu;
+        sum += a.x[t * a.ldx + k] * (static_cast<int32_t>(byte) - 128);
+      }
+      a.y[t * a.ldy + c] = sum;
+    }
   }
 }
 
@@ -117,6 +135,30 @@ void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept
   }
 }
 
+void quantize_affine(const float* x, const AffineCodes& to, int8_t* q, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = std::min(std::max(to.low - 1.0f, x[i] * to.inverse), to.high + 1.0f);
+    q[i] = static_cast<int8_t>(std::clamp(std::nearbyint(value), to.low, to.high) + to.offset);
+  }
+}
+
+void scale_sums(const ScaledSums& a, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    a.y[i] = static_cast<float>(a.sums[i] + a.offset * a.column_sums[i]) * (a.scale * a.scales[i]);
+    if (a.bias != nullptr) a.y[i] += a.bias[i];
+  }
+}
+
+Extent extent(const float* x, int64_t count) noexcept {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  Extent found = {kInfinity, -kInfinity};
+  for (int64_t i = 0; i < count; ++i) {  // NaN compares false
+    found.low = x[i] < found.low ? x[i] : found.low;
+    found.high = x[i] > found.high ? x[i] : found.high;
+  }
+  return found;
+}
+
 float dot(const float* a, const float* b, int64_t count) noexcept {
   float sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
@@ -125,6 +167,17 @@ float dot(const float* a, const float* b, int64_t count) noexcept {
 
 void axpy(float a, const float* x, float* y, int64_t count) noexcept {
   for (int64_t i = 0; i < count; ++i) y[i] += a * x[i];
+}
+
+void layer_norm(const LayerNorm& a, int64_t count) noexcept {
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < count; ++i) sum += a.x[i];
+  const double mean = sum / static_cast<double>(count);
+  for (int64_t i = 0; i < count; ++i) squares += (a.x[i] - mean) * (a.x[i] - mean);
+  const double scale = 1.0 / std::sqrt(squares / static_cast<double>(count) + a.eps);
+  for (int64_t i = 0; i < count; ++i) {
+    a.y[i] = static_cast<float>((a.x[i] - mean) * scale) * a.weight[i] + a.bias[i];
+  }
 }
 
 void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept {
@@ -189,6 +242,7 @@ constinit const Kernels kScalarKernels = {
     .sum_rows_bf16 = sum_rows<nibble::bf16_to_f32, uint16_t>,
     .sum_rows_i8 = sum_rows<code_value, int8_t>,
     .transpose = transpose,
+    .sum_codes = sum_codes,
     .pack_4bit = scalar::pack_4bit,
     .decode_packed4 = scalar::decode_packed4,
     .activations4_i8 = scalar::activations4_i8,
@@ -205,6 +259,10 @@ constinit const Kernels kScalarKernels = {
     .encode_4bit = encode_4bit,
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
+    .quantize_affine = quantize_affine,
+    .scale_sums = scale_sums,
+    .extent = extent,
+    .layer_norm = layer_norm,
     .rms_norm = rms_norm,
     .softmax = softmax,
     .softmax_part = softmax_part,

@@ -233,19 +233,22 @@ struct SequenceHead {
 
 void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const SequenceHead& part,
                      const AttentionOptions& options, Tensor& out) {
-  static thread_local std::vector<float> scores;
+  static thread_local std::vector<float> scores, turned_keys;
   const auto [head, first, length] = part;
   const int64_t width = q.cols(), head_dim = width / options.heads, at = first * width + head * head_dim;
   scores.resize(static_cast<size_t>(length * length));
-  kernels().matmul_f32({.x = q.f32() + at,
-                        .w = k.f32() + at,
-                        .y = scores.data(),
-                        .tokens = length,
-                        .rows = length,
-                        .k = head_dim,
-                        .ldx = width,
-                        .ldw = width,
-                        .ldy = length});
+  turned_keys.resize(static_cast<size_t>(head_dim * length));
+  kernels().transpose(
+      {.x = k.f32() + at, .y = turned_keys.data(), .rows = length, .cols = head_dim, .ldx = width, .ldy = length});
+  kernels().sum_rows_f32({.x = q.f32() + at,
+                          .w = turned_keys.data(),
+                          .y = scores.data(),
+                          .tokens = length,
+                          .k = head_dim,
+                          .cols = length,
+                          .ldx = width,
+                          .ldw = length,
+                          .ldy = length});
   for (int64_t t = 0; t < length; ++t) {
     cap_scores(scores.data() + t * length, length, options);
     kernels().softmax(scores.data() + t * length, length);

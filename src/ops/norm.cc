@@ -124,14 +124,11 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tape* tape) {
   const ProfileScope scope("norm");
-  Tensor y(DType::f32, x.shape);
+  Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   const int64_t n = weight.count();
   parallel_for(x.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      const float* in = x.f32() + t * n;
-      float* out = y.f32() + t * n;
-      const auto [centre, scale] = layer_moments(in, n, eps);
-      for (int64_t i = 0; i < n; ++i) out[i] = (in[i] - centre) * scale * weight.f32()[i] + bias.f32()[i];
+      kernels().layer_norm({x.f32() + t * n, weight.f32(), bias.f32(), eps, y.f32() + t * n}, n);
     }
   });
   if (!is_traced(tape, x, weight, bias)) return y;

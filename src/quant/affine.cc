@@ -2,34 +2,31 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <vector>
+
+#include "core/checked.h"
+#include "core/parallel.h"
 
 namespace nibble {
 namespace {
 
-constexpr double kSmallestScale = 6.1e-5;   // ATen's SMALL_SCALE_THRESHOLD
-constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
+constexpr double kSmallestScale = 6.1e-5;  // ATen's SMALL_SCALE_THRESHOLD
+constexpr int64_t kPiece = 16 * 1024;
 
 }  // namespace
 
 Extent extent_of(const float* x, int64_t count) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  constexpr int64_t kLanes = 16;  // apart from each other, so that the compiler can use vectors
-  float low[kLanes], high[kLanes];
-  std::fill_n(low, kLanes, kInfinity);
-  std::fill_n(high, kLanes, -kInfinity);
-  for (int64_t i = 0; i + kLanes <= count; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {  // NaN compares false and so counts for nothing
-      low[j] = x[i + j] < low[j] ? x[i + j] : low[j];
-      high[j] = x[i + j] > high[j] ? x[i + j] : high[j];
+  const int64_t pieces = ceil_div(count, kPiece);
+  if (pieces <= 1) return kernels().extent(x, count);
+  std::vector<Extent> parts(static_cast<size_t>(pieces));
+  parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      parts[static_cast<size_t>(i)] = kernels().extent(x + i * kPiece, std::min(kPiece, count - i * kPiece));
     }
-  }
-  Extent extent = {.low = *std::min_element(low, low + kLanes), .high = *std::max_element(high, high + kLanes)};
-  for (int64_t i = count / kLanes * kLanes; i < count; ++i) {
-    extent.low = std::min(extent.low, x[i]);
-    extent.high = std::max(extent.high, x[i]);
-  }
-  return extent;
+  });
+  Extent all = parts[0];
+  for (const Extent& part : parts) all = {.low = std::min(all.low, part.low), .high = std::max(all.high, part.high)};
+  return all;
 }
 
 AffineRange choose_range(Extent extent, int levels) {
@@ -42,14 +39,11 @@ AffineRange choose_range(Extent extent, int levels) {
 }
 
 void quantize_affine(const float* x, int64_t count, const AffineRange& range, int levels, int8_t* codes) {
-  const float inverse = 1.0f / range.scale;
-  const auto low = static_cast<float>(-range.zero_point), high = static_cast<float>(levels - range.zero_point);
-  const int32_t offset = range.zero_point - 128;
-  for (int64_t i = 0; i < count; ++i) {
-    const float clamped = std::min(std::max(low - 1.0f, x[i] * inverse), high + 1.0f);  // NaN becomes the lowest
-    const float rounded = std::min(std::max((clamped + kRoundMagic) - kRoundMagic, low), high);
-    codes[i] = static_cast<int8_t>(static_cast<int32_t>(rounded) + offset);
-  }
+  const AffineCodes to = {.inverse = 1.0f / range.scale,
+                          .low = static_cast<float>(-range.zero_point),
+                          .high = static_cast<float>(levels - range.zero_point),
+                          .offset = static_cast<float>(range.zero_point - 128)};
+  kernels().quantize_affine(x, to, codes, count);
 }
 
 }  // namespace nibble

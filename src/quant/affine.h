@@ -3,6 +3,8 @@
 // Source: ATen's ChooseQuantizationParams and fake_quantize.
 #include <cstdint>
 
+#include "kernels/kernels.h"
+
 namespace nibble {
 
 struct AffineRange {
@@ -12,9 +14,6 @@ struct AffineRange {
 };
 
 /// The smallest and the largest of some values.
-struct Extent {
-  float low = 0.0f, high = 0.0f;
-};
 Extent extent_of(const float* x, int64_t count);
 
 /// Codes 0..levels over an extent, widened to hold zero.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
@@ -14,6 +15,12 @@ namespace {
 
 constexpr int64_t kTileValues = 64 * 1024;  // 256 KiB of decoded weights: a share of the second-level cache
 constexpr int64_t kRoundPiece = 4096;
+constexpr int64_t kWordCodes = 4;
+constexpr int64_t kTurnFrom = 32;  // tokens; for fewer, turning the weights costs more than it gains
+constexpr int64_t kTurnedRows = 32;
+constexpr int64_t kPanelCols = 64;           // what a tile of sum_codes takes
+constexpr int64_t kPanelTokens = 96;         // a multiple of a tile's tokens
+constexpr int64_t kPanelWords = 256 * 1024;  // of panels made together: 1 MiB, half of a second-level cache
 // Measured: up to here it is faster to widen 16-bit weights anew for every few tokens than to decode tiles of them. The
 // bits are the same.
 constexpr int64_t kFewTokensOfHalves = 16;
@@ -107,6 +114,58 @@ void multiply_half(const Tensor& w, const MatmulArgs& args) {
   });
 }
 
+struct Codes {
+  const int8_t *x, *w;
+  int64_t tokens, rows, cols;
+};
+
+/// Rows [begin, end) of w as columns of words of four codes, each made unsigned: panels[panel][word], 64 columns wide.
+void turn_codes(const Codes& a, int64_t begin, int64_t end, uint32_t* panels) {
+  const int64_t words = a.cols / kWordCodes;
+  parallel_for(end - begin, kTurnedRows, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r += kTurnedRows) {
+      const int64_t count = std::min(kTurnedRows, to - r);  // within one panel
+      uint32_t* out = panels + r / kPanelCols * kPanelCols * words + r % kPanelCols;
+      kernels().transpose(
+          {.x = a.w + (begin + r) * a.cols, .y = out, .rows = count, .cols = words, .ldx = words, .ldy = kPanelCols});
+      for (int64_t j = 0; j < words; ++j) {
+        for (int64_t c = 0; c < count; ++c) out[j * kPanelCols + c] ^= 0x80808080u;
+      }
+    }
+  });
+}
+
+/// For many tokens: the weights turned, some panels at a time; a unit of work is a panel and some tokens.
+void multiply_turned(const Codes& a, const ScaleSums& scale) {
+  const int64_t words = a.cols / kWordCodes, blocks = ceil_div(a.tokens, kPanelTokens);
+  const int64_t step = std::max(kPanelCols, kPanelWords / words / kPanelCols * kPanelCols);
+  const Tensor room =
+      Tensor::uninitialized(DType::i32, {ceil_div(std::min(a.rows, step), kPanelCols), words, kPanelCols});
+  auto* panels = const_cast<uint32_t*>(room.data<uint32_t>());
+  for (int64_t r = 0; r < a.rows; r += step) {
+    const int64_t end = std::min(a.rows, r + step);
+    turn_codes(a, r, end, panels);
+    parallel_for(ceil_div(end - r, kPanelCols) * blocks, 1, [&](int64_t from, int64_t to) {
+      int32_t sums[kPanelTokens * kPanelCols];
+      for (int64_t unit = from; unit < to; ++unit) {
+        const int64_t panel = unit / blocks, token = unit % blocks * kPanelTokens, row = r + panel * kPanelCols;
+        const Span tokens = {token, std::min(a.tokens, token + kPanelTokens)};
+        const Span columns = {row, std::min(end, row + kPanelCols)};
+        kernels().sum_codes({.x = a.x + token * a.cols,
+                             .w = panels + panel * words * kPanelCols,
+                             .y = sums,
+                             .tokens = tokens.size(),
+                             .k = a.cols,
+                             .cols = columns.size(),
+                             .ldx = a.cols,
+                             .ldw = kPanelCols,
+                             .ldy = kPanelCols});
+        scale(tokens, columns, sums, kPanelCols);
+      }
+    });
+  }
+}
+
 }  // namespace
 
 void round_values(DType dtype, float* values, int64_t count) {
@@ -154,7 +213,10 @@ void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& o
 }
 
 void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
-                    const ScaleRows& scale) {
+                    const ScaleSums& scale) {
+  if (tokens >= kTurnFrom && cols % kWordCodes == 0 && kernels().sums_codes_faster) {
+    return multiply_turned({x, w, tokens, rows, cols}, scale);
+  }
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> sums(static_cast<size_t>(tokens * std::min(kRowGrain, end - begin)));
     for (int64_t r = begin; r < end; r += kRowGrain) {
@@ -168,7 +230,7 @@ void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t ro
                            .ldx = cols,
                            .ldw = cols,
                            .ldy = stop - r});
-      scale(r, stop, sums.data());
+      scale({0, tokens}, {r, stop}, sums.data(), stop - r);
     }
   });
 }

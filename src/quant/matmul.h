@@ -23,11 +23,18 @@ struct WeightProduct {
 };
 void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& options);
 
+/// From begin to before end.
+struct Span {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
 /// y[t, r] from the exact integer sums of codes. x: [tokens, cols], w: [rows, cols].
-/// @param scale  scale(begin, end, sums): what to do with rows [begin, end); sums: [tokens, end - begin].
-using ScaleRows = std::function<void(int64_t begin, int64_t end, const int32_t* sums)>;
+/// @param scale  what to do with the sums of some tokens and rows: sums: [tokens.size(), rows.size()], a row every
+///               `stride`. Called from several threads.
+using ScaleSums = std::function<void(Span tokens, Span rows, const int32_t* sums, int64_t stride)>;
 void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
-                    const ScaleRows& scale);
+                    const ScaleSums& scale);
 
 /// A product of so few tokens is limited by reading the weights, and the fused kernels are the faster ones. They sum in
 /// another order than the tiled product; at 1 that shows only between decoding and prefill, and a sequence has the same

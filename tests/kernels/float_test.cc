@@ -57,6 +57,36 @@ TEST_P(FloatKernels, RmsNormMatchesItsFormula) {
   }
 }
 
+// What differs from the first value carries its own rounding and that of the mean, a sum of n such numbers; the root
+// of the mean square is wrong by as much of itself at most, and by half the error of its sum. A mean that is large
+// beside the spread changes nothing.
+TEST_P(FloatKernels, LayerNormMatchesItsFormula) {
+  for (const int64_t n : test_sizes()) {
+    for (const float mean : {0.0f, -3.0f, 1000.0f}) {
+      Guarded<float> x = gaussian(n, 5, 2.0f), weight = gaussian(n, 6), bias = gaussian(n, 7), y(n);
+      for (int64_t i = 0; i < n; ++i) x[i] += mean;
+      double sum = 0, squares = 0, spread = 0;
+      for (int64_t i = 0; i < n; ++i) sum += double{x[i]};
+      const double centre = sum / static_cast<double>(n);
+      for (int64_t i = 0; i < n; ++i) {
+        squares += (double{x[i]} - centre) * (double{x[i]} - centre);
+        spread = std::max(spread, std::fabs(double{x[i]} - double{x[0]}));
+      }
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(n) + double{1e-5f});
+      table().layer_norm({x.data(), weight.data(), bias.data(), 1e-5f, y.data()}, n);
+      ASSERT_TRUE(y.guards_intact());
+      const double shift = static_cast<double>(n + 4) * kUnit * spread * inverse;
+      for (int64_t i = 0; i < n; ++i) {
+        const double u = (double{x[i]} - centre) * inverse, exact = u * double{weight[i]} + double{bias[i]};
+        const double relative = shift + (static_cast<double>(n) / 2 + 8) * kUnit;
+        const double bound =
+            std::fabs(double{weight[i]}) * (shift + std::fabs(u) * relative) + 2 * kUnit * std::fabs(exact);
+        ASSERT_NEAR(double{y[i]}, exact, bound) << n << " " << mean;
+      }
+    }
+  }
+}
+
 // exp is within 1.1 units in the last place; its argument x - max carries a rounding of up to |x - max| * 2^-24.
 TEST_P(FloatKernels, SoftmaxMatchesItsFormula) {
   for (const int64_t n : test_sizes()) {

@@ -246,6 +246,27 @@ TEST(EveryFormat, ProductsWithOneInputEqualThoseOneByOne) {
   }
 }
 
+// Codes of 8 bits: many tokens go through turned weights, with the same exact sums.
+TEST(EveryFormat, CodesGiveTheSameBitsForManyTokensAsForOne) {
+  for (const std::string format : {"int8", "int8-dynamic"}) {
+    for (const Shape& shape : {Shape{150, 64}, Shape{64, 100}, Shape{33, 66}, Shape{1, 4}}) {
+      Weight w = encode(gaussian(shape, 19), find_format(format), {});
+      pack(w);
+      for (const int64_t tokens : {33, 96, 203}) {
+        const Tensor x = gaussian({tokens, shape[1]}, 20), bias = gaussian({shape[0]}, 21);
+        std::vector<float> together(static_cast<size_t>(tokens * shape[0])), alone(together.size());
+        const ComputeOptions options = {.tokens_apart = true};
+        matmul(w, {.x = x.f32(), .y = together.data(), .tokens = tokens, .bias = bias.f32()}, options);
+        for (int64_t t = 0; t < tokens; ++t) {
+          matmul(w, {.x = x.f32() + t * shape[1], .y = alone.data() + t * shape[0], .tokens = 1, .bias = bias.f32()},
+                 options);
+        }
+        EXPECT_EQ(together, alone) << format << " " << shape_text(shape) << " " << tokens;
+      }
+    }
+  }
+}
+
 // Blocks of 32 take panels of their own: they must not change how their neighbours are multiplied.
 TEST(FourBit, ProductsWithOneInputMayHaveOtherBlocks) {
   for (const Activations activations : kActivations) {

@@ -135,6 +135,14 @@ NIBBLE_INLINE void store_i8(int8_t* p, Part lanes, F x) noexcept {
   std::memcpy(p, bytes, lanes.count);
 }
 
+NIBBLE_INLINE __m256i load(const int32_t* p, Whole) noexcept {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+NIBBLE_INLINE __m256i load(const int32_t* p, Part lanes) noexcept { return _mm256_maskload_epi32(p, lanes.mask); }
+NIBBLE_INLINE F sum_to_float(__m256i sums, __m256i column_sums, int32_t offset) noexcept {
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(sums, _mm256_mullo_epi32(column_sums, _mm256_set1_epi32(offset))));
+}
+
 // The instruction makes every NaN quiet; ours keep their bits.
 NIBBLE_INLINE F widen_f16(__m128i halves) noexcept {
   const F x = _mm256_cvtph_ps(halves);
@@ -412,6 +420,10 @@ constinit const Kernels kAvx2Kernels = {
     .encode_4bit = encode_4bit,
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
+    .quantize_affine = quantize_affine,
+    .scale_sums = scale_sums,
+    .extent = extent,
+    .layer_norm = layer_norm,
     .rms_norm = rms_norm,
     .softmax = softmax,
     .softmax_part = softmax_part,

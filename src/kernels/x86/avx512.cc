@@ -112,6 +112,12 @@ NIBBLE_INLINE void store_i8(int8_t* p, Part lanes, F x) noexcept {
   _mm512_mask_cvtepi32_storeu_epi8(p, lanes.mask, _mm512_cvtps_epi32(x));
 }
 
+NIBBLE_INLINE __m512i load(const int32_t* p, Whole) noexcept { return _mm512_loadu_si512(p); }
+NIBBLE_INLINE __m512i load(const int32_t* p, Part lanes) noexcept { return _mm512_maskz_loadu_epi32(lanes.mask, p); }
+NIBBLE_INLINE F sum_to_float(__m512i sums, __m512i column_sums, int32_t offset) noexcept {
+  return _mm512_cvtepi32_ps(_mm512_add_epi32(sums, _mm512_mullo_epi32(column_sums, _mm512_set1_epi32(offset))));
+}
+
 // The instruction makes every NaN quiet; ours keep their bits.
 NIBBLE_INLINE F widen_f16(__m256i halves) noexcept {
   const F x = _mm512_cvtph_ps(halves);
@@ -272,6 +278,7 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
   return _mm512_permutex2var_ps(_mm512_loadu_ps(x), order, _mm512_loadu_ps(x + 16));
 }
 
+#include "kernels/x86/code_sums-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
 #include "kernels/x86/matmul-inl.h"
@@ -295,6 +302,8 @@ constinit const Kernels kAvx512Kernels = {
     .sum_rows_f16 = sum_rows<MatvecHalfSteps<widen_f16_number>>,
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
+    .sum_codes = sum_codes,
+    .sums_codes_faster = true,
     .matmul_packed4_i8 = matmul_packed4<PackedI8, Packed8I8>,
     .matmul_packed4_i16 = matmul_packed4<PackedI16, Packed8I16>,
     .matmul_packed4_f32 = matmul_packed4<PackedF32, Packed8F32>,
@@ -306,6 +315,10 @@ constinit const Kernels kAvx512Kernels = {
     // encode_4bit: AVX2 is faster, because comparisons into mask registers compete with the lookups.
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
+    .quantize_affine = quantize_affine,
+    .scale_sums = scale_sums,
+    .extent = extent,
+    .layer_norm = layer_norm,
     .rms_norm = rms_norm,
     .softmax = softmax,
     .softmax_part = softmax_part,

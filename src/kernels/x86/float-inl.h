@@ -2,9 +2,9 @@
 // region and anonymous namespace. No include guard and no includes: not a header of its own.
 //
 // The instruction set provides, for F of kLanes floats: Whole and Part (which lanes to touch), part(count), all(x),
-// load, store, store_i8, fma, larger and smaller (the second operand when either is NaN), round_even, scale_by_power,
-// sum, max_of, magnitudes (the bits without the sign, compared as integers), zero_unless_finite, and the conversions
-// widen_* and narrow_* from and to vectors of as many halves.
+// load, store, store_i8, sum_to_float (of 32-bit integers), fma, larger and smaller (the second operand when either is
+// NaN), round_even, scale_by_power, sum, max_of, magnitudes (the bits without the sign, compared as integers),
+// zero_unless_finite, and the conversions widen_* and narrow_* from and to vectors of as many halves.
 
 // body(i, lanes) for i = 0, kLanes, ... The last call may be for a part of a vector.
 template <class Body>
@@ -45,6 +45,31 @@ float dot(const float* a, const float* b, int64_t count) noexcept {
 void axpy(float a, const float* x, float* y, int64_t count) noexcept {
   for_vectors(0, count,
               [&](int64_t i, auto lanes) { store(y + i, lanes, fma(all(a), load(x + i, lanes), load(y + i, lanes))); });
+}
+
+// Every value less the first one, before anything is added up: a mean that is large beside what differs costs no
+// digits.
+void layer_norm(const LayerNorm& a, int64_t count) noexcept {
+  const float first = a.x[0];
+  const int64_t whole = count / kLanes * kLanes;
+  F sums = all(0), squares = all(0);
+  float rest = 0, rest_squares = 0;
+  for (int64_t i = 0; i < whole; i += kLanes) sums = sums + (load(a.x + i, Whole{}) - all(first));
+  for (int64_t i = whole; i < count; ++i) rest += a.x[i] - first;
+  const float mean = (sum(sums) + rest) / static_cast<float>(count);
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const F d = (load(a.x + i, Whole{}) - all(first)) - all(mean);
+    squares = fma(d, d, squares);
+  }
+  for (int64_t i = whole; i < count; ++i) {
+    const float d = (a.x[i] - first) - mean;
+    rest_squares += d * d;
+  }
+  const float scale = 1.0f / std::sqrt((sum(squares) + rest_squares) / static_cast<float>(count) + a.eps);
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F u = ((load(a.x + i, lanes) - all(first)) - all(mean)) * all(scale);
+    store(a.y + i, lanes, fma(u, load(a.weight + i, lanes), load(a.bias + i, lanes)));
+  });
 }
 
 void rms_norm(const float* x, const float* weight, float eps, float* y, int64_t count) noexcept {
@@ -132,6 +157,31 @@ void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept
     const F clamped = larger(all(-127.0f), smaller(all(127.0f), scaled));
     store_i8(q + i, lanes, zero_unless_finite(clamped, value));
   });
+}
+
+void quantize_affine(const float* x, const AffineCodes& to, int8_t* q, int64_t count) noexcept {
+  const F low = all(to.low), high = all(to.high);
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F value = smaller(larger(load(x + i, lanes) * all(to.inverse), low - all(1.0f)), high + all(1.0f));
+    store_i8(q + i, lanes, smaller(larger(round_even(value), low), high) + all(to.offset));
+  });
+}
+
+void scale_sums(const ScaledSums& a, int64_t count) noexcept {
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    const F exact = sum_to_float(load(a.sums + i, lanes), load(a.column_sums + i, lanes), a.offset);
+    const F y = exact * (all(a.scale) * load(a.scales + i, lanes));
+    store(a.y + i, lanes, a.bias == nullptr ? y : y + load(a.bias + i, lanes));
+  });
+}
+
+Extent extent(const float* x, int64_t count) noexcept {
+  F low = all(std::numeric_limits<float>::infinity()), high = all(-std::numeric_limits<float>::infinity());
+  for_vectors(0, count, [&](int64_t i, auto lanes) {
+    low = smaller(load(x + i, lanes, low), low);
+    high = larger(load(x + i, lanes, high), high);
+  });
+  return {-max_of(all(0) - low), max_of(high)};
 }
 
 void f16_to_f32(const uint16_t* src, float* dst, int64_t count) noexcept {

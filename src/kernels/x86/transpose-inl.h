@@ -29,13 +29,17 @@ NIBBLE_INLINE void transpose_patch(const float* x, int64_t ldx, float* y, int64_
 
 // Columns first: a cache line of y is written once, from eight rows of x.
 void transpose(const Transpose& a) noexcept {
+  const auto* x = static_cast<const float*>(a.x);
+  auto* y = static_cast<float*>(a.y);
   const int64_t whole_rows = a.rows / kPatch * kPatch, whole_cols = a.cols / kPatch * kPatch;
   for (int64_t c = 0; c < whole_cols; c += kPatch) {
     for (int64_t r = 0; r < whole_rows; r += kPatch) {
-      transpose_patch(a.x + r * a.ldx + c, a.ldx, a.y + c * a.ldy + r, a.ldy);
+      transpose_patch(x + r * a.ldx + c, a.ldx, y + c * a.ldy + r, a.ldy);
     }
   }
   for (int64_t r = 0; r < a.rows; ++r) {
-    for (int64_t c = r < whole_rows ? whole_cols : 0; c < a.cols; ++c) a.y[c * a.ldy + r] = a.x[r * a.ldx + c];
+    for (int64_t c = r < whole_rows ? whole_cols : 0; c < a.cols; ++c) {
+      std::memcpy(y + c * a.ldy + r, x + r * a.ldx + c, 4);
+    }
   }
 }

@@ -3,7 +3,7 @@
 // fixed ones where training with quantization has found them.
 //   parts: data i8 [rows, cols], scale f32 [rows] or [1], zero_point i32 (zeros; kept because torch keeps them)
 //          input_scale f32 [1], input_zero_point i32 [1]: the fixed range, if there is one
-//   packed for computing: row_sums i32 [rows]
+//   packed for computing: row_sums i32 [rows], row_scales f32 [rows]
 // Source: torch.ao.quantization MinMaxObserver and ATen's ChooseQuantizationParams; arithmetic in docs/formats.md.
 #include <algorithm>
 #include <cmath>
@@ -67,21 +67,11 @@ QuantizedTensor encode_int8_dynamic(std::span<const float> values, const Shape& 
   return w;
 }
 
-/// The scale of row r at data[r * stride].
-struct RowScales {
-  const float* data;
-  int64_t stride;
-
-  explicit RowScales(const QuantizedTensor& w)
-      : data(w.part("scale").f32()), stride(w.part("scale").count() == 1 ? 0 : 1) {}
-  float operator[](int64_t row) const { return data[row * stride]; }
-};
-
 void decode_rows(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) {
   const auto* codes = w.part("data").data<int8_t>();
-  const RowScales scales(w);
+  const Tensor& scales = w.part("scale");
   for (int64_t r = begin; r < end; ++r) {
-    const float scale = scales[r];
+    const float scale = scales.f32()[scales.count() == 1 ? 0 : r];
     for (int64_t c = 0; c < w.cols(); ++c) *out++ = static_cast<float>(codes[r * w.cols() + c]) * scale;
   }
 }
@@ -96,6 +86,10 @@ void pack(QuantizedTensor& w, const ComputeOptions&, Residency) {
     sums.data<int32_t>()[r] = sum;
   }
   w.parts["row_sums"] = std::move(sums);
+  const Tensor& scale = w.part("scale");
+  Tensor scales(DType::f32, {w.rows()});
+  for (int64_t r = 0; r < w.rows(); ++r) scales.f32()[r] = scale.f32()[scale.count() == 1 ? 0 : r];
+  w.parts["row_scales"] = std::move(scales);
 }
 
 /// A range that was fixed when the model was made.
@@ -129,35 +123,39 @@ AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, con
   return a;
 }
 
-/// Rows [begin, end) of the results of one token. Int: wide enough for the exact sums.
-template <class Int>
-void scale_row(const int32_t* sums, const int32_t* row_sums, const AffineRange& range, const RowScales& scales,
-               int64_t begin, int64_t end, float* y) {
-  const Int offset = 128 - range.zero_point;
-  for (int64_t r = begin; r < end; ++r) {
-    const Int exact = sums[r - begin] + offset * row_sums[r];
-    y[r] = static_cast<float>(exact) * (range.scale * scales[r]);
+/// As the kernel scale_sums, for rows so long that their sums take more than 32 bits.
+void scale_long_sums(const ScaledSums& a, int64_t count) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t exact = a.sums[i] + int64_t{a.offset} * a.column_sums[i];
+    a.y[i] = static_cast<float>(exact) * (a.scale * a.scales[i]);
+    if (a.bias != nullptr) a.y[i] += a.bias[i];
   }
 }
 
 void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActivations& a) {
-  const int64_t rows = w.rows();
+  const auto scale = w.cols() <= kInt32Cols ? kernels().scale_sums : scale_long_sums;
   const auto* row_sums = w.part("row_sums").data<int32_t>();
-  const RowScales scales(w);
-  const auto scale_one = w.cols() <= kInt32Cols ? scale_row<int32_t> : scale_row<int64_t>;
-  const auto scale_rows = [&](int64_t begin, int64_t end, const int32_t* sums) {
-    for (int64_t t = 0; t < args.tokens; ++t, sums += end - begin) {
-      scale_one(sums, row_sums, a.ranges[static_cast<size_t>(t)], scales, begin, end, args.y + t * rows);
+  const float* scales = w.part("row_scales").f32();
+  const auto scale_sums = [&](Span tokens, Span rows, const int32_t* sums, int64_t stride) {
+    for (int64_t t = tokens.begin; t < tokens.end; ++t, sums += stride) {
+      const AffineRange& range = a.ranges[static_cast<size_t>(t)];
+      scale({.sums = sums,
+             .column_sums = row_sums + rows.begin,
+             .offset = 128 - range.zero_point,
+             .scale = range.scale,
+             .scales = scales + rows.begin,
+             .bias = args.bias ? args.bias + rows.begin : nullptr,
+             .y = args.y + t * w.rows() + rows.begin},
+            rows.size());
     }
-    add_bias(args, rows, begin, end);
   };
-  multiply_codes(a.codes.data(), w.part("data").data<int8_t>(), args.tokens, rows, w.cols(), scale_rows);
+  multiply_codes(a.codes.data(), w.part("data").data<int8_t>(), args.tokens, w.rows(), w.cols(), scale_sums);
 }
 
 /// Codes times the activations as they are.
 void multiply_floats(const QuantizedTensor& w, const MatmulArgs& args) {
   const int64_t rows = w.rows(), cols = w.cols();
-  const RowScales scales(w);
+  const float* scales = w.part("row_scales").f32();
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     kernels().matvec_i8({.x = args.x,
                          .w = w.part("data").data<int8_t>() + begin * cols,

@@ -118,21 +118,22 @@ RowwiseActivations quantize_activations(const MatmulArgs& args, int64_t cols, co
   return a;
 }
 
-void scale_rows(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseActivations& a, const int32_t* sums,
-                int64_t begin, int64_t end) {
-  const int64_t rows = w.rows(), cols = w.cols();
+/// What the sums of some tokens and rows become.
+void scale_sums(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseActivations& a, Span tokens, Span rows,
+                const int32_t* sums, int64_t stride) {
+  const int64_t cols = w.cols();
   const auto* codes = w.part("CB").data<int8_t>();
   const float* scb = w.part("SCB").f32();
-  for (int64_t t = 0; t < args.tokens; ++t) {
+  for (int64_t t = tokens.begin; t < tokens.end; ++t, sums += stride) {
     const std::vector<int64_t>& outliers = a.outliers_of(t);
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = rows.begin; r < rows.end; ++r) {
       const float scale = a.scales[static_cast<size_t>(t)] * scb[r];
-      double y = static_cast<double>(sums[t * (end - begin) + r - begin]) * scale * kInverse127Squared;
+      double y = static_cast<double>(sums[r - rows.begin]) * scale * kInverse127Squared;
       for (const int64_t c : outliers) {
         const float weight = static_cast<float>(codes[r * cols + c]) * scb[r] * kInverse127;
         y += static_cast<double>(args.x[t * cols + c]) * weight;
       }
-      args.y[t * rows + r] = static_cast<float>(y) + (args.bias ? args.bias[r] : 0.0f);
+      args.y[t * w.rows() + r] = static_cast<float>(y) + (args.bias ? args.bias[r] : 0.0f);
     }
   }
 }
@@ -144,7 +145,9 @@ void matmul_int8(std::span<const Product> products, const ComputeOptions& option
   const RowwiseActivations a = quantize_activations(args, cols, options);
   for (const auto& [w, out] : products) {
     multiply_codes(a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
-                   [&](int64_t begin, int64_t end, const int32_t* sums) { scale_rows(*w, out, a, sums, begin, end); });
+                   [&](Span tokens, Span rows, const int32_t* sums, int64_t stride) {
+                     scale_sums(*w, out, a, tokens, rows, sums, stride);
+                   });
   }
 }
 
