@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/codes.h"
 #include "kernels/packed4.h"
 
 namespace nibble {
@@ -30,16 +31,6 @@ using MatmulF32 = FloatProduct<float>;
 /// limited by reading w once from memory.
 using MatvecHalf = FloatProduct<uint16_t>;
 using MatvecI8 = FloatProduct<int8_t>;
-
-/// The product of matmul_f32 with exact 32-bit sums of int8 products. k < 131,072, so that no sum can overflow even
-/// when every value is -128.
-struct MatmulI8 {
-  const int8_t* x;
-  const int8_t* w;
-  int32_t* y;
-  int64_t tokens, rows, k;
-  int64_t ldx, ldw, ldy;
-};
 
 /// The product of matmul_f32 over 4-bit weights as they are stored: row r is elements [first + r * k, first + (r + 1) *
 /// k) of what decode_4bit describes, and the values multiplied are exactly those that it gives. Fast, for up to 4
@@ -75,35 +66,6 @@ struct Transpose {
   void* y;
   int64_t rows, cols;
   int64_t ldx, ldy;
-};
-
-/// The product of matmul_i8 for many tokens: y[t * ldy + c] = sum over k of x[t * ldx + k] * code(k, c), exact. Byte i
-/// of the word w[j * ldw + c] is code(4j + i, c) + 128. k: a multiple of 4, below 131,072.
-struct CodeSums {
-  const int8_t* x;
-  const uint32_t* w;
-  int32_t* y;
-  int64_t tokens, k, cols;
-  int64_t ldx, ldw, ldy;
-};
-
-/// y[i] = float(sums[i] + offset * column_sums[i]) * (scale * scales[i]) + bias[i]; without bias, nothing is added.
-struct ScaledSums {
-  const int32_t *sums, *column_sums;
-  int32_t offset;
-  float scale;
-  const float *scales, *bias;
-  float* y;
-};
-
-/// Codes less 128 of values: round(clamp(x * inverse, low - 1, high + 1)), to nearest even, clamped to low..high, plus
-/// offset. NaN becomes the lowest.
-struct AffineCodes {
-  float inverse, low, high, offset;
-};
-
-struct Extent {
-  float low, high;
 };
 
 /// A 4-bit code as bitsandbytes defines it: 16 levels, and for encoding the 15 midpoints between the levels in

@@ -160,7 +160,7 @@ void multiply_turned(const Codes& a, const ScaleSums& scale) {
                              .ldx = a.cols,
                              .ldw = kPanelCols,
                              .ldy = kPanelCols});
-        scale(tokens, columns, sums, kPanelCols);
+        scale({tokens, columns, sums, kPanelCols});
       }
     });
   }
@@ -230,7 +230,7 @@ void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t ro
                            .ldx = cols,
                            .ldw = cols,
                            .ldy = stop - r});
-      scale({0, tokens}, {r, stop}, sums.data(), stop - r);
+      scale({{0, tokens}, {r, stop}, sums.data(), stop - r});
     }
   });
 }

@@ -29,10 +29,17 @@ struct Span {
   int64_t size() const { return end - begin; }
 };
 
+/// Exact sums of products of codes, of some tokens and rows: sum of token t and row r at
+/// sums[(t - tokens.begin) * stride + r - rows.begin].
+struct CodeProducts {
+  Span tokens, rows;
+  const int32_t* sums;
+  int64_t stride;
+};
+
 /// y[t, r] from the exact integer sums of codes. x: [tokens, cols], w: [rows, cols].
-/// @param scale  what to do with the sums of some tokens and rows: sums: [tokens.size(), rows.size()], a row every
-///               `stride`. Called from several threads.
-using ScaleSums = std::function<void(Span tokens, Span rows, const int32_t* sums, int64_t stride)>;
+/// @param scale  what to do with some of the sums; called from several threads.
+using ScaleSums = std::function<void(const CodeProducts&)>;
 void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
                     const ScaleSums& scale);
 

@@ -136,8 +136,10 @@ void multiply(const QuantizedTensor& w, const MatmulArgs& args, const AffineActi
   const auto scale = w.cols() <= kInt32Cols ? kernels().scale_sums : scale_long_sums;
   const auto* row_sums = w.part("row_sums").data<int32_t>();
   const float* scales = w.part("row_scales").f32();
-  const auto scale_sums = [&](Span tokens, Span rows, const int32_t* sums, int64_t stride) {
-    for (int64_t t = tokens.begin; t < tokens.end; ++t, sums += stride) {
+  const auto scale_sums = [&](const CodeProducts& products) {
+    const Span rows = products.rows;
+    const int32_t* sums = products.sums;
+    for (int64_t t = products.tokens.begin; t < products.tokens.end; ++t, sums += products.stride) {
       const AffineRange& range = a.ranges[static_cast<size_t>(t)];
       scale({.sums = sums,
              .column_sums = row_sums + rows.begin,

@@ -119,12 +119,14 @@ RowwiseActivations quantize_activations(const MatmulArgs& args, int64_t cols, co
 }
 
 /// What the sums of some tokens and rows become.
-void scale_sums(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseActivations& a, Span tokens, Span rows,
-                const int32_t* sums, int64_t stride) {
+void scale_sums(const QuantizedTensor& w, const MatmulArgs& args, const RowwiseActivations& a,
+                const CodeProducts& products) {
+  const auto& [tokens, rows, all_sums, stride] = products;
   const int64_t cols = w.cols();
   const auto* codes = w.part("CB").data<int8_t>();
   const float* scb = w.part("SCB").f32();
-  for (int64_t t = tokens.begin; t < tokens.end; ++t, sums += stride) {
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int32_t* sums = all_sums + (t - tokens.begin) * stride;
     const std::vector<int64_t>& outliers = a.outliers_of(t);
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       const float scale = a.scales[static_cast<size_t>(t)] * scb[r];
@@ -145,9 +147,7 @@ void matmul_int8(std::span<const Product> products, const ComputeOptions& option
   const RowwiseActivations a = quantize_activations(args, cols, options);
   for (const auto& [w, out] : products) {
     multiply_codes(a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
-                   [&](Span tokens, Span rows, const int32_t* sums, int64_t stride) {
-                     scale_sums(*w, out, a, tokens, rows, sums, stride);
-                   });
+                   [&](const CodeProducts& sums) { scale_sums(*w, out, a, sums); });
   }
 }
 
