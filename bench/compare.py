@@ -98,6 +98,8 @@ def measure(args, started):
                     seconds, size = c.ask("read")
                     figures["decode, share of the raw read"] = figures["decode, tokens/s"] * seconds
                     figures["raw read, GB/s"] = size / seconds / 1e9
+                    one, four = c.ask("continue", args.prompt)
+                    figures["a pass of 1 token in one of 4"] = one / four
             for figure, value in figures.items():
                 if round_number: results[c.name].setdefault(figure, []).append(value)
         print(f"round {round_number} of {args.rounds}", file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n")

@@ -1,9 +1,11 @@
 // One model in memory, measured as often as compare.py asks. A line on stdin is a request, a line on stdout its answer:
 //   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
+//   continue CONTEXT      ->  seconds of a pass over 1 token and over 4 that continue so many, medians of passes in turn
 //   encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids
 //   train TOKENS          ->  seconds of a step of AdamW on one sequence, adapters of rank 16; peak memory
 //   read                  ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
 // Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -35,6 +37,27 @@ std::vector<int32_t> some_ids(int64_t count, int64_t vocab_size) {
 void generate(const CausalLM& model, int64_t prompt, int64_t fresh) {
   const Generation g = model.generate(some_ids(prompt, model.vocab_size()), {.max_tokens = fresh, .ignore_eos = true});
   std::printf("%.6f %.6f\n", g.prefill_seconds, g.decode_seconds);
+}
+
+void continue_context(const Model& model, int64_t context) {
+  constexpr int64_t kPasses = 15, kMost = 4;
+  const std::vector<int32_t> ids = some_ids(context + kMost, model.info().vocab_size);
+  KvCache cache = model.new_cache(context + kMost, DType::f32);
+  const auto pass = [&](int64_t first, int64_t count) {
+    cache.truncate(first);
+    const double start = now();
+    const std::span<const int32_t> some(ids.data() + first, static_cast<size_t>(count));
+    model.logits(model.hidden({.ids = {some.begin(), some.end()}, .lengths = {}}, &cache, nullptr), nullptr);
+    return now() - start;
+  };
+  pass(0, context);
+  std::vector<double> one, four;
+  for (int64_t i = 0; i < kPasses; ++i) {
+    one.push_back(pass(context, 1));
+    four.push_back(pass(context, kMost));
+  }
+  for (auto* times : {&one, &four}) std::nth_element(times->begin(), times->begin() + kPasses / 2, times->end());
+  std::printf("%.6f %.6f\n", one[kPasses / 2], four[kPasses / 2]);
 }
 
 void encode(const LoadedModel& loaded, int64_t batch, int64_t tokens) {
@@ -103,6 +126,8 @@ int serve(int argc, char** argv) {
     words >> what >> a >> b;
     if (what == "generate") {
       generate(model, a, b);
+    } else if (what == "continue") {
+      continue_context(*loaded->model, a);
     } else if (what == "encode") {
       encode(model.internal(), a, b);
     } else if (what == "train") {

@@ -18,7 +18,7 @@ class Buffer {
 
   /// Zero-filled memory aligned to 64 bytes; from kLarge up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
   /// read bandwidth of a large matrix). Blocks beyond the smallest that were freed are kept for the next calls, as long
-  /// as all of them together with those in use stay below the most that was ever in use.
+  /// as all of them together with those in use stay below the most that was ever in use and a 32nd of it.
   /// @throws Error{resources} when the system has no more memory.
   static std::shared_ptr<Buffer> allocate(size_t bytes) { return allocate(bytes, true); }
   /// The same, but what it holds is not defined.
