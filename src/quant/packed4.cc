@@ -52,12 +52,13 @@ Packed4 view(const QuantizedTensor& w, const RecordTable& table, const uint8_t* 
 Packed4 view(const QuantizedTensor& w) { return view(w, table_of(w), w.part("records").data<uint8_t>(), w.rows()); }
 
 /// The input of a call in the form that the kernels want, made once for all products.
-std::vector<uint32_t> prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols, const PanelLayout& layout) {
+Tensor prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols, const PanelLayout& layout) {
   const int64_t words = block_words(a.panels, layout);
-  std::vector<uint32_t> panels(static_cast<size_t>(panel_words(args.tokens, cols, words)));
+  Tensor panels = Tensor::uninitialized(DType::i32, {panel_words(args.tokens, cols, words)});
+  auto* out = panels.data<uint32_t>();
   parallel_for(args.tokens, kPanelTokens, [&](int64_t begin, int64_t end) {
     a.prepare({.x = args.x + begin * cols,
-               .panels = panels.data() + panel_words(begin, cols, words),
+               .panels = out + panel_words(begin, cols, words),
                .tokens = end - begin,
                .k = cols,
                .ldx = cols,
@@ -117,14 +118,14 @@ class PackedCall {
 
   void multiply(const Product& p, const Packed4& w, int64_t first_row) const {
     arithmetic_.multiply(
-        {.w = w, .panels = panels_.data(), .y = p.args.y + first_row, .tokens = p.args.tokens, .ldy = p.w->rows()});
+        {.w = w, .panels = panels_.data<uint32_t>(), .y = p.args.y + first_row, .tokens = p.args.tokens, .ldy = p.w->rows()});
   }
 
   std::span<const Product> products_;
   Arithmetic arithmetic_;
   PackingOf packing_of_;
   std::vector<RecordTable> tables_;  // of each product
-  std::vector<uint32_t> panels_;
+  Tensor panels_;  // words of 32 bits
 };
 
 }  // namespace

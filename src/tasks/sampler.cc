@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/kernels.h"
 
 namespace nibble {
 namespace {
@@ -56,14 +57,16 @@ void Sampler::keep_likeliest(std::span<const float> logits) {
 }
 
 int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
-  if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
+  const auto count = static_cast<int64_t>(logits.size());
+  if (std::isnan(kernels().absmax(logits.data(), count))) {
     fail(ErrorCode::format,
          "the model predicts NaN: its weights hold values that are not finite, or a computation overflowed "
          "('nibble quantize' lists such weights)");
   }
   penalize(logits, seen);
   if (options_.temperature == 0.0f) {
-    return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    const float largest = kernels().extent(logits.data(), count).high;
+    return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
   }
   keep_likeliest(logits);
   float largest = -INFINITY;
