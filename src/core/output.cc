@@ -37,6 +37,13 @@ void sync_folder(const fs::path& path) {
   if (result != 0 && error != EINVAL) fail_errno(path, "cannot be synced", error);
 }
 
+void sync_folders(const fs::path& path) {
+  for (const auto& entry : fs::recursive_directory_iterator(path)) {
+    if (entry.is_directory()) sync_folder(entry.path());
+  }
+  sync_folder(path);
+}
+
 fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 /// `path` without trailing slashes, so that its last component is its name.
@@ -169,6 +176,9 @@ void OutputFolder::write_text(const std::string& name, std::string_view text) {
 
 void OutputFolder::copy(const fs::path& from, const std::string& name) {
   const File in(from);
+  std::error_code error;
+  fs::create_directories(file(name).parent_path(), error);
+  if (error) fail_errno(file(name).parent_path(), "cannot be created", error.value());
   OutputFile out(file(name));
   std::vector<std::byte> piece(std::min<uint64_t>(kCopyPiece, in.size()));
   for (uint64_t offset = 0; offset < in.size(); offset += piece.size()) {
@@ -189,7 +199,7 @@ void OutputFolder::require_space(uint64_t bytes) const {
 }
 
 void OutputFolder::commit() {
-  sync_folder(staging_);
+  sync_folders(staging_);
   if (is_there(path_)) {
     if (overwrite_ == Overwrite::no) fail(ErrorCode::exists, path_.string() + ": was created meanwhile");
     // Swap the two names in one step, so that at every moment one complete output has the final name.

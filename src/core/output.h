@@ -50,7 +50,7 @@ class OutputFolder {
   /// Where `name` is to be written.
   std::filesystem::path file(const std::string& name) const { return staging_ / name; }
   void write_text(const std::string& name, std::string_view text);
-  /// Copies a file byte for byte.
+  /// Copies a file byte for byte. `name` may lie in a sub-folder, "1_Pooling/config.json", which is created.
   void copy(const std::filesystem::path& from, const std::string& name);
   /// @throws Error{resources} when the file system has fewer than `bytes` left.
   void require_space(uint64_t bytes) const;

@@ -23,6 +23,20 @@ TEST(OutputFolder, AppearsOnlyWhenCommitted) {
   EXPECT_FALSE(fs::exists(folder / ".model.nibble-tmp"));
 }
 
+TEST(OutputFolder, CopiesIntoSubFolders) {
+  const test::TempFolder folder;
+  OutputFolder out(folder / "model", Overwrite::no);
+  out.copy(folder.write("source", "{}"), "1_Pooling/config.json");
+  out.copy(folder / "source", "1_Pooling/deeper/config.json");
+  out.commit();
+  EXPECT_EQ(test::read_file(folder / "model/1_Pooling/config.json"), "{}");
+  EXPECT_EQ(test::read_file(folder / "model/1_Pooling/deeper/config.json"), "{}");
+  OutputFolder blocked(folder / "other", Overwrite::no);
+  blocked.write_text("1_Pooling", "a file");
+  test::expect_error(ErrorCode::internal, "1_Pooling: cannot be created",
+                     [&] { blocked.copy(folder / "source", "1_Pooling/config.json"); });
+}
+
 TEST(OutputFolder, LeavesNothingWithoutCommit) {
   const test::TempFolder folder;
   { OutputFolder(folder / "model", Overwrite::no).write_text("a", "x"); }
