@@ -33,6 +33,7 @@ ModelFiles open_folder(const fs::path& folder) {
   if (fs::exists(folder / kGenerationConfig)) {
     model.generation_config = Json::parse_file((folder / kGenerationConfig).string());
   }
+  model.modules = read_sentence_modules(folder);
   model.weights = open_folder_weights(folder);
   return model;
 }

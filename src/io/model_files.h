@@ -5,18 +5,21 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/json.h"
 #include "io/folder_source.h"
+#include "io/sentence_modules.h"
 #include "quant/weight_source.h"
 
 namespace nibble {
 
 struct ModelFiles {
-  std::filesystem::path path;         // the folder or the .gguf file
-  Json config;                        // config.json; for GGUF built from the metadata, in Hugging Face's words
-  Json generation_config;             // null when absent
-  std::optional<Json> gguf_metadata;  // for the tokenizer; nullopt for folders
+  std::filesystem::path path;           // the folder or the .gguf file
+  Json config;                          // config.json; for GGUF built from the metadata, in Hugging Face's words
+  Json generation_config;               // null when absent
+  std::vector<SentenceModule> modules;  // empty when there is no modules.json
+  std::optional<Json> gguf_metadata;    // for the tokenizer; nullopt for folders
   std::unique_ptr<WeightSource> weights;
 
   bool is_gguf() const { return gguf_metadata.has_value(); }

@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "io/model_files.h"
+#include "io/sentence_modules.h"
 #include "tasks/loaded_model.h"
 #include "tasks/sequence_batches.h"
 #include "text/unicode.h"
@@ -92,33 +92,26 @@ void normalize(Vector& v) {
   for (float& x : v) x = static_cast<float>(x / norm);
 }
 
-void check_first_module(const std::string& path, const std::string& where) {
-  if (!path.empty())
-    fail(ErrorCode::unsupported,
-         where + ": the encoder is expected in the folder itself, not in '" + printable(path, 100) + "'");
+void require_in_folder(const SentenceModule& module, const std::string& where) {
+  if (module.path.empty()) return;
+  fail(ErrorCode::unsupported,
+       where + ": the encoder is expected in the folder itself, not in '" + printable(module.path, 100) + "'");
 }
 
 void read_modules(const fs::path& folder, SentenceSettings& settings) {
+  const std::vector<SentenceModule> modules = read_sentence_modules(folder);
   const std::string file = (folder / "modules.json").string();
-  const Json modules = Json::parse_file(file, kMaxSettingsBytes);
-  settings.normalize = false;
-  for (const Json& module : modules.as_array(file)) {
-    const Json* type_value = module.find_value("type");
-    const Json* path_value = module.find_value("path");
-    if (type_value == nullptr || path_value == nullptr)
-      fail(ErrorCode::format, file + ": a module has no type or path");
-    const std::string& type = type_value->as_string(file + ": type");
-    const std::string& path = path_value->as_string(file + ": path");
-    if (type.ends_with(".Transformer")) {
-      check_first_module(path, file);
-    } else if (type.ends_with(".Pooling")) {
-      require_plain_name(path, file + ": path");
-      settings.pool = read_pooling((folder / path / "config.json").string());
-    } else if (type.ends_with(".Normalize")) {
+  settings.normalize = modules.empty();
+  for (const SentenceModule& module : modules) {
+    if (module.type.ends_with(".Transformer")) {
+      require_in_folder(module, file);
+    } else if (module.type.ends_with(".Pooling")) {
+      settings.pool = read_pooling((folder / module.path / "config.json").string());
+    } else if (module.type.ends_with(".Normalize")) {
       settings.normalize = true;
     } else {
-      fail(ErrorCode::unsupported,
-           file + ": module '" + printable(type, 100) + "' is not supported (known: Transformer, Pooling, Normalize)");
+      fail(ErrorCode::unsupported, file + ": module '" + printable(module.type, 100) +
+                                       "' is not supported (known: Transformer, Pooling, Normalize)");
     }
   }
 }
@@ -146,7 +139,7 @@ SentenceTransformer SentenceTransformer::from_pretrained(const std::string& path
   settings->pool = pool_mean;
   settings->max_length = loaded->model->info().context_length;
   const fs::path folder = find_model(path);
-  if (fs::is_regular_file(folder / "modules.json")) read_modules(folder, *settings);
+  read_modules(folder, *settings);
   read_limits(folder, *settings);
   return SentenceTransformer(std::move(loaded), std::move(settings));
 }

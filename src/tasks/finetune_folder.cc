@@ -55,15 +55,20 @@ void RunFolder::prune() const {
   }
 }
 
-// The configurations come last: a folder that has them is complete.
+// The configurations come last: a folder that has them is complete. File by file, because the sub-folders may be there
+// from an earlier run.
 void RunFolder::publish() {
   result_.commit();
   for (const bool configurations : {false, true}) {
     std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(path_ / kResult)) {
-      if ((entry.path().extension() == ".json") == configurations) files.push_back(entry.path());
+    for (const auto& entry : fs::recursive_directory_iterator(path_ / kResult)) {
+      const bool matches = (entry.path().extension() == ".json") == configurations;
+      if (entry.is_regular_file() && matches) files.push_back(entry.path().lexically_relative(path_ / kResult));
     }
-    for (const fs::path& file : files) fs::rename(file, path_ / file.filename());
+    for (const fs::path& file : files) {
+      fs::create_directories((path_ / file).parent_path());
+      fs::rename(path_ / kResult / file, path_ / file);
+    }
   }
   fs::remove_all(path_ / kResult);
 }

@@ -57,6 +57,9 @@ void write_side_files(OutputFolder& folder, const ModelFiles& source, const Json
   for (const char* name : kCarriedFiles) {
     if (fs::is_regular_file(source.path / name)) folder.copy(source.path / name, name);
   }
+  for (const SentenceModule& module : source.modules) {
+    for (const std::string& name : module.files) folder.copy(source.path / name, name);
+  }
 }
 
 std::optional<DType> config_dtype(const Json& config, const std::string& where) {

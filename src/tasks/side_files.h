@@ -6,8 +6,8 @@
 
 namespace nibble {
 
-/// Writes `config` as config.json and carries over the tokenizer and generation files of the source. From a GGUF file
-/// the tokenizer files are made anew.
+/// Writes `config` as config.json and carries over the tokenizer and generation files of the source, and the
+/// sub-folders that its modules.json names. From a GGUF file the tokenizer files are made anew.
 void write_side_files(OutputFolder& folder, const ModelFiles& source, const Json& config);
 
 /// The float type the dense tensors of a model have (config.json's dtype or torch_dtype), nullopt when it does not say.

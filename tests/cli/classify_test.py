@@ -207,5 +207,63 @@ def embed_gives_normalised_vectors(t):
     t.fails(UNSUPPORTED, "embed", TINY, "--text", "a", says="llama is no encoder")
 
 
+MODULES = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize")]
+
+
+def write_sentence_encoder(folder, modules=MODULES):
+    """An encoder whose vectors are those of the first token: what nothing but its modules says."""
+    write_bert(folder)
+    entries = [{"idx": i, "name": str(i), "path": path, "type": "sentence_transformers.models." + kind}
+               for i, (path, kind) in enumerate(modules)]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    for name, content in (("1_Pooling/config.json", b'{"pooling_mode_cls_token": true}'), ("2_Dense/config.json", b"{}"),
+                          ("2_Dense/model.safetensors", b"weights that stay as they are")):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@case
+def quantized_sentence_encoders_keep_their_pooling(t):
+    model = write_sentence_encoder(t.folder / "model", [m for m in MODULES if m[1] != "Dense"])
+    mean = write_bert(t.folder / "mean")
+    for format in ("int8", "nf4", "int8-dynamic"):
+        t.run("quantize", model, "-o", f"q-{format}", "--format", format)
+        expected = t.json("embed", model, *flags(), "--format", format)["embeddings"]
+        assert expected != t.json("embed", mean, *flags(), "--format", format)["embeddings"], "the pooling shows"
+        assert t.json("embed", f"q-{format}", *flags())["embeddings"] == expected, format
+
+
+@case
+def every_command_that_writes_a_model_carries_its_modules(t):
+    model = write_sentence_encoder(t.folder / "model")
+    train = ("--data", write_tsv(t, ["yes", "no", "no", "yes", "no"]), "--steps", 1, "--batch", 2)
+    t.run("finetune", model, "-o", "adapter", *train)
+    for out, command in {"quantized": ("quantize", model, "--format", "nf4"), "dense": ("dequantize", "quantized"),
+                         "merged": ("merge", model, "--adapter", "adapter"),
+                         "full": ("finetune", model, "--method", "full", *train),
+                         "full again": ("finetune", model, "--method", "full", "--overwrite", *train),
+                         "qat": ("finetune", model, "--method", "qat", "--format", "int4", *train)}.items():
+        folder = out.split()[0]
+        t.run(*command, "-o", folder)
+        for name in ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"):
+            assert (t.folder / folder / name).read_bytes() == (model / name).read_bytes(), f"{out}: {name}"
+        assert not (t.folder / folder / "3_Normalize").exists()
+
+
+@case
+def modules_outside_the_folder_are_refused(t):
+    for i, path in enumerate(("../secret", "..", t.folder / "secret")):
+        model = write_sentence_encoder(t.folder / f"model{i}", [*MODULES[:1], (str(path), "Pooling")])
+        for command in (["quantize", model, "--format", "nf4", "-o", "out"], ["embed", model, "--text", "a"]):
+            t.fails(BAD_INPUT, *command, says=["modules.json: module 1: path: ", f"'{path}' is not a plain file name"])
+    t.write("secret/config.json", "{}")
+    model = write_sentence_encoder(t.folder / "linked")
+    shutil.rmtree(model / "1_Pooling")
+    (model / "1_Pooling").symlink_to(t.folder / "secret")
+    t.fails(BAD_INPUT, "quantize", model, "--format", "nf4", "-o", "out", says=["1_Pooling is a link to", "outside"])
+    assert not (t.folder / "out").exists()
+
+
 if __name__ == "__main__":
     sys.exit(main())
