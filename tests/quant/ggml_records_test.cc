@@ -96,14 +96,32 @@ TEST(GgmlRecords, PackingDoesNotChangeABitOfAProduct) {
   }
 }
 
+struct Expected {
+  double value, bound;
+};
+
 // 5792 and 81 steps of the largest activation of 64; the levels of 4-bit types are whole numbers and exact, except that
 // the table of iq4 takes 80 steps or more with int8. These errors are independent, so their squares add up: twice the
 // step is 3.5 deviations of an error that is even within one, and the largest values stand for all of a block. Twice
 // again, because a scale or minimum may be twice as large as the weights that they give. Any order of f32 sums.
+Expected exact_product(const float* row, const float* token, int64_t k, double step) {
+  double exact = 0, squares = 0, magnitude = 0;
+  for (int64_t begin = 0; begin < k; begin += 64) {
+    double largest = 0, largest_weight = 0;
+    for (int64_t i = begin; i < begin + 64; ++i) {
+      exact += double{row[i]} * token[i];
+      largest = std::max(largest, std::fabs(double{token[i]}));
+      largest_weight = std::max(largest_weight, std::fabs(double{row[i]}));
+    }
+    squares += 64 * largest * largest * largest_weight * largest_weight;
+    magnitude += 64 * largest * largest_weight;
+  }
+  return {exact, 4 * step * std::sqrt(squares) + 0x1p-20 * magnitude};
+}
+
 TEST(GgmlRecords, ProductsAreThoseOfTheDecodedMatrix) {
   for (const Format* format : packed_formats()) {
-    const Shape shape = {37, 768};
-    const QuantizedTensor stored = random_blocks(*format, shape, 0xbf), records = packed(stored);
+    const QuantizedTensor stored = random_blocks(*format, {37, 768}, 0xbf), records = packed(stored);
     const std::vector<float> matrix = test::floats(decode(stored));
     const Tensor x = gaussian({3, 768}, 5);
     for (const auto& [activations, step] : {std::pair(Activations::f32, 0.0),
@@ -112,19 +130,7 @@ TEST(GgmlRecords, ProductsAreThoseOfTheDecodedMatrix) {
       const std::vector<float> y = product(records, x, activations);
       size_t zeros_would_pass = 0;
       for (size_t at = 0; at < y.size(); ++at) {
-        const float *row = &matrix[at % 37 * 768], *token = x.f32() + at / 37 * 768;
-        double exact = 0, squares = 0, magnitude = 0;
-        for (size_t begin = 0; begin < 768; begin += 64) {
-          double largest = 0, largest_weight = 0;
-          for (size_t i = begin; i < begin + 64; ++i) {
-            exact += double{row[i]} * token[i];
-            largest = std::max(largest, std::fabs(double{token[i]}));
-            largest_weight = std::max(largest_weight, std::fabs(double{row[i]}));
-          }
-          squares += 64 * largest * largest * largest_weight * largest_weight;
-          magnitude += 64 * largest * largest_weight;
-        }
-        const double bound = 4 * step * std::sqrt(squares) + 0x1p-20 * magnitude;
+        const auto [exact, bound] = exact_product(&matrix[at % 37 * 768], x.f32() + at / 37 * 768, 768, step);
         ASSERT_NEAR(double{y[at]}, exact, bound) << format->name << " " << at;
         zeros_would_pass += std::fabs(exact) <= bound;
       }
