@@ -19,7 +19,7 @@ constexpr int64_t kRows = 64, kInputs = 512, kMost = 16;  // of the products; to
 
 constexpr RecordLayout kCodes = {.code_bits = 4, .groups = 1, .scale_type = ScaleType::f32};  // nf4
 constexpr RecordLayout kWithMinimums = {.code_bits = 4, .groups = 2, .scale_type = ScaleType::f16, .minimums = 1};
-constexpr RecordLayout kBytes = {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f32};
+constexpr RecordLayout kBytes = {.code_bits = 8, .groups = 2, .scale_type = ScaleType::f16};  // q8_0
 constexpr int64_t kMostWords = block_words(PanelType::f32, {.groups = 4, .sums = 1});
 
 std::vector<float> gaussian(int64_t count) {
@@ -80,6 +80,22 @@ constexpr Case kCases[] = {
      [](Data& d) {
        d.k.matvec_f16({d.x.data(), d.halves.data(), d.y.data(), 1, kRows, kInputs, kInputs, kInputs, kRows});
      }},
+    {"matvec_i8 x1",
+     [](Data& d) {
+       d.k.matvec_i8({d.x.data(), d.signed_bytes(), d.y.data(), 1, kRows, kInputs, kInputs, kInputs, kRows});
+     }},
+    {"sum_rows_f32 x16",
+     [](Data& d) {
+       d.k.sum_rows_f32({d.x.data(), d.w.data(), d.y.data(), 16, kRows, kInputs, kRows, kInputs, kInputs});
+     }},
+    {"sum_rows_f32 turned x16",
+     [](Data& d) {
+       d.k.sum_rows_f32({d.x.data(), d.w.data(), d.y.data(), 16, kRows, kInputs, 1, kInputs, kInputs, false, 16});
+     }},
+    {"transpose",
+     [](Data& d) {
+       d.k.transpose({d.w.data(), d.y.data(), kRows, kInputs, kInputs, kRows});
+     }},
     {"activations4_i8 x1", [](Data& d) { d.k.activations4_i8(d.activations(1)); }},
     {"activations4_i16 x1", [](Data& d) { d.k.activations4_i16(d.activations(1)); }},
     {"activations4_i8 x16", [](Data& d) { d.k.activations4_i8(d.activations(16)); }},
@@ -89,7 +105,9 @@ constexpr Case kCases[] = {
     {"matmul_packed4_i8 8 bit x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1, kBytes)); }},
     {"matmul_packed4_i16 x1", [](Data& d) { d.k.matmul_packed4_i16(d.product(1)); }},
     {"matmul_packed4_i16 x16", [](Data& d) { d.k.matmul_packed4_i16(d.product(16)); }},
+    {"matmul_packed4_i16 8 bit x1", [](Data& d) { d.k.matmul_packed4_i16(d.product(1, kBytes)); }},
     {"matmul_packed4_f32 x1", [](Data& d) { d.k.matmul_packed4_f32(d.product(1)); }},
+    {"matmul_packed4_f32 8 bit x1", [](Data& d) { d.k.matmul_packed4_f32(d.product(1, kBytes)); }},
     {"pack_4bit",
      [](Data& d) {
        d.k.pack_4bit({d.bytes.data(), d.scales.data(), d.records.data(), 0, 64, kRows, kInputs, kCodes});
@@ -102,9 +120,31 @@ constexpr Case kCases[] = {
     {"f16_to_f32", [](Data& d) { d.k.f16_to_f32(d.halves.data(), d.y.data(), kCount); }},
     {"f32_to_bf16", [](Data& d) { d.k.f32_to_bf16(d.x.data(), d.halves.data(), kCount); }},
     {"quantize_i8", [](Data& d) { d.k.quantize_i8(d.x.data(), 30.0f, d.signed_bytes(), kCount); }},
+    {"quantize_affine",
+     [](Data& d) {
+       d.k.quantize_affine(d.x.data(), {30.0f, -128.0f, 127.0f, 3.0f}, d.signed_bytes(), kCount);
+     }},
+    {"scale_sums",
+     [](Data& d) {
+       const auto* sums = reinterpret_cast<const int32_t*>(d.bytes.data());
+       d.k.scale_sums({sums, sums + kCount, 3, 0.5f, d.x.data(), d.w.data(), d.y.data()}, kCount);
+     }},
+    {"extent", [](Data& d) { d.y[0] = d.k.extent(d.x.data(), kCount).high; }},
+    {"layer_norm",
+     [](Data& d) {
+       d.k.layer_norm({d.x.data(), d.w.data(), d.w.data() + kCount, 1e-5f, d.y.data()}, kCount);
+     }},
     {"rms_norm", [](Data& d) { d.k.rms_norm(d.x.data(), d.w.data(), 1e-5f, d.y.data(), kCount); }},
     {"softmax", [](Data& d) { d.k.softmax(d.x.data(), kCount); }},
+    {"softmax_part", [](Data& d) { d.k.softmax_part(d.x.data(), kCount); }},
     {"silu_mul", [](Data& d) { d.k.silu_mul(d.x.data(), d.w.data(), d.y.data(), kCount); }},
+    {"silu_mul_backward",
+     [](Data& d) {
+       const float *gate = d.x.data(), *up = d.w.data();
+       d.k.silu_mul_backward({gate, up, up + kCount, d.y.data(), d.y.data() + kCount}, kCount);
+     }},
+    {"gelu_erf", [](Data& d) { d.k.gelu_erf(d.x.data(), d.y.data(), kCount); }},
+    {"gelu_tanh", [](Data& d) { d.k.gelu_tanh(d.x.data(), d.y.data(), kCount); }},
     {"dot", [](Data& d) { d.y[0] = d.k.dot(d.x.data(), d.w.data(), kCount); }},
     {"axpy", [](Data& d) { d.k.axpy(0.5f, d.x.data(), d.y.data(), kCount); }},
 };

@@ -49,7 +49,7 @@ def main():
         before = stored["counts"].get(kernel)
         change = f"{instructions / before - 1:+.1%}" if before else "new"
         if before and instructions > before * (1 + TOLERANCE): worse.append(kernel)
-        print(f"{kernel:24} {instructions:10,} {change:>8}")
+        print(f"{kernel:28} {instructions:10,} {change:>8}")
     if args.update:
         STORED.write_text(json.dumps({"compiler": compiler, "isa": isa, "counts": counts}, indent=1) + "\n")
     elif stored["compiler"] != compiler:
