@@ -281,6 +281,8 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
 #include "kernels/x86/code_sums-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
+// Needs the functions of the file above.
+#include "kernels/x86/encode4_avx512-inl.h"
 #include "kernels/x86/matmul-inl.h"
 #include "kernels/x86/matvec4-inl.h"
 #include "kernels/x86/packed4_avx512-inl.h"
@@ -312,7 +314,7 @@ constinit const Kernels kAvx512Kernels = {
     .f32_to_f16 = f32_to_f16,
     .f32_to_bf16 = f32_to_bf16,
     .decode_4bit = decode_4bit,
-    // encode_4bit: AVX2 is faster, because comparisons into mask registers compete with the lookups.
+    .encode_4bit = encode_4bit,
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
     .quantize_affine = quantize_affine,
