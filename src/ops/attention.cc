@@ -45,20 +45,8 @@ void add_part(const float* part, int64_t head_dim, float* total) {
   for (int64_t i = kSum; i < kValues + head_dim; ++i) total[i] = total[i] * old_share + part[i] * new_share;
 }
 
-/// What is done with rows of each dtype.
-struct RowKernels {
-  DType dtype;
-  /// y = x rows^T
-  void (*multiply)(const KvCache::Rows& rows, const MatmulF32& p);
-  /// y = x rows
-  void (*sum)(const KvCache::Rows& rows, const RowSums<float>& p);
-};
-
-template <class W, void (*Kernels::*kProduct)(const FloatProduct<W>&) noexcept>
-void multiply_rows(const KvCache::Rows& rows, const MatmulF32& p) {
-  const auto* w = reinterpret_cast<const W*>(rows.data);
-  (kernels().*kProduct)({p.x, w, p.y, p.tokens, p.rows, p.k, p.ldx, p.ldw, p.ldy});
-}
+/// y = x rows, with rows of a dtype.
+using SumOfRows = void (*)(const KvCache::Rows& rows, const RowSums<float>& p);
 
 template <class W, void (*Kernels::*kSum)(const RowSums<W>&) noexcept>
 void sum_rows(const KvCache::Rows& rows, const RowSums<float>& p) {
@@ -66,16 +54,21 @@ void sum_rows(const KvCache::Rows& rows, const RowSums<float>& p) {
   (kernels().*kSum)({p.x, w, p.y, p.tokens, p.k, p.cols, p.ldx, p.ldw, p.ldy});
 }
 
-constexpr RowKernels kRowKernels[] = {
-    {DType::f32, multiply_rows<float, &Kernels::matmul_f32>, sum_rows<float, &Kernels::sum_rows_f32>},
-    {DType::f16, multiply_rows<uint16_t, &Kernels::matvec_f16>, sum_rows<uint16_t, &Kernels::sum_rows_f16>},
-    {DType::bf16, multiply_rows<uint16_t, &Kernels::matvec_bf16>, sum_rows<uint16_t, &Kernels::sum_rows_bf16>},
-    {DType::i8, multiply_rows<int8_t, &Kernels::matvec_i8>, sum_rows<int8_t, &Kernels::sum_rows_i8>},
+struct RowKernel {
+  DType dtype;
+  SumOfRows sum;
+};
+constexpr RowKernel kRowKernels[] = {
+    {DType::f32, sum_rows<float, &Kernels::sum_rows_f32>},
+    {DType::f16, sum_rows<uint16_t, &Kernels::sum_rows_f16>},
+    {DType::bf16, sum_rows<uint16_t, &Kernels::sum_rows_bf16>},
+    {DType::i8, sum_rows<int8_t, &Kernels::sum_rows_i8>},
 };
 
-const RowKernels& row_kernels(DType dtype) {
-  return *std::find_if(std::begin(kRowKernels), std::end(kRowKernels),
-                       [&](const RowKernels& row) { return row.dtype == dtype; });
+SumOfRows sum_of_rows(DType dtype) {
+  return std::find_if(std::begin(kRowKernels), std::end(kRowKernels),
+                      [&](const RowKernel& row) { return row.dtype == dtype; })
+      ->sum;
 }
 
 /// One call over one layer of a cache.
@@ -151,15 +144,15 @@ class CachedAttention {
       if (values.scales == nullptr) continue;
       for (int64_t j = 0; j < span; ++j) row[j] *= values.scales[j];
     }
-    row_kernels_.sum(values, {.x = scores.data(),
-                              .w = nullptr,
-                              .y = part + kValues,
-                              .tokens = rows(block),
-                              .k = span,
-                              .cols = head_dim_,
-                              .ldx = span,
-                              .ldw = head_dim_,
-                              .ldy = stride_});
+    sum_of_rows_(values, {.x = scores.data(),
+                          .w = nullptr,
+                          .y = part + kValues,
+                          .tokens = rows(block),
+                          .k = span,
+                          .cols = head_dim_,
+                          .ldx = span,
+                          .ldw = head_dim_,
+                          .ldy = stride_});
   }
 
   /// scores: [rows, span], of the keys from `begin` on.
@@ -168,22 +161,27 @@ class CachedAttention {
     queries.resize(static_cast<size_t>(rows(block) * head_dim_));
     const int64_t together = group_ * head_dim_;  // heads of a group lie side by side
     for (int64_t t = 0; t < block.tokens; ++t) {
-      std::copy_n(q_.f32() + (block.first_token + t) * q_.cols() + block.kv_head * together, together,
-                  queries.data() + t * together);
+      const float* from = q_.f32() + (block.first_token + t) * q_.cols() + block.kv_head * together;
+      for (int64_t i = 0; i < together; ++i) {
+        queries[static_cast<size_t>(t * together + i)] = from[i] * options_.scale;
+      }
     }
-    const KvCache::Rows keys = cache_.keys(layer_, block.kv_head, begin);
-    row_kernels_.multiply(keys, {.x = queries.data(),
-                                 .w = nullptr,
-                                 .y = scores,
-                                 .tokens = rows(block),
-                                 .rows = span,
-                                 .k = head_dim_,
-                                 .ldx = head_dim_,
-                                 .ldw = head_dim_,
-                                 .ldy = span});
-    if (keys.scales == nullptr) return;
-    for (int64_t r = 0; r < rows(block); ++r) {
-      for (int64_t j = 0; j < span; ++j) scores[r * span + j] *= keys.scales[j];
+    for (int64_t j = 0; j < span; j += KvCache::kKeyColumns) {
+      const KvCache::Rows keys = cache_.keys(layer_, block.kv_head, begin + j);
+      const int64_t columns = std::min(KvCache::kKeyColumns, span - j);
+      sum_of_rows_(keys, {.x = queries.data(),
+                          .w = nullptr,
+                          .y = scores + j,
+                          .tokens = rows(block),
+                          .k = head_dim_,
+                          .cols = columns,
+                          .ldx = head_dim_,
+                          .ldw = KvCache::kKeyColumns,
+                          .ldy = span});
+      if (keys.scales == nullptr) continue;
+      for (int64_t r = 0; r < rows(block); ++r) {
+        for (int64_t c = 0; c < columns; ++c) scores[r * span + j + c] *= keys.scales[c];
+      }
     }
   }
 
@@ -193,7 +191,7 @@ class CachedAttention {
     const int64_t to = std::clamp<int64_t>(position + 1 - begin, from, span);
     std::fill(row, row + from, -kInfinity);
     std::fill(row + to, row + span, -kInfinity);
-    cap_scores(row + from, to - from, options_);
+    soft_cap(row + from, to - from, options_.softcap);
     return kernels().softmax_part(row, span);
   }
 
@@ -221,7 +219,7 @@ class CachedAttention {
   int64_t layer_;
   const AttentionOptions& options_;
   Tensor& out_;
-  const RowKernels& row_kernels_ = row_kernels(cache_.dtype());
+  const SumOfRows sum_of_rows_ = sum_of_rows(cache_.dtype());
   const int64_t group_ = options_.heads / cache_.kv_heads();  // query heads of a key head
   const int64_t head_dim_ = cache_.head_dim(), stride_ = kValues + head_dim_;
 };

@@ -178,11 +178,14 @@ class AttentionGradient {
 
 }  // namespace
 
+void soft_cap(float* scores, int64_t count, float softcap) {
+  if (softcap <= 0) return;
+  for (int64_t j = 0; j < count; ++j) scores[j] = softcap * std::tanh(scores[j] / softcap);
+}
+
 void cap_scores(float* scores, int64_t count, const AttentionOptions& options) {
   for (int64_t j = 0; j < count; ++j) scores[j] *= options.scale;
-  if (options.softcap > 0) {
-    for (int64_t j = 0; j < count; ++j) scores[j] = options.softcap * std::tanh(scores[j] / options.softcap);
-  }
+  soft_cap(scores, count, options.softcap);
 }
 
 void record_attention(const AttentionInputs& inputs, const Tensor& out, Tape* tape) {

@@ -19,6 +19,9 @@ struct AttentionInputs {
 /// `out` was made from `inputs`.
 void record_attention(const AttentionInputs& inputs, const Tensor& out, Tape* tape);
 
+/// In place: scores that are scaled already, capped where there is a cap.
+void soft_cap(float* scores, int64_t count, float softcap);
+
 /// In place: scores as the softmax sees them, scaled and capped.
 void cap_scores(float* scores, int64_t count, const AttentionOptions& options);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "core/profile.h"
 #include "kernels/kernels.h"
@@ -24,6 +25,20 @@ void encode(DType dtype, const float* x, int64_t count, std::byte* out, float* s
   k.quantize_i8(x, kCodes / largest, reinterpret_cast<int8_t*>(out), count);  // a zero vector: 0 * inf gives code 0
 }
 
+/// A vector's components to where the block of its key has them.
+template <class T>
+void spread(const std::byte* from, int64_t count, std::byte* to) {
+  const auto* in = reinterpret_cast<const T*>(from);
+  auto* out = reinterpret_cast<T*>(to);
+  for (int64_t i = 0; i < count; ++i) out[i * KvCache::kKeyColumns] = in[i];
+}
+
+void spread(size_t component_bytes, const std::byte* from, int64_t count, std::byte* to) {
+  if (component_bytes == 1) return spread<uint8_t>(from, count, to);
+  if (component_bytes == 2) return spread<uint16_t>(from, count, to);
+  spread<uint32_t>(from, count, to);
+}
+
 }  // namespace
 
 void check_kv_dtype(DType dtype) {
@@ -37,20 +52,21 @@ void check_kv_dtype(DType dtype) {
 KvCache::KvCache(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity, DType dtype)
     : kv_heads_(kv_heads), head_dim_(head_dim), capacity_(capacity), dtype_(dtype) {
   check_kv_dtype(dtype);
-  const auto side = [&] {
-    return Side{.data = Tensor::lasting(dtype, {kv_heads, capacity, head_dim}),
+  const auto side = [&](const Shape& shape) {
+    return Side{.data = Tensor::lasting(dtype, shape),
                 .scales = dtype == DType::i8 ? Tensor(DType::f32, {kv_heads, capacity}) : Tensor()};
   };
   for (int64_t i = 0; i < layers; ++i) {
-    keys_.push_back(side());
-    values_.push_back(side());
+    keys_.push_back(side({kv_heads, ceil_div(capacity, kKeyColumns), head_dim, kKeyColumns}));
+    values_.push_back(side({kv_heads, capacity, head_dim}));
   }
 }
 
 uint64_t KvCache::bytes(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t capacity, DType dtype) {
-  const uint64_t vector = static_cast<uint64_t>(head_dim) * dtype_bytes(dtype);
-  const uint64_t scale = dtype == DType::i8 ? sizeof(float) : 0;
-  return 2 * static_cast<uint64_t>(layers * kv_heads * capacity) * (vector + scale);
+  const auto vectors = static_cast<uint64_t>(round_up(capacity, kKeyColumns) + capacity);
+  const uint64_t scales = dtype == DType::i8 ? 2 * static_cast<uint64_t>(capacity) * sizeof(float) : 0;
+  return static_cast<uint64_t>(layers * kv_heads) *
+         (vectors * static_cast<uint64_t>(head_dim) * dtype_bytes(dtype) + scales);
 }
 
 uint64_t KvCache::bytes() const {
@@ -64,35 +80,39 @@ uint64_t KvCache::bytes() const {
 void KvCache::write(int64_t layer, const Tensor& k, const Tensor& v) {
   const ProfileScope scope("cache");
   if (length_ + k.rows() > capacity_) fail(ErrorCode::internal, "KvCache: written beyond its capacity");
-  write_side(keys_[static_cast<size_t>(layer)], k);
-  write_side(values_[static_cast<size_t>(layer)], v);
-}
-
-void KvCache::write_side(Side& side, const Tensor& x) {
-  const size_t vector = static_cast<size_t>(head_dim_) * dtype_bytes(dtype_);
-  for (int64_t t = 0; t < x.rows(); ++t) {
-    for (int64_t h = 0; h < kv_heads_; ++h) {
-      const int64_t at = h * capacity_ + length_ + t;
-      float* scale = side.scales.empty() ? nullptr : side.scales.f32() + at;
-      encode(dtype_, x.f32() + (t * kv_heads_ + h) * head_dim_, head_dim_,
-             side.data.raw() + static_cast<size_t>(at) * vector, scale);
+  Side &keys = keys_[static_cast<size_t>(layer)], &values = values_[static_cast<size_t>(layer)];
+  const size_t component = dtype_bytes(dtype_);
+  std::vector<std::byte> key(static_cast<size_t>(head_dim_) * component);
+  const auto scale_at = [](Side& side, int64_t at) { return side.scales.empty() ? nullptr : side.scales.f32() + at; };
+  for (int64_t h = 0; h < kv_heads_; ++h) {
+    for (int64_t t = 0; t < k.rows(); ++t) {
+      const int64_t from = (t * kv_heads_ + h) * head_dim_, position = length_ + t, at = h * capacity_ + position;
+      encode(dtype_, k.f32() + from, head_dim_, key.data(), scale_at(keys, at));
+      spread(component, key.data(), head_dim_, keys.data.raw() + static_cast<size_t>(key_at(h, position)) * component);
+      encode(dtype_, v.f32() + from, head_dim_, values.data.raw() + static_cast<size_t>(at * head_dim_) * component,
+             scale_at(values, at));
     }
   }
 }
 
-KvCache::Rows KvCache::rows(const Side& side, int64_t head, int64_t begin) const {
-  const int64_t at = head * capacity_ + begin;
+/// Of its first component.
+int64_t KvCache::key_at(int64_t head, int64_t position) const {
+  const int64_t block = head * ceil_div(capacity_, kKeyColumns) + position / kKeyColumns;
+  return block * head_dim_ * kKeyColumns + position % kKeyColumns;
+}
+
+KvCache::Rows KvCache::rows(const Side& side, int64_t head, int64_t begin, int64_t first_value) const {
   return {.dtype = dtype_,
-          .data = side.data.raw() + static_cast<size_t>(at * head_dim_) * dtype_bytes(dtype_),
-          .scales = side.scales.empty() ? nullptr : side.scales.f32() + at};
+          .data = side.data.raw() + static_cast<size_t>(first_value) * dtype_bytes(dtype_),
+          .scales = side.scales.empty() ? nullptr : side.scales.f32() + head * capacity_ + begin};
 }
 
 KvCache::Rows KvCache::keys(int64_t layer, int64_t head, int64_t begin) const {
-  return rows(keys_[static_cast<size_t>(layer)], head, begin);
+  return rows(keys_[static_cast<size_t>(layer)], head, begin, key_at(head, begin));
 }
 
 KvCache::Rows KvCache::values(int64_t layer, int64_t head, int64_t begin) const {
-  return rows(values_[static_cast<size_t>(layer)], head, begin);
+  return rows(values_[static_cast<size_t>(layer)], head, begin, (head * capacity_ + begin) * head_dim_);
 }
 
 }  // namespace nibble

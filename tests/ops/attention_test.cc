@@ -111,17 +111,24 @@ TEST(Attention, CachesInSixteenBitsRoundOnce) {
   }
 }
 
-/// What a head of an int8 cache holds, [tokens, kv_heads * head_dim]; every component within half a code of x.
-Tensor decoded(const KvCache& cache, KvCache::Rows (KvCache::*side)(int64_t, int64_t, int64_t) const, const Tensor& x) {
+/// Where a block of keys has component d of its position t, and where values have it.
+size_t key_place(const KvCache&, int64_t t, int64_t d) { return static_cast<size_t>(d * KvCache::kKeyColumns + t); }
+size_t value_place(const KvCache& cache, int64_t t, int64_t d) { return static_cast<size_t>(t * cache.head_dim() + d); }
+
+/// What the heads of an int8 cache hold, [tokens, kv_heads * head_dim]; every component within half a code of x.
+Tensor decoded(const KvCache& cache, KvCache::Rows (KvCache::*side)(int64_t, int64_t, int64_t) const,
+               size_t (*place)(const KvCache&, int64_t, int64_t), const Tensor& x) {
   Tensor values(DType::f32, x.shape);
   for (int64_t h = 0; h < cache.kv_heads(); ++h) {
-    const KvCache::Rows rows = (cache.*side)(0, h, 0);
     for (int64_t t = 0; t < x.rows(); ++t) {
+      const int64_t first = t / KvCache::kKeyColumns * KvCache::kKeyColumns;
+      const KvCache::Rows rows = (cache.*side)(0, h, first);
+      const float scale = rows.scales[t - first];
       for (int64_t d = 0; d < cache.head_dim(); ++d) {
-        const auto code = static_cast<int8_t>(rows.data[t * cache.head_dim() + d]);
+        const auto code = static_cast<int8_t>(rows.data[place(cache, t - first, d)]);
         const int64_t at = t * x.cols() + h * cache.head_dim() + d;
-        values.f32()[at] = static_cast<float>(code) * rows.scales[t];
-        EXPECT_NEAR(values.f32()[at], x.f32()[at], 0.5001f * rows.scales[t]) << t;
+        values.f32()[at] = static_cast<float>(code) * scale;
+        EXPECT_NEAR(values.f32()[at], x.f32()[at], 0.5001f * scale) << t;
       }
     }
   }
@@ -135,7 +142,7 @@ TEST(Attention, CachesInEightBitsRoundToHalfACode) {
     const Tensor q = gaussian({s.tokens, s.heads * s.head_dim}, 1), k = gaussian(shape, 2), v = gaussian(shape, 3);
     KvCache rounded(1, s.kv_heads, s.head_dim, s.tokens, DType::i8), same(1, s.kv_heads, s.head_dim, s.tokens);
     rounded.write(0, k, v);
-    same.write(0, decoded(rounded, &KvCache::keys, k), decoded(rounded, &KvCache::values, v));
+    same.write(0, decoded(rounded, &KvCache::keys, key_place, k), decoded(rounded, &KvCache::values, value_place, v));
     for (const int64_t window : {0, 40}) {
       const AttentionOptions options = {
           .heads = s.heads, .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim)), .window = window};
@@ -234,9 +241,10 @@ TEST(KvCache, EightBitsKeepTheLargestZeroAndNan) {
     KvCache cache(1, 1, 3, 1, DType::i8);
     const Tensor x = Tensor::from(row.values, {1, 3});
     cache.write(0, x, x);
-    for (const KvCache::Rows& kept : {cache.keys(0, 0, 0), cache.values(0, 0, 0)}) {
+    for (const auto& [kept, step] :
+         {std::pair(cache.keys(0, 0, 0), size_t{KvCache::kKeyColumns}), {cache.values(0, 0, 0), size_t{1}}}) {
       for (size_t i = 0; i < 3; ++i) {
-        const float value = reinterpret_cast<const int8_t*>(kept.data)[i] * kept.scales[0];
+        const float value = reinterpret_cast<const int8_t*>(kept.data)[i * step] * kept.scales[0];
         if (std::isnan(row.kept[i])) {
           EXPECT_TRUE(std::isnan(value));
         } else {
