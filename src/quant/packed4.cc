@@ -117,15 +117,18 @@ class PackedCall {
   }
 
   void multiply(const Product& p, const Packed4& w, int64_t first_row) const {
-    arithmetic_.multiply(
-        {.w = w, .panels = panels_.data<uint32_t>(), .y = p.args.y + first_row, .tokens = p.args.tokens, .ldy = p.w->rows()});
+    arithmetic_.multiply({.w = w,
+                          .panels = panels_.data<uint32_t>(),
+                          .y = p.args.y + first_row,
+                          .tokens = p.args.tokens,
+                          .ldy = p.w->rows()});
   }
 
   std::span<const Product> products_;
   Arithmetic arithmetic_;
   PackingOf packing_of_;
   std::vector<RecordTable> tables_;  // of each product
-  Tensor panels_;  // words of 32 bits
+  Tensor panels_;                    // words of 32 bits
 };
 
 }  // namespace
