@@ -68,6 +68,35 @@ void run_matmul_i8(benchmark::State& state, const Kernels& table, Shape s) {
   set_rate(state, "weight_GB", static_cast<double>(s.rows * s.k));
 }
 
+// Panels of 64 columns, as training has them; and the same columns for one token, as attention has them.
+void run_sum_rows(benchmark::State& state, const Kernels& table, Shape s, double fma_peak) {
+  const std::vector<float> x = gaussian(s.tokens * s.k), w = gaussian(s.rows * s.k);
+  std::vector<float> y(static_cast<size_t>(s.tokens * s.rows));
+  for (auto _ : state) {
+    table.sum_rows_f32({x.data(), w.data(), y.data(), s.tokens, s.k, s.rows, s.k, s.rows, s.rows});
+    benchmark::ClobberMemory();
+  }
+  const auto operations = static_cast<double>(2 * s.tokens * s.rows * s.k);
+  set_rate(state, "GFLOP", operations);
+  set_share(state, operations, fma_peak);
+}
+
+void run_sum_codes(benchmark::State& state, const Kernels& table, Shape s, double i8_peak) {
+  std::mt19937 random(1);
+  std::vector<int8_t> x(static_cast<size_t>(s.tokens * s.k));
+  std::vector<uint32_t> w(static_cast<size_t>(s.rows * s.k / 4));
+  for (int8_t& value : x) value = static_cast<int8_t>(random());
+  for (uint32_t& value : w) value = static_cast<uint32_t>(random());
+  std::vector<int32_t> y(static_cast<size_t>(s.tokens * s.rows));
+  for (auto _ : state) {
+    table.sum_codes({x.data(), w.data(), y.data(), s.tokens, s.k, s.rows, s.k, s.rows, s.rows});
+    benchmark::ClobberMemory();
+  }
+  const auto operations = static_cast<double>(2 * s.tokens * s.rows * s.k);
+  set_rate(state, "GOP", operations);
+  set_share(state, operations, i8_peak);
+}
+
 Codebook4 evenly_spaced_codebook() {
   Codebook4 book{};
   for (int i = 0; i < 16; ++i) book.levels[i] = static_cast<float>(i) / 7.5f - 1.0f;
@@ -76,7 +105,7 @@ Codebook4 evenly_spaced_codebook() {
   return book;
 }
 
-constexpr int64_t kCount = 2'048;  // three arrays of 8 KiB: the first-level cache
+constexpr int64_t kCount = 2'048;  // arrays of 8 KiB: those that a kernel takes stay in the first-level cache
 
 using Arrays = std::vector<std::vector<float>>;
 
@@ -88,6 +117,8 @@ struct Streaming {
 };
 
 uint16_t* halves(std::vector<float>& memory) { return reinterpret_cast<uint16_t*>(memory.data()); }
+int8_t* codes(std::vector<float>& memory) { return reinterpret_cast<int8_t*>(memory.data()); }
+int32_t* integers(std::vector<float>& memory) { return reinterpret_cast<int32_t*>(memory.data()); }
 uint8_t* bytes(std::vector<float>& memory) { return reinterpret_cast<uint8_t*>(memory.data()); }
 
 std::vector<Streaming> streaming_kernels() {
@@ -111,18 +142,40 @@ std::vector<Streaming> streaming_kernels() {
          k.decode_packed4({bytes(a[0]), &levels, 16, kCount / 16, 4}, 0, 16, a[1].data());
        }},
       {"absmax", 4, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.absmax(a[0].data(), kCount)); }},
-      {"quantize_i8", 5,
-       [](auto& k, auto& a) { k.quantize_i8(a[0].data(), 30.0f, reinterpret_cast<int8_t*>(a[1].data()), kCount); }},
+      {"quantize_i8", 5, [](auto& k, auto& a) { k.quantize_i8(a[0].data(), 30.0f, codes(a[1]), kCount); }},
+      {"quantize_affine", 5,
+       [](auto& k, auto& a) {
+         k.quantize_affine(a[0].data(), {30.0f, -100, 155, -28}, codes(a[1]), kCount);
+       }},
+      {"scale_sums", 16,
+       [](auto& k, auto& a) {
+         k.scale_sums({integers(a[0]), integers(a[1]), 3, 0.1f, a[2].data(), nullptr, a[3].data()}, kCount);
+       }},
+      {"extent", 4, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.extent(a[0].data(), kCount)); }},
+      {"transpose", 8,
+       [](auto& k, auto& a) {
+         k.transpose({a[0].data(), a[1].data(), 32, kCount / 32, kCount / 32, 32});
+       }},
+      {"layer_norm", 16,
+       [](auto& k, auto& a) {
+         k.layer_norm({a[0].data(), a[1].data(), a[2].data(), 1e-5f, a[3].data()}, kCount);
+       }},
       {"rms_norm", 12, [](auto& k, auto& a) { k.rms_norm(a[0].data(), a[1].data(), 1e-5f, a[2].data(), kCount); }},
       {"softmax", 8, [](auto& k, auto& a) { k.softmax(a[0].data(), kCount); }},
       {"silu_mul", 12, [](auto& k, auto& a) { k.silu_mul(a[0].data(), a[1].data(), a[2].data(), kCount); }},
+      {"silu_mul_backward", 20,
+       [](auto& k, auto& a) {
+         k.silu_mul_backward({a[0].data(), a[1].data(), a[2].data(), a[3].data(), a[4].data()}, kCount);
+       }},
+      {"gelu_erf", 8, [](auto& k, auto& a) { k.gelu_erf(a[0].data(), a[1].data(), kCount); }},
+      {"gelu_tanh", 8, [](auto& k, auto& a) { k.gelu_tanh(a[0].data(), a[1].data(), kCount); }},
       {"dot", 8, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.dot(a[0].data(), a[1].data(), kCount)); }},
       {"axpy", 12, [](auto& k, auto& a) { k.axpy(1e-9f, a[0].data(), a[1].data(), kCount); }},
   };
 }
 
 void run_streaming(benchmark::State& state, const Kernels& table, const Streaming& kernel) {
-  Arrays arrays = {gaussian(kCount), gaussian(kCount), gaussian(kCount)};
+  Arrays arrays(5, gaussian(kCount));
   for (auto _ : state) {
     kernel.call(table, arrays);
     benchmark::ClobberMemory();
@@ -139,6 +192,12 @@ void register_table(const Kernels& table, double fma_peak) {
     const std::string sizes = "/" + std::to_string(s.tokens) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.k);
     benchmark::RegisterBenchmark(("BM_matmul_f32" + isa + sizes).c_str(), run_matmul_f32, table, s, fma_peak);
     benchmark::RegisterBenchmark(("BM_matmul_i8" + isa + sizes).c_str(), run_matmul_i8, table, s);
+  }
+  const double i8_peak = dot_peak_gops(table.isa, 8);
+  for (const Shape s : {Shape{96, 64, 256}, Shape{96, 64, 1536}, Shape{3, 64, 256}}) {
+    const std::string sizes = "/" + std::to_string(s.tokens) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.k);
+    benchmark::RegisterBenchmark(("BM_sum_rows_f32" + isa + sizes).c_str(), run_sum_rows, table, s, fma_peak);
+    benchmark::RegisterBenchmark(("BM_sum_codes" + isa + sizes).c_str(), run_sum_codes, table, s, i8_peak);
   }
   for (const Streaming& kernel : streaming_kernels()) {
     benchmark::RegisterBenchmark(("BM_" + std::string(kernel.name) + isa).c_str(), run_streaming, table, kernel);
