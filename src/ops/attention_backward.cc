@@ -20,12 +20,13 @@ namespace {
 
 constexpr int64_t kTokenBlock = 64;
 
-/// A matrix within a larger one, row-major.
+/// A matrix within a larger one: element (r, c) at data[r * stride + c * step].
 struct View {
   const float* data;
-  int64_t stride;
+  int64_t stride, step = 1;
 
-  View from(int64_t column) const { return {data + column, stride}; }
+  View from(int64_t column) const { return {data + column * step, stride, step}; }
+  View turned() const { return {data, step, stride}; }
 };
 
 struct Gradients {
@@ -55,8 +56,8 @@ struct Target {
   int64_t stride;
 };
 
-/// y = x w. x: [rows, k], w: [k, cols]
-void multiply(View x, View w, Size size, Target y) {
+/// y = x w, or with `add` y += x w. x: [rows, k], w: [k, cols], as it lies
+void multiply(View x, View w, Size size, Target y, bool add = false) {
   kernels().sum_rows_f32({.x = x.data,
                           .w = w.data,
                           .y = y.data,
@@ -65,22 +66,9 @@ void multiply(View x, View w, Size size, Target y) {
                           .cols = size.cols,
                           .ldx = x.stride,
                           .ldw = w.stride,
-                          .ldy = y.stride});
-}
-
-/// y += x^T w. x: [k, rows], w: [k, cols]
-void add_turned_product(View x, View w, Size size, Target y) {
-  kernels().sum_rows_f32({.x = x.data,
-                          .w = w.data,
-                          .y = y.data,
-                          .tokens = size.rows,
-                          .k = size.k,
-                          .cols = size.cols,
-                          .ldx = 1,
-                          .ldw = w.stride,
                           .ldy = y.stride,
-                          .add = true,
-                          .x_step = x.stride});
+                          .add = add,
+                          .x_step = x.step});
 }
 
 /// What one piece of work uses again and again.
@@ -166,8 +154,8 @@ class AttentionGradient {
     }
     const View weights = {rooms.weights.data(), span}, dscores = {rooms.dscores.data(), span};
     multiply(dscores, {in_.k.f32() + kv_at, kv_width_}, {count, head_dim_, span}, {out_.q.f32() + q_at, width_});
-    add_turned_product(dscores, q, {span, head_dim_, count}, {out_.k.f32() + kv_at, kv_width_});
-    add_turned_product(weights, dy, {span, head_dim_, count}, {out_.v.f32() + kv_at, kv_width_});
+    multiply(dscores.turned(), q, {span, head_dim_, count}, {out_.k.f32() + kv_at, kv_width_}, true);
+    multiply(weights.turned(), dy, {span, head_dim_, count}, {out_.v.f32() + kv_at, kv_width_}, true);
   }
 
   const AttentionInputs& in_;
