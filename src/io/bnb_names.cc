@@ -223,8 +223,7 @@ void check_leftover(const StoredTensor& tensor) {
 
 /// The table must be the one that the kernels know, value by value; 0 and -0 count as equal.
 void check_levels(const Tensor& levels, const Format& format, const std::string& where) {
-  const std::array<float, 16> zeros = {};
-  const QuantizedTensor known = format.encode(zeros, {1, kLevels}, {.block = 64});
+  const QuantizedTensor known = format.encode({Tensor(DType::f32, {1, kLevels})}, {.block = 64});
   if (!std::equal(levels.f32(), levels.f32() + kLevels, known.part("quant_map").f32())) {
     fail(ErrorCode::unsupported, where + ": its table of 16 values is not that of " + std::string(format.name));
   }

@@ -80,6 +80,15 @@ struct Product {
   MatmulArgs args;
 };
 
+/// A dense matrix that is being encoded, its values as f32: where they lie, or widened a piece at a time.
+struct DenseValues {
+  const Tensor& matrix;
+
+  int64_t count() const { return matrix.count(); }
+  /// Values [first, first + n); until `room` changes.
+  const float* at(int64_t first, int64_t n, std::vector<float>& room) const;
+};
+
 struct Format {
   std::string_view name;                                         // what users type and files record
   double bits_per_weight = 0, bits_per_weight_double_quant = 0;  // at the default block; 0 = has no such variant
@@ -87,11 +96,12 @@ struct Format {
   std::string_view readable_by;               // what reads files in this format
   std::optional<DType> dense = std::nullopt;  // fp32, fp16, bf16: the matrix is an ordinary tensor
   bool block_choice = false;                  // block sizes 32 to 4096 are allowed
+  bool granularity_choice = false;            // a scale per row, or one in all
 
   /// The parts of a [rows, cols] matrix, with dtypes and shapes but without data: what encode() will make.
   QuantizedTensor (*layout)(const Shape& shape, const EncodeOptions& options) = nullptr;
-  /// values: rows * cols f32. Null: the format can be read but not written.
-  QuantizedTensor (*encode)(std::span<const float> values, const Shape& shape, const EncodeOptions& options) = nullptr;
+  /// Null: the format can be read but not written.
+  QuantizedTensor (*encode)(const DenseValues& values, const EncodeOptions& options) = nullptr;
   /// Rows [begin, end) as f32, into (end - begin) * cols values. The reference for every faster path.
   void (*decode_rows)(const QuantizedTensor& w, int64_t begin, int64_t end, float* out) = nullptr;
   /// Makes the parts that computing is fastest on, once, when a model has loaded the weight; they may take the place of
@@ -126,7 +136,8 @@ uint64_t weight_bytes(const Weight& w);
 
 /// Encodes a dense [rows, cols] matrix, whatever its float dtype. Dense formats return a Tensor. For values that were
 /// widened to f32 already, options.source_dtype says what they were.
-/// @throws Error{invalid_argument} for a block size the format does not have, or double_quant where it means nothing.
+/// @throws Error{invalid_argument} for a block size the format does not have, or double_quant or granularity where they
+///         mean nothing.
 Weight encode(const Tensor& w, const Format& format, const EncodeOptions& options);
 
 /// The shape of what encode() would return, without data. Dense formats: a Tensor.

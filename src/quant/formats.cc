@@ -34,6 +34,13 @@ const std::vector<Format>& table() {
   return formats;
 }
 
+/// Values [first, first + count) of a dense tensor as f32.
+void widen(const Tensor& t, int64_t first, int64_t count, float* out) {
+  if (t.dtype == DType::f16) return kernels().f16_to_f32(t.data<uint16_t>() + first, out, count);
+  if (t.dtype == DType::bf16) return kernels().bf16_to_f32(t.data<uint16_t>() + first, out, count);
+  to_f32(t.dtype, t.raw() + static_cast<size_t>(first) * dtype_bytes(t.dtype), out, count);
+}
+
 bool writable(const Format& format) { return format.encode != nullptr || format.dense.has_value(); }
 
 }  // namespace
@@ -114,10 +121,14 @@ void decode_rows(const Weight& w, int64_t begin, int64_t end, float* out) {
 }
 
 void decode_rows(const Tensor& w, int64_t begin, int64_t end, float* out) {
-  const int64_t first = begin * w.cols(), count = (end - begin) * w.cols();
-  if (w.dtype == DType::f16) return kernels().f16_to_f32(w.data<uint16_t>() + first, out, count);
-  if (w.dtype == DType::bf16) return kernels().bf16_to_f32(w.data<uint16_t>() + first, out, count);
-  to_f32(w.dtype, w.raw() + static_cast<size_t>(first) * dtype_bytes(w.dtype), out, count);
+  widen(w, begin * w.cols(), (end - begin) * w.cols(), out);
+}
+
+const float* DenseValues::at(int64_t first, int64_t n, std::vector<float>& room) const {
+  if (matrix.dtype == DType::f32) return matrix.f32() + first;
+  room.resize(static_cast<size_t>(n));
+  widen(matrix, first, n, room.data());
+  return room.data();
 }
 
 Tensor decode(const Weight& w) {
@@ -143,6 +154,10 @@ void check_encode_options(const Format& format, const EncodeOptions& options) {
   if (options.double_quant && format.bits_per_weight_double_quant == 0) {
     fail(ErrorCode::invalid_argument,
          "double_quant has no meaning for format '" + name + "': only the 4-bit formats have scales to quantize");
+  }
+  if (options.granularity != Granularity::channel && !format.granularity_choice) {
+    fail(ErrorCode::invalid_argument,
+         "granularity has no meaning for format '" + name + "': only int8-dynamic has one scale per row or in all");
   }
 }
 
@@ -174,10 +189,9 @@ Weight encode(const Tensor& w, const Format& format, const EncodeOptions& option
   if (w.shape.size() != 2) {
     fail(ErrorCode::invalid_argument, "only matrices can be quantized, found shape " + shape_text(w.shape));
   }
-  const Tensor values = decode(w);
   EncodeOptions full = options;
   if (w.dtype != DType::f32) full.source_dtype = w.dtype;
-  QuantizedTensor out = format.encode({values.f32(), static_cast<size_t>(values.count())}, w.shape, full);
+  QuantizedTensor out = format.encode({w}, full);
   out.format = &format;
   return out;
 }

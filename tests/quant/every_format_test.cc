@@ -372,6 +372,9 @@ TEST(Formats, RefuseWhatTheyDoNotHave) {
   refused("nf4", {.block = 48}, "block 48");
   refused("nf4", {.block = 8192}, "block 8192");
   refused("int8", {.double_quant = true}, "double_quant has no meaning");
+  for (const std::string format : {"nf4", "int8", "bf16"}) {
+    refused(format, {.granularity = Granularity::tensor}, "granularity has no meaning for format '" + format + "'");
+  }
   refused("bf16", {.block = 64}, "no block size");
   refused("nf5", {}, "did you mean 'nf4'");
 }

@@ -28,7 +28,8 @@
 namespace nibble {
 namespace {
 
-constexpr float kSmallestAbsmax = 1e-38f;  // bitsandbytes clamps the divisor here, so that zero blocks stay finite
+constexpr float kSmallestAbsmax = 1e-38f;       // bitsandbytes clamps the divisor here, so that zero blocks stay finite
+constexpr int64_t kEncodedTogether = 8 * 1024;  // values: 32 KiB, within the first-level cache
 constexpr int64_t kParallelBlocks = 256;
 
 using Bits = std::array<uint32_t, 16>;
@@ -156,18 +157,24 @@ void encode_blocks_int4(const float* x, int64_t blocks, int64_t block, const Cod
   }
 }
 
-Encoded encode_flat(std::span<const float> values, int64_t block, const Codebook4& book, EncodeBlocks encode_blocks,
+Encoded encode_flat(const DenseValues& values, int64_t block, const Codebook4& book, EncodeBlocks encode_blocks,
                     EncodeTail encode_tail) {
-  const auto n = static_cast<int64_t>(values.size());
-  const int64_t full = n / block;
-  Encoded out = {Tensor(DType::u8, {ceil_div(n, 2), 1}), Tensor(DType::f32, {ceil_div(n, block)})};
+  const int64_t n = values.count(), full = n / block, step = std::max<int64_t>(1, kEncodedTogether / block);
+  Encoded out = {Tensor::uninitialized(DType::u8, {ceil_div(n, 2), 1}),
+                 Tensor::uninitialized(DType::f32, {ceil_div(n, block)})};
   auto* packed = out.data.data<uint8_t>();
   float* absmax = out.absmax.f32();
   parallel_for(full, kParallelBlocks, [&](int64_t begin, int64_t end) {
-    encode_blocks(values.data() + begin * block, end - begin, block, book, packed + begin * block / 2, absmax + begin);
+    std::vector<float> room;
+    for (int64_t b = begin; b < end; b += step) {
+      const int64_t some = std::min(step, end - b);
+      encode_blocks(values.at(b * block, some * block, room), some, block, book, packed + b * block / 2, absmax + b);
+    }
   });
-  if (full * block < n) {
-    encode_tail(values.subspan(static_cast<size_t>(full * block)), book, packed + full * block / 2, absmax + full);
+  if (const int64_t rest = n - full * block; rest > 0) {
+    std::vector<float> room;
+    encode_tail({values.at(full * block, rest, room), static_cast<size_t>(rest)}, book, packed + full * block / 2,
+                absmax + full);
   }
   return out;
 }
@@ -190,19 +197,19 @@ QuantizedTensor finish(Encoded encoded, const Codebook4& book, const Shape& shap
   return w;
 }
 
-QuantizedTensor encode_nf4(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+QuantizedTensor encode_nf4(const DenseValues& values, const EncodeOptions& options) {
   return finish(encode_flat(values, block_of(options), nf4_codebook(), encode_blocks_bnb, encode_tail_bnb),
-                nf4_codebook(), shape, options);
+                nf4_codebook(), values.matrix.shape, options);
 }
 
-QuantizedTensor encode_fp4(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+QuantizedTensor encode_fp4(const DenseValues& values, const EncodeOptions& options) {
   return finish(encode_flat(values, block_of(options), fp4_codebook(), encode_blocks_bnb, encode_tail_bnb),
-                fp4_codebook(), shape, options);
+                fp4_codebook(), values.matrix.shape, options);
 }
 
-QuantizedTensor encode_int4(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+QuantizedTensor encode_int4(const DenseValues& values, const EncodeOptions& options) {
   return finish(encode_flat(values, block_of(options), int4_codebook(), encode_blocks_int4, encode_tail_int4),
-                int4_codebook(), shape, options);
+                int4_codebook(), values.matrix.shape, options);
 }
 
 /// Scales of blocks [first, first + count) as f32: the packed part when it is there, else decoded into `room`.

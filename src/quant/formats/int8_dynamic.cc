@@ -50,15 +50,17 @@ void encode_rows(std::span<const float> x, float* scale, int8_t* codes) {
   }
 }
 
-QuantizedTensor encode_int8_dynamic(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+QuantizedTensor encode_int8_dynamic(const DenseValues& values, const EncodeOptions& options) {
+  const Shape& shape = values.matrix.shape;
   QuantizedTensor w = layout(shape, options);
   const int64_t scales = scale_count(shape, options);
-  Tensor codes(DType::i8, shape), scale(DType::f32, {scales});
-  const size_t length = values.size() / static_cast<size_t>(std::max<int64_t>(scales, 1));
+  Tensor codes = Tensor::uninitialized(DType::i8, shape), scale(DType::f32, {scales});
+  const int64_t length = values.count() / std::max<int64_t>(scales, 1);
   parallel_for(scales, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> room;
     for (int64_t s = begin; s < end; ++s) {
-      const size_t first = static_cast<size_t>(s) * length;
-      encode_rows(values.subspan(first, length), scale.f32() + s, codes.data<int8_t>() + first);
+      encode_rows({values.at(s * length, length, room), static_cast<size_t>(length)}, scale.f32() + s,
+                  codes.data<int8_t>() + s * length);
     }
   });
   w.parts["data"] = std::move(codes);
@@ -200,6 +202,7 @@ Format int8_dynamic_format() {
   return {.name = "int8-dynamic",
           .bits_per_weight = 8.0,  // and one f32 scale and one i32 zero point per row
           .readable_by = "nibble",
+          .granularity_choice = true,
           .layout = layout,
           .encode = encode_int8_dynamic,
           .decode_rows = decode_rows,

@@ -43,14 +43,15 @@ float encode_row(const float* x, int64_t count, int8_t* codes) {
   return scale;
 }
 
-QuantizedTensor encode_int8(std::span<const float> values, const Shape& shape, const EncodeOptions& options) {
+QuantizedTensor encode_int8(const DenseValues& values, const EncodeOptions& options) {
+  const Shape& shape = values.matrix.shape;
   QuantizedTensor w = layout(shape, options);
-  Tensor codes(DType::i8, shape), scales(DType::f32, {shape[0]});
+  Tensor codes = Tensor::uninitialized(DType::i8, shape), scales(DType::f32, {shape[0]});
   const int64_t cols = shape[1];
   parallel_for(shape[0], 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> half(static_cast<size_t>(cols));
+    std::vector<float> half(static_cast<size_t>(cols)), room;
     for (int64_t r = begin; r < end; ++r) {
-      std::copy_n(values.data() + r * cols, cols, half.data());
+      std::copy_n(values.at(r * cols, cols, room), cols, half.data());
       round_values(DType::f16, half.data(), cols);
       scales.f32()[r] = encode_row(half.data(), cols, codes.data<int8_t>() + r * cols);
     }
