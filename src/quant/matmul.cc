@@ -138,10 +138,9 @@ void turn_codes(const Codes& a, int64_t begin, int64_t end, uint32_t* panels) {
 /// For many tokens: the weights turned, some panels at a time; a unit of work is a panel and some tokens.
 void multiply_turned(const Codes& a, const ScaleSums& scale) {
   const int64_t words = a.cols / kWordCodes, blocks = ceil_div(a.tokens, kPanelTokens);
-  const int64_t step = std::max(kPanelCols, kPanelWords / words / kPanelCols * kPanelCols);
-  const Tensor room =
-      Tensor::uninitialized(DType::i32, {ceil_div(std::min(a.rows, step), kPanelCols), words, kPanelCols});
-  auto* panels = const_cast<uint32_t*>(room.data<uint32_t>());
+  const int64_t step = std::max(kPanelCols, kPanelWords / std::max<int64_t>(words, 1) / kPanelCols * kPanelCols);
+  Tensor room = Tensor::uninitialized(DType::i32, {ceil_div(std::min(a.rows, step), kPanelCols), words, kPanelCols});
+  auto* panels = room.data<uint32_t>();
   for (int64_t r = 0; r < a.rows; r += step) {
     const int64_t end = std::min(a.rows, r + step);
     turn_codes(a, r, end, panels);
