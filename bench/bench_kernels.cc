@@ -68,7 +68,7 @@ void run_matmul_i8(benchmark::State& state, const Kernels& table, Shape s) {
   set_rate(state, "weight_GB", static_cast<double>(s.rows * s.k));
 }
 
-// Panels of 64 columns, as training has them; and the same columns for one token, as attention has them.
+// Panels of 64 columns, as training has them; and for three rows, as attention has them when it decodes.
 void run_sum_rows(benchmark::State& state, const Kernels& table, Shape s, double fma_peak) {
   const std::vector<float> x = gaussian(s.tokens * s.k), w = gaussian(s.rows * s.k);
   std::vector<float> y(static_cast<size_t>(s.tokens * s.rows));

@@ -1,9 +1,9 @@
 // One model in memory, measured as often as compare.py asks. A line on stdin is a request, a line on stdout its answer:
-//   generate PROMPT NEW   ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
-//   continue CONTEXT      ->  seconds of a pass over 1 token and over 4 that continue so many, medians of passes in
-//   turn encode BATCH TOKENS   ->  seconds of one forward pass over BATCH sequences of TOKENS ids train TOKENS ->
-//   seconds of a step of AdamW on one sequence, adapters of rank 16; peak memory read                  ->  seconds of
-//   reading as many bytes as the weights have, by all threads; the bytes
+//   generate PROMPT NEW  ->  seconds of the prefill, seconds of the NEW - 1 tokens after the first
+//   continue CONTEXT     ->  seconds of a pass over 1 token and over 4 that continue so many: medians, taking turns
+//   encode BATCH TOKENS  ->  seconds of one forward pass over BATCH sequences of TOKENS ids
+//   train TOKENS         ->  seconds of a step of AdamW on one sequence, adapters of rank 16; peak memory
+//   read                 ->  seconds of reading as many bytes as the weights have, by all threads; the bytes
 // Usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]
 #include <algorithm>
 #include <chrono>
@@ -47,7 +47,7 @@ void continue_context(const Model& model, int64_t context) {
     cache.truncate(first);
     const double start = now();
     const std::span<const int32_t> some(ids.data() + first, static_cast<size_t>(count));
-    model.logits(model.hidden({.ids = {some.begin(), some.end()}, .lengths = {}}, &cache, nullptr), nullptr);
+    model.logits(model.hidden({.ids = some}, &cache, nullptr), nullptr);
     return now() - start;
   };
   pass(0, context);

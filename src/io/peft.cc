@@ -20,9 +20,8 @@ constexpr std::string_view kPissa = "pissa", kPissaIterations = "pissa_niter_", 
 constexpr int64_t kMaxIterations = 1000;
 
 constexpr std::string_view kConvert =
-    "save it from PEFT as plain LoRA (path_initial_model_for_weight_conversion), or train one here with pissa, which "
-    "is "
-    "written as plain LoRA";
+    "save it from PEFT as plain LoRA (path_initial_model_for_weight_conversion), or train one here with pissa, "
+    "which is written as plain LoRA";
 constexpr std::string_view kPlainLoftq =
     "make one for plain quantization: with PEFT's replace_lora_weights_loftq, or here with method qlora and loftq";
 

@@ -45,7 +45,7 @@ Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
 void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
   const Tensor u = matmul(lora_input(x, lora, tape), lora.a);
   if (!may_overwrite(tape)) {
-    // Many tokens: turning B is nothing beside the product.
+    // Training has many tokens, and turning B is nothing beside their product.
     Tensor turned = transpose(lora.b);
     scale_in_place(turned, lora.scaling);
     return add_matmul_by_columns(u, turned, y);

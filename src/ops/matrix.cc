@@ -7,28 +7,22 @@
 #include "core/parallel.h"
 #include "kernels/kernels.h"
 #include "quant/matmul.h"
+#include "quant/panels.h"
 
 namespace nibble {
 namespace {
 
 constexpr int64_t kColumnGrain = 16;
-constexpr int64_t kPanelCols = 64;            // what a tile of sum_rows takes
-constexpr int64_t kPanelDepth = 256;          // rows of a panel that are multiplied together: 64 KiB
-constexpr int64_t kPanelTokens = 96;          // a multiple of the tokens of every instruction set's tile
-constexpr int64_t kPanelValues = 256 * 1024;  // of panels made together: 1 MiB, half of a second-level cache
-constexpr int64_t kTurnedRows = 32;
-constexpr int64_t kTurnFrom = 32;  // tokens; for fewer, turning the weights costs more than it gains
+constexpr int64_t kPanelDepth = 256;  // rows of a panel that are multiplied together: 64 KiB
 
-/// k rows of a matrix in panels of 64 columns, one behind the other.
+/// k rows of a matrix in panels, see quant/panels.h.
 struct Panels {
   const float* data;
   int64_t k, cols;
 };
 
 /// For k rows of so many columns in panels.
-Tensor room_for(int64_t k, int64_t cols) {
-  return Tensor::uninitialized(DType::f32, {ceil_div(cols, kPanelCols), k, kPanelCols});
-}
+Tensor room_for(int64_t k, int64_t cols) { return Tensor::uninitialized(DType::f32, {round_up(cols, kPanelCols), k}); }
 
 /// Tokens by k, wherever the values lie.
 struct Left {
@@ -42,28 +36,24 @@ struct Result {
   int64_t row_step;
 };
 
-/// y = x w, or with `add` y += x w. A unit of work is a panel and some of the tokens.
+/// y = x w, or with `add` y += x w.
 void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
-  const int64_t blocks = ceil_div(x.tokens, kPanelTokens);
-  parallel_for(ceil_div(w.cols, kPanelCols) * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t panel = unit / blocks, token = unit % blocks * kPanelTokens, col = panel * kPanelCols;
-      int64_t k = 0;
-      do {
-        kernels().sum_rows_f32({.x = x.data + token * x.token_step + k * x.k_step,
-                                .w = w.data + (panel * w.k + k) * kPanelCols,
-                                .y = y.data + token * y.row_step + col,
-                                .tokens = std::min(kPanelTokens, x.tokens - token),
-                                .k = std::min(kPanelDepth, w.k - k),
-                                .cols = std::min(kPanelCols, w.cols - col),
-                                .ldx = x.token_step,
-                                .ldw = kPanelCols,
-                                .ldy = y.row_step,
-                                .add = add || k > 0,
-                                .x_step = x.k_step});
-        k += kPanelDepth;
-      } while (k < w.k);
-    }
+  for_panels(x.tokens, w.cols, [&](Span tokens, Span columns) {
+    int64_t k = 0;
+    do {
+      kernels().sum_rows_f32({.x = x.data + tokens.begin * x.token_step + k * x.k_step,
+                              .w = w.data + column_in_panels(columns.begin, w.k) + k * kPanelCols,
+                              .y = y.data + tokens.begin * y.row_step + columns.begin,
+                              .tokens = tokens.size(),
+                              .k = std::min(kPanelDepth, w.k - k),
+                              .cols = columns.size(),
+                              .ldx = x.token_step,
+                              .ldw = kPanelCols,
+                              .ldy = y.row_step,
+                              .add = add || k > 0,
+                              .x_step = x.k_step});
+      k += kPanelDepth;
+    } while (k < w.k);
   });
 }
 
@@ -85,9 +75,23 @@ void pack_rows(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
     const float* rows = rows_of(w, begin + from, begin + to, decoded);
     for (int64_t r = from; r < to; ++r, rows += cols) {
       for (int64_t c = 0; c < cols; c += kPanelCols) {
-        std::copy_n(rows + c, std::min(kPanelCols, cols - c), room.f32() + c * k + r * kPanelCols);
+        std::copy_n(rows + c, std::min(kPanelCols, cols - c), room.f32() + column_in_panels(c, k) + r * kPanelCols);
       }
     }
+  });
+}
+
+/// The same rows turned, as columns: room[panel][input].
+void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
+  const int64_t k = weight_shape(w)[1];
+  for_turned_rows(end - begin, [&](Span rows) {
+    static thread_local std::vector<float> decoded;
+    kernels().transpose({.x = rows_of(w, begin + rows.begin, begin + rows.end, decoded),
+                         .y = room.f32() + column_in_panels(rows.begin, k),
+                         .rows = rows.size(),
+                         .cols = k,
+                         .ldx = k,
+                         .ldy = kPanelCols});
   });
 }
 
@@ -101,23 +105,6 @@ void multiply_by_rows(Left x, const Weight& w, Result y, bool add) {
     multiply_panels(x, {room.f32(), end - r, cols}, y, add || r > 0);
     x.data += kPanelDepth * x.k_step;
   }
-}
-
-/// The same rows turned, as columns: room[panel][input].
-void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
-  const int64_t k = weight_shape(w)[1];
-  parallel_for(end - begin, kTurnedRows, [&](int64_t from, int64_t to) {
-    static thread_local std::vector<float> decoded;
-    for (int64_t r = from; r < to; r += kTurnedRows) {
-      const int64_t count = std::min(kTurnedRows, to - r);  // within one panel
-      kernels().transpose({.x = rows_of(w, begin + r, begin + r + count, decoded),
-                           .y = room.f32() + r / kPanelCols * kPanelCols * k + r % kPanelCols,
-                           .rows = count,
-                           .cols = k,
-                           .ldx = k,
-                           .ldy = kPanelCols});
-    }
-  });
 }
 
 }  // namespace
@@ -149,7 +136,7 @@ void multiply_decoded(const Weight& w, const MatmulArgs& args) {
     return matmul_by_decode(std::get<QuantizedTensor>(w), args);
   }
   const int64_t rows = weight_shape(w)[0], k = weight_shape(w)[1];
-  const int64_t step = std::max(kPanelCols, kPanelValues / std::max<int64_t>(k, 1) / kPanelCols * kPanelCols);
+  const int64_t step = columns_together(k);
   Tensor room = room_for(k, std::min(rows, step));
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t end = std::min(rows, r + step);
@@ -178,10 +165,10 @@ Tensor turned_matmul(const Tensor& x, const Tensor& w) {
 
 Tensor transpose(const Tensor& x) {
   Tensor y = Tensor::uninitialized(DType::f32, {x.cols(), x.rows()});
-  parallel_for(x.rows(), kTurnedRows, [&](int64_t begin, int64_t end) {
-    kernels().transpose({.x = x.f32() + begin * x.cols(),
-                         .y = y.f32() + begin,
-                         .rows = end - begin,
+  for_turned_rows(x.rows(), [&](Span rows) {
+    kernels().transpose({.x = x.f32() + rows.begin * x.cols(),
+                         .y = y.f32() + rows.begin,
+                         .rows = rows.size(),
                          .cols = x.cols(),
                          .ldx = x.cols(),
                          .ldy = x.rows()});

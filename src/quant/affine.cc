@@ -6,6 +6,7 @@
 
 #include "core/checked.h"
 #include "core/parallel.h"
+#include "kernels/kernels.h"
 
 namespace nibble {
 namespace {

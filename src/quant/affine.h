@@ -3,7 +3,7 @@
 // Source: ATen's ChooseQuantizationParams and fake_quantize.
 #include <cstdint>
 
-#include "kernels/kernels.h"
+#include "kernels/codes.h"
 
 namespace nibble {
 

@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "core/checked.h"
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
@@ -16,11 +15,6 @@ namespace {
 constexpr int64_t kTileValues = 64 * 1024;  // 256 KiB of decoded weights: a share of the second-level cache
 constexpr int64_t kRoundPiece = 4096;
 constexpr int64_t kWordCodes = 4;
-constexpr int64_t kTurnFrom = 32;  // tokens; for fewer, turning the weights costs more than it gains
-constexpr int64_t kTurnedRows = 32;
-constexpr int64_t kPanelCols = 64;           // what a tile of sum_codes takes
-constexpr int64_t kPanelTokens = 96;         // a multiple of a tile's tokens
-constexpr int64_t kPanelWords = 256 * 1024;  // of panels made together: 1 MiB, half of a second-level cache
 // Measured: up to here it is faster to widen 16-bit weights anew for every few tokens than to decode tiles of them. The
 // bits are the same.
 constexpr int64_t kFewTokensOfHalves = 16;
@@ -119,48 +113,43 @@ struct Codes {
   int64_t tokens, rows, cols;
 };
 
-/// Rows [begin, end) of w as columns of words of four codes, each made unsigned: panels[panel][word], 64 columns wide.
+/// Rows [begin, end) of w as columns of words of four codes, each made unsigned.
 void turn_codes(const Codes& a, int64_t begin, int64_t end, uint32_t* panels) {
   const int64_t words = a.cols / kWordCodes;
-  parallel_for(end - begin, kTurnedRows, [&](int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; r += kTurnedRows) {
-      const int64_t count = std::min(kTurnedRows, to - r);  // within one panel
-      uint32_t* out = panels + r / kPanelCols * kPanelCols * words + r % kPanelCols;
-      kernels().transpose(
-          {.x = a.w + (begin + r) * a.cols, .y = out, .rows = count, .cols = words, .ldx = words, .ldy = kPanelCols});
-      for (int64_t j = 0; j < words; ++j) {
-        for (int64_t c = 0; c < count; ++c) out[j * kPanelCols + c] ^= 0x80808080u;
-      }
+  for_turned_rows(end - begin, [&](Span rows) {
+    uint32_t* out = panels + column_in_panels(rows.begin, words);
+    kernels().transpose({.x = a.w + (begin + rows.begin) * a.cols,
+                         .y = out,
+                         .rows = rows.size(),
+                         .cols = words,
+                         .ldx = words,
+                         .ldy = kPanelCols});
+    for (int64_t j = 0; j < words; ++j) {
+      for (int64_t c = 0; c < rows.size(); ++c) out[j * kPanelCols + c] ^= 0x80808080u;
     }
   });
 }
 
-/// For many tokens: the weights turned, some panels at a time; a unit of work is a panel and some tokens.
+/// For many tokens: the weights turned, some panels at a time.
 void multiply_turned(const Codes& a, const ScaleSums& scale) {
-  const int64_t words = a.cols / kWordCodes, blocks = ceil_div(a.tokens, kPanelTokens);
-  const int64_t step = std::max(kPanelCols, kPanelWords / std::max<int64_t>(words, 1) / kPanelCols * kPanelCols);
-  Tensor room = Tensor::uninitialized(DType::i32, {ceil_div(std::min(a.rows, step), kPanelCols), words, kPanelCols});
+  const int64_t words = a.cols / kWordCodes, step = columns_together(words);
+  Tensor room = Tensor::uninitialized(DType::i32, {round_up(std::min(a.rows, step), kPanelCols), words});
   auto* panels = room.data<uint32_t>();
   for (int64_t r = 0; r < a.rows; r += step) {
     const int64_t end = std::min(a.rows, r + step);
     turn_codes(a, r, end, panels);
-    parallel_for(ceil_div(end - r, kPanelCols) * blocks, 1, [&](int64_t from, int64_t to) {
-      int32_t sums[kPanelTokens * kPanelCols];
-      for (int64_t unit = from; unit < to; ++unit) {
-        const int64_t panel = unit / blocks, token = unit % blocks * kPanelTokens, row = r + panel * kPanelCols;
-        const Span tokens = {token, std::min(a.tokens, token + kPanelTokens)};
-        const Span columns = {row, std::min(end, row + kPanelCols)};
-        kernels().sum_codes({.x = a.x + token * a.cols,
-                             .w = panels + panel * words * kPanelCols,
-                             .y = sums,
-                             .tokens = tokens.size(),
-                             .k = a.cols,
-                             .cols = columns.size(),
-                             .ldx = a.cols,
-                             .ldw = kPanelCols,
-                             .ldy = kPanelCols});
-        scale({tokens, columns, sums, kPanelCols});
-      }
+    for_panels(a.tokens, end - r, [&](Span tokens, Span columns) {
+      int32_t sums[kTokensTogether * kPanelCols];
+      kernels().sum_codes({.x = a.x + tokens.begin * a.cols,
+                           .w = panels + column_in_panels(columns.begin, words),
+                           .y = sums,
+                           .tokens = tokens.size(),
+                           .k = a.cols,
+                           .cols = columns.size(),
+                           .ldx = a.cols,
+                           .ldw = kPanelCols,
+                           .ldy = kPanelCols});
+      scale({tokens, {r + columns.begin, r + columns.end}, sums, kPanelCols});
     });
   }
 }

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "quant/format.h"
+#include "quant/panels.h"
 
 namespace nibble {
 
@@ -22,12 +23,6 @@ struct WeightProduct {
   MatmulArgs args;
 };
 void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& options);
-
-/// From begin to before end.
-struct Span {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
 
 /// Exact sums of products of codes, of some tokens and rows: sum of token t and row r at
 /// sums[(t - tokens.begin) * stride + r - rows.begin].

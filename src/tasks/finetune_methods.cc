@@ -192,7 +192,11 @@ const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
     if (method.use_lora == options.use_lora) break;
   }
   if (named) return *named;
-  fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of lora, qlora, full, qat");
+  std::string known;
+  for (const FinetuneMethod& method : kMethods) {
+    if (!known.ends_with(method.name)) known += (known.empty() ? "" : ", ") + std::string(method.name);
+  }
+  fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of " + known);
 }
 
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {

@@ -33,7 +33,7 @@ int expected_code(float x, float absmax, const Codebook4& book) {
   return book.codes[interval];
 }
 
-// Values within 40 units in the last place of every threshold, of every level, and of 0.
+// Values within 40 units in the last place of every threshold, of every level, and of where AVX-512 cuts the range.
 std::vector<float> decisive_values(const Codebook4& book) {
   std::vector<float> values;
   const auto add_around = [&](float x) {
@@ -46,6 +46,7 @@ std::vector<float> decisive_values(const Codebook4& book) {
   };
   for (const float x : book.thresholds) add_around(x);
   for (const float x : book.levels) add_around(x);
+  for (int cell = -15; cell <= 15; ++cell) add_around(static_cast<float>(cell) / 15.99f);
   for (float& x : values) x = std::clamp(x, -1.0f, 1.0f);
   return values;
 }
@@ -79,13 +80,16 @@ void expect_encodes_by_the_rule(const Kernels& table, const std::vector<float>& 
 TEST_P(FourBit, EncodesValuesAroundEveryThreshold) {
   for (const auto& levels : {kNf4, kFp4}) {
     const Codebook4 book = codebook_of(levels);
-    std::vector<float> values;
-    for (const float x : decisive_values(book)) {  // an absmax of exactly 1 in every block: values are what is compared
-      if (values.size() % 32 == 0) values.push_back(1.0f);
-      values.push_back(x);
+    for (const size_t block : {32u, 64u}) {
+      std::vector<float> values;
+      for (const float x :
+           decisive_values(book)) {  // an absmax of exactly 1 in every block: values are compared as such
+        if (values.size() % block == 0) values.push_back(1.0f);
+        values.push_back(x);
+      }
+      ASSERT_GT(values.size(), 2000u);
+      expect_encodes_by_the_rule(table(), values, static_cast<int64_t>(block), book);
     }
-    ASSERT_GT(values.size(), 2000u);
-    expect_encodes_by_the_rule(table(), values, 32, book);
   }
 }
 

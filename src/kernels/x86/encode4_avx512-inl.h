@@ -13,7 +13,7 @@ struct CellTables {
   alignas(64) int32_t below[kCells];    // how many thresholds lie below the cell
 };
 
-// False where two thresholds are too close to each other.
+// False where two thresholds are too close to each other, as those of fp4 around zero.
 bool make_cells(const float* thresholds, CellTables& cells) noexcept {
   const auto is_up_to = [&](int t, float limit) { return t < 15 && thresholds[t] <= limit; };
   int next = 0;  // the first threshold that is not below the cell
