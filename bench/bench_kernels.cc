@@ -107,7 +107,7 @@ Codebook4 evenly_spaced_codebook() {
 
 constexpr int64_t kCount = 2'048;  // arrays of 8 KiB: those that a kernel takes stay in the first-level cache
 
-using Arrays = std::vector<std::vector<float>>;
+using Arrays = std::vector<std::vector<float>>;  // Gaussian; the last one starts with as many in bf16
 
 // A kernel over arrays of kCount elements, and how many bytes it reads and writes for each element.
 struct Streaming {
@@ -132,6 +132,8 @@ std::vector<Streaming> streaming_kernels() {
        [](auto& k, auto& a) { k.decode_4bit(bytes(a[0]), a[2].data(), book.levels, 0, kCount, 64, a[1].data()); }},
       {"encode_4bit", 4.5625,
        [](auto& k, auto& a) { k.encode_4bit(a[0].data(), kCount / 64, 64, book, bytes(a[1]), a[2].data()); }},
+      {"encode_4bit_bf16", 2.5625,
+       [](auto& k, auto& a) { k.encode_4bit_bf16(halves(a[5]), kCount / 64, 64, book, bytes(a[1]), a[2].data()); }},
       {"pack_4bit", 1.0625,
        [](auto& k, auto& a) {
          k.pack_4bit({bytes(a[0]), a[2].data(), bytes(a[1]), 0, 64, 16, kCount / 16, 4});
@@ -175,7 +177,8 @@ std::vector<Streaming> streaming_kernels() {
 }
 
 void run_streaming(benchmark::State& state, const Kernels& table, const Streaming& kernel) {
-  Arrays arrays(5, gaussian(kCount));
+  Arrays arrays(6, gaussian(kCount));
+  table.f32_to_bf16(arrays[0].data(), halves(arrays[5]), kCount);
   for (auto _ : state) {
     kernel.call(table, arrays);
     benchmark::ClobberMemory();

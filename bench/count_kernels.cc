@@ -115,6 +115,8 @@ constexpr Case kCases[] = {
     {"decode_packed4", [](Data& d) { d.k.decode_packed4(d.packed(kCodes), 0, kRows, d.y.data()); }},
     {"encode_4bit",
      [](Data& d) { d.k.encode_4bit(d.x.data(), kCount / 64, 64, d.book, d.bytes.data(), d.scales.data()); }},
+    {"encode_4bit_bf16",
+     [](Data& d) { d.k.encode_4bit_bf16(d.halves.data(), kCount / 64, 64, d.book, d.bytes.data(), d.scales.data()); }},
     {"decode_4bit",
      [](Data& d) { d.k.decode_4bit(d.bytes.data(), d.scales.data(), d.book.levels, 0, kCount, 64, d.y.data()); }},
     {"f16_to_f32", [](Data& d) { d.k.f16_to_f32(d.halves.data(), d.y.data(), kCount); }},

@@ -137,6 +137,9 @@ struct Kernels {
   /// with an infinity, whose other values become 0.
   void (*encode_4bit)(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
                       float* absmax) noexcept = nullptr;
+  /// The same for values of bf16.
+  void (*encode_4bit_bf16)(const uint16_t* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+                           float* absmax) noexcept = nullptr;
 
   /// max |x|; NaN when any x is NaN.
   float (*absmax)(const float* x, int64_t count) noexcept = nullptr;

@@ -101,9 +101,11 @@ void matvec_4bit(const Matvec4Bit& a) noexcept {
 }
 
 // Magnitudes are compared as integers: their order is that of the floats, with NaN above infinity, so a NaN wins.
+uint32_t magnitude(float x) noexcept { return std::bit_cast<uint32_t>(x) & 0x7fffffffu; }
+
 float absmax(const float* x, int64_t count) noexcept {
   uint32_t largest = 0;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, magnitude(x[i]));
   return std::bit_cast<float>(largest);
 }
 
@@ -114,14 +116,17 @@ uint8_t encode_value(float value, const Codebook4& codebook) noexcept {
   return codebook.codes[interval];
 }
 
-void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+template <auto widen, class W>
+void encode_4bit(const W* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
                  float* absmaxes) noexcept {
-  for (int64_t b = 0; b < blocks; ++b) {
-    absmaxes[b] = absmax(x + b * block, block);
+  for (int64_t b = 0; b < blocks; ++b, x += block, packed += block / 2) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < block; ++i) largest = std::max(largest, magnitude(widen(x[i])));
+    absmaxes[b] = std::bit_cast<float>(largest);
     const float scale = 1.0f / (absmaxes[b] < 1e-38f ? 1e-38f : absmaxes[b]);
-    for (int64_t i = b * block; i < (b + 1) * block; i += 2) {
-      const int even = encode_value(x[i] * scale, codebook);
-      const int odd = encode_value(x[i + 1] * scale, codebook);
+    for (int64_t i = 0; i < block; i += 2) {
+      const int even = encode_value(widen(x[i]) * scale, codebook);
+      const int odd = encode_value(widen(x[i + 1]) * scale, codebook);
       packed[i / 2] = static_cast<uint8_t>((even << 4) | odd);
     }
   }
@@ -256,7 +261,8 @@ constinit const Kernels kScalarKernels = {
     .f32_to_f16 = convert_all<nibble::f32_to_f16>,
     .f32_to_bf16 = convert_all<nibble::f32_to_bf16>,
     .decode_4bit = decode_4bit,
-    .encode_4bit = encode_4bit,
+    .encode_4bit = encode_4bit<same, float>,
+    .encode_4bit_bf16 = encode_4bit<nibble::bf16_to_f32, uint16_t>,
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
     .quantize_affine = quantize_affine,

@@ -2,7 +2,9 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 
+#include "core/dtype.h"
 #include "kernels/every_isa.h"
 #include "kernels/levels.h"
 
@@ -123,6 +125,61 @@ TEST_P(FourBit, EncodesZerosSubnormalsAndValuesThatAreNotFinite) {
   EXPECT_EQ(packed[16], 0xff);
   EXPECT_EQ(packed[32], 0x77);
   EXPECT_EQ(packed[35], 0xff);
+}
+
+// Against the rule for f32, which the tests above check: what matters is the value, not how it is stored.
+void expect_bf16_encodes_as_f32(const Kernels& table, const std::vector<uint16_t>& values, int64_t block,
+                                const Codebook4& book) {
+  const auto count = static_cast<int64_t>(values.size()), blocks = count / block;
+  ASSERT_EQ(blocks * block, count);
+  Guarded<uint16_t> x(count);
+  std::copy(values.begin(), values.end(), x.data());
+  Guarded<uint8_t> packed(count / 2), expected(count / 2);
+  Guarded<float> wide(count), absmax(blocks), expected_absmax(blocks);
+  for (int64_t i = 0; i < count; ++i) wide[i] = bf16_to_f32(x[i]);
+  table.encode_4bit_bf16(x.data(), blocks, block, book, packed.data(), absmax.data());
+  supported_kernels().back().encode_4bit(wide.data(), blocks, block, book, expected.data(), expected_absmax.data());
+  ASSERT_TRUE(packed.guards_intact() && absmax.guards_intact());
+  for (int64_t b = 0; b < blocks; ++b) {
+    ASSERT_EQ(std::bit_cast<uint32_t>(absmax[b]), std::bit_cast<uint32_t>(expected_absmax[b])) << "block " << b;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    ASSERT_EQ(code_at(packed, i), code_at(expected, i)) << wide[i] << " beside " << absmax[i / block];
+  }
+}
+
+// Every absmax that bf16 has, and around each threshold the two numbers on either side of it.
+TEST_P(FourBit, EncodesBf16AroundEveryThresholdOfEveryScale) {
+  constexpr uint16_t kInfinity = 0x7f80;
+  for (const auto& levels : {kNf4, kFp4}) {
+    const Codebook4 book = codebook_of(levels);
+    std::vector<uint16_t> values;
+    for (uint16_t absmax = 0; absmax < kInfinity; ++absmax) {
+      values.push_back(absmax);
+      for (int i = 1; i < 64; ++i) {
+        const float near = book.thresholds[i % 15] * bf16_to_f32(absmax);
+        const auto bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(near) >> 16);
+        const int magnitude = std::clamp((bits & 0x7fff) + i / 15 - 1, 0, int{absmax});
+        values.push_back(static_cast<uint16_t>((bits & 0x8000) | magnitude));
+      }
+    }
+    expect_bf16_encodes_as_f32(table(), values, 64, book);
+  }
+}
+
+TEST_P(FourBit, EncodesAnyBitsOfBf16InEveryBlockSize) {
+  std::mt19937 random(9);
+  for (const auto& levels : {kNf4, kFp4}) {
+    for (const int64_t block : {32, 64, 128, 256, 512, 1024, 2048, 4096}) {
+      std::vector<uint16_t> values(8192);
+      for (uint16_t& x : values) x = static_cast<uint16_t>(random());  // most blocks have a NaN
+      expect_bf16_encodes_as_f32(table(), values, block, codebook_of(levels));
+      for (uint16_t& x : values) x = static_cast<uint16_t>(x % 0x7f80 | (x & 0x8000));
+      expect_bf16_encodes_as_f32(table(), values, block, codebook_of(levels));
+      for (size_t i = 0; i < values.size(); i += 301) values[i] = 0xff80;  // -infinity
+      expect_bf16_encodes_as_f32(table(), values, block, codebook_of(levels));
+    }
+  }
 }
 
 TEST_P(FourBit, DecodesEveryRangeAsTheFormula) {

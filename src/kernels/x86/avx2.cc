@@ -301,55 +301,9 @@ NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float*
   _mm256_storeu_ps(out + 24, lookup<3>(packed, levels));
 }
 
-struct SearchTree {
-  F node1, node2, node3, nodes0to7, nodes8to15;
-  __m256i codes;  // by interval, in both halves
-};
-
-NIBBLE_INLINE SearchTree load_tree(const float* nodes, const uint8_t* codes) noexcept {
-  const __m128i code_bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-  return {all(nodes[1]),
-          all(nodes[2]),
-          all(nodes[3]),
-          _mm256_loadu_ps(nodes),
-          _mm256_loadu_ps(nodes + 8),
-          _mm256_broadcastsi128_si256(code_bytes)};
-}
-
-// All ones where x is above the threshold or NaN.
-NIBBLE_INLINE __m256i above(F x, F threshold) noexcept {
-  return _mm256_castps_si256(_mm256_cmp_ps(x, threshold, _CMP_NLE_UQ));
-}
-NIBBLE_INLINE __m256i child(__m256i node, __m256i up) noexcept {
-  return _mm256_sub_epi32(_mm256_add_epi32(node, node), up);
-}
-
-// 16 + interval
-NIBBLE_INLINE __m256i search(F x, const SearchTree& tree) noexcept {
-  const __m256i up = above(x, tree.node1);
-  __m256i node = _mm256_sub_epi32(_mm256_set1_epi32(2), up);
-  node = child(node, above(x, _mm256_blendv_ps(tree.node2, tree.node3, _mm256_castsi256_ps(up))));
-  node = child(node, above(x, _mm256_permutevar8x32_ps(tree.nodes0to7, node)));
-  return child(node, above(x, _mm256_permutevar8x32_ps(tree.nodes8to15, node)));
-}
-
-NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, uint8_t* packed) noexcept {
-  __m256i found[4];
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) found[j] = search(_mm256_loadu_ps(x + 8 * j) * scale, tree);
-  // Packing works within 128-bit halves: bytes 0-3 8-11 16-19 24-27 in the lower, the rest in the upper.
-  const __m256i bytes =
-      _mm256_packus_epi16(_mm256_packs_epi32(found[0], found[1]), _mm256_packs_epi32(found[2], found[3]));
-  const __m256i codes = _mm256_shuffle_epi8(tree.codes, bytes);                  // looks at the low four bits
-  const __m256i pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi16(0x0110));  // 16 * even + odd
-  const __m256i packed_pairs = _mm256_packus_epi16(pairs, pairs);
-  const __m128i ordered =
-      _mm_unpacklo_epi16(_mm256_castsi256_si128(packed_pairs), _mm256_extracti128_si256(packed_pairs, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(packed), ordered);
-}
-
 #include "kernels/activations4-inl.h"
 #include "kernels/x86/decode-inl.h"
+#include "kernels/x86/encode4_avx2-inl.h"
 #include "kernels/x86/float-inl.h"
 #include "kernels/x86/matmul-inl.h"
 #include "kernels/x86/matvec4-inl.h"
@@ -360,34 +314,6 @@ NIBBLE_INLINE void encode_32(const float* x, F scale, const SearchTree& tree, ui
 #include "kernels/x86/transpose-inl.h"
 // The following uses all of the above.
 #include "kernels/x86/activations4_avx2-inl.h"
-
-// The thresholds as a heap: node 1 is the middle one, the children of node n are 2n (values not above) and 2n + 1.
-// Four steps from node 1 end at 16 + interval.
-void build_heap(const float* thresholds, float* nodes) noexcept {
-  nodes[0] = 0;
-  for (int node = 1, level = 8, position = 0; node < 16; ++node) {
-    nodes[node] = thresholds[position * 2 * level + level - 1];
-    if (++position * level == 8) {
-      position = 0;
-      level /= 2;
-    }
-  }
-}
-
-void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
-                 float* absmaxes) noexcept {
-  float nodes[16];
-  build_heap(codebook.thresholds, nodes);
-  const SearchTree tree = load_tree(nodes, codebook.codes);
-  for (int64_t b = 0; b < blocks; ++b) {
-    const float largest = absmax(x, block);
-    absmaxes[b] = largest;
-    const F scale = all(1.0f / (largest < 1e-38f ? 1e-38f : largest));
-    for (int64_t i = 0; i < block; i += kGroup) encode_32(x + i, scale, tree, packed + i / 2);
-    x += block;
-    packed += block / 2;
-  }
-}
 
 }  // namespace
 
@@ -418,6 +344,7 @@ constinit const Kernels kAvx2Kernels = {
     .f32_to_bf16 = f32_to_bf16,
     .decode_4bit = decode_4bit,
     .encode_4bit = encode_4bit,
+    .encode_4bit_bf16 = encode_4bit_bf16,
     .absmax = absmax,
     .quantize_i8 = quantize_i8,
     .quantize_affine = quantize_affine,

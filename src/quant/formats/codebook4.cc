@@ -111,8 +111,9 @@ struct Encoded {
   Tensor data, absmax;
 };
 
-using EncodeBlocks = void (*)(const float* x, int64_t blocks, int64_t block, const Codebook4&, uint8_t* packed,
-                              float* absmax);
+/// `blocks` times `block` values, from values[first] on.
+using EncodeBlocks = void (*)(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4&,
+                              uint8_t* packed, float* absmax);
 using EncodeTail = void (*)(std::span<const float> x, const Codebook4&, uint8_t* packed, float* absmax);
 
 // The last, shorter block: bitsandbytes divides here instead of multiplying with the reciprocal, and stores the
@@ -129,9 +130,14 @@ void encode_tail_bnb(std::span<const float> x, const Codebook4& book, uint8_t* p
   for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
 }
 
-void encode_blocks_bnb(const float* x, int64_t blocks, int64_t block, const Codebook4& book, uint8_t* packed,
-                       float* absmax) {
-  kernels().encode_4bit(x, blocks, block, book, packed, absmax);
+void encode_blocks_bnb(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4& book,
+                       uint8_t* packed, float* absmax) {
+  if (values.matrix.dtype == DType::bf16) {
+    kernels().encode_4bit_bf16(values.matrix.data<uint16_t>() + first, blocks, block, book, packed, absmax);
+    return;
+  }
+  static thread_local std::vector<float> room;
+  kernels().encode_4bit(values.at(first, blocks * block, room), blocks, block, book, packed, absmax);
 }
 
 // Value of largest magnitude -> -8. A value that is not finite counts as zero (and is reported by quantize).
@@ -150,8 +156,10 @@ void encode_tail_int4(std::span<const float> x, const Codebook4&, uint8_t* packe
   for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
 }
 
-void encode_blocks_int4(const float* x, int64_t blocks, int64_t block, const Codebook4& book, uint8_t* packed,
-                        float* absmax) {
+void encode_blocks_int4(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4& book,
+                        uint8_t* packed, float* absmax) {
+  static thread_local std::vector<float> room;
+  const float* x = values.at(first, blocks * block, room);
   for (int64_t b = 0; b < blocks; ++b) {
     encode_tail_int4({x + b * block, static_cast<size_t>(block)}, book, packed + b * block / 2, absmax + b);
   }
@@ -165,10 +173,9 @@ Encoded encode_flat(const DenseValues& values, int64_t block, const Codebook4& b
   auto* packed = out.data.data<uint8_t>();
   float* absmax = out.absmax.f32();
   parallel_for(full, kParallelBlocks, [&](int64_t begin, int64_t end) {
-    std::vector<float> room;
     for (int64_t b = begin; b < end; b += step) {
       const int64_t some = std::min(step, end - b);
-      encode_blocks(values.at(b * block, some * block, room), some, block, book, packed + b * block / 2, absmax + b);
+      encode_blocks(values, b * block, some, block, book, packed + b * block / 2, absmax + b);
     }
   });
   if (const int64_t rest = n - full * block; rest > 0) {
