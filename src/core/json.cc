@@ -3,10 +3,10 @@
 #include <simdjson.h>
 
 #include <cmath>
-#include <unordered_set>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/hash_index.h"
 
 namespace nibble {
 namespace {
@@ -16,16 +16,22 @@ using simdjson::dom::element_type;
 
 Json convert(const element& source, const std::string& where);
 
+void refuse_duplicates(const Json::Object& members, const std::string& where) {
+  HashIndex index(members.size());
+  for (size_t i = 0; i < members.size(); ++i) {
+    const std::string& key = members[i].first;
+    const auto is_same = [&](int32_t place) { return members[static_cast<size_t>(place)].first == key; };
+    if (index.put(hash_of(key), static_cast<int32_t>(i), is_same) >= 0) {
+      fail(ErrorCode::format, where + ": duplicate key '" + printable(key, 200) + "'");
+    }
+  }
+}
+
 Json convert_object(const simdjson::dom::object& source, const std::string& where) {
   Json::Object members;
   members.reserve(source.size());
-  std::unordered_set<std::string_view> keys;
-  for (const auto& field : source) {
-    if (!keys.insert(field.key).second) {
-      fail(ErrorCode::format, where + ": duplicate key '" + printable(field.key, 200) + "'");
-    }
-    members.emplace_back(std::string(field.key), convert(field.value, where));
-  }
+  for (const auto& field : source) members.emplace_back(std::string(field.key), convert(field.value, where));
+  refuse_duplicates(members, where);
   return Json(std::move(members));
 }
 

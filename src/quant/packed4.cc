@@ -1,6 +1,7 @@
 #include "quant/packed4.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <type_traits>
 
@@ -29,13 +30,21 @@ Arithmetic arithmetic_of(Activations activations) {
   return {PanelType::f32, k.activations4_f32, k.matmul_packed4_f32};
 }
 
+/// The weights of a model share one codebook, and the search for its best rounding takes as long as packing 100,000
+/// weights.
+const Levels4& rounded_levels(const float* levels) {
+  static thread_local Levels4 last{};
+  if (std::memcmp(last.exact, levels, sizeof last.exact) != 0) last = make_levels4(levels);
+  return last;
+}
+
 /// What a product has to know of records, beside the records.
 struct RecordTable {
   RecordLayout layout;
   Levels4 levels;
 
   explicit RecordTable(const Packing& packing) : layout(packing.layout), levels() {
-    if (packing.levels != nullptr) levels = make_levels4(packing.levels);
+    if (packing.levels != nullptr) levels = rounded_levels(packing.levels);
   }
 };
 

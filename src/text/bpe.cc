@@ -3,9 +3,9 @@
 // symbols makes that O(n log n).
 #include <algorithm>
 #include <functional>
-#include <unordered_map>
 #include <utility>
 
+#include "core/hash_index.h"
 #include "text/json_fields.h"
 #include "text/token_model.h"
 #include "text/unicode.h"
@@ -16,22 +16,50 @@ namespace {
 constexpr std::string_view kSpaceMark = "\u2581";
 
 struct Merge {
-  int32_t rank;
-  int32_t id;
+  int32_t left, right;  // ids
+  int32_t id;           // what they become
+};
+
+/// A list in which the first that fits counts, and of two for one pair the later.
+class Merges {
+  static uint64_t pair_key(int32_t left, int32_t right) {
+    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+  }
+  auto joins(int32_t left, int32_t right) const {
+    return [this, left, right](int32_t rank) {
+      const Merge& merge = list_[static_cast<size_t>(rank)];
+      return merge.left == left && merge.right == right;
+    };
+  }
+
+ public:
+  Merges() = default;
+  explicit Merges(size_t count) : index_(count) { list_.reserve(count); }
+
+  void add(const Merge& merge) {
+    const auto rank = static_cast<int32_t>(list_.size());
+    list_.push_back(merge);
+    index_.put(hash_of(pair_key(merge.left, merge.right)), rank, joins(merge.left, merge.right));
+  }
+  /// -1: there is none.
+  int32_t rank(int32_t left, int32_t right) const {
+    return index_.find(hash_of(pair_key(left, right)), joins(left, right));
+  }
+  int32_t id(int32_t rank) const { return list_[static_cast<size_t>(rank)].id; }
+
+ private:
+  std::vector<Merge> list_;
+  HashIndex index_;
 };
 
 struct Bpe {
   std::shared_ptr<const Vocabulary> vocabulary;
-  std::unordered_map<uint64_t, Merge> merges;  // by pair_key
-  std::vector<int32_t> byte_ids;               // empty without byte_fallback
+  Merges merges;
+  std::vector<int32_t> byte_ids;  // empty without byte_fallback
   std::optional<int32_t> unknown;
   std::string prefix, suffix;  // of characters that do not begin, and that end, a word
   bool fuse_unknown = false, ignore_merges = false;
 };
-
-uint64_t pair_key(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-}
 
 struct Symbol {
   int32_t id;             // -1: merged into a symbol on its left
@@ -39,7 +67,7 @@ struct Symbol {
 };
 
 struct Candidate {
-  int32_t rank, left, id;  // left: index of the left symbol; id: what the pair becomes
+  int32_t rank, left;  // left: index of the left symbol
   bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : left > other.left; }
 };
 
@@ -83,16 +111,16 @@ void merge_symbols(const Bpe& bpe, std::vector<int32_t>& ids) {
     symbols.push_back({ids[i], index - 1, i + 1 < ids.size() ? index + 1 : -1});
   }
   const auto at = [&](int32_t index) -> Symbol& { return symbols[static_cast<size_t>(index)]; };
-  const auto merge_of = [&](int32_t left) {
+  const auto rank_of = [&](int32_t left) {
     const Symbol& symbol = at(left);
-    return bpe.merges.find(pair_key(symbol.id, at(symbol.after).id));
+    return bpe.merges.rank(symbol.id, at(symbol.after).id);
   };
   std::vector<Candidate> candidates;
   const auto add = [&](int32_t left) {
     if (left < 0 || at(left).after < 0) return false;
-    const auto merge = merge_of(left);
-    if (merge != bpe.merges.end()) candidates.push_back({merge->second.rank, left, merge->second.id});
-    return merge != bpe.merges.end();
+    const int32_t rank = rank_of(left);
+    if (rank >= 0) candidates.push_back({rank, left});
+    return rank >= 0;
   };
   for (size_t i = 0; i + 1 < symbols.size(); ++i) add(static_cast<int32_t>(i));
   std::make_heap(candidates.begin(), candidates.end(), std::greater<>());
@@ -105,10 +133,10 @@ void merge_symbols(const Bpe& bpe, std::vector<int32_t>& ids) {
     candidates.pop_back();
     Symbol& left = at(best.left);
     if (left.id < 0 || left.after < 0) continue;
-    const auto merge = merge_of(best.left);
-    if (merge == bpe.merges.end() || merge->second.id != best.id) continue;  // a neighbour has changed meanwhile
+    const int32_t rank = rank_of(best.left);  // a neighbour may have changed meanwhile
+    if (rank < 0 || bpe.merges.id(rank) != bpe.merges.id(best.rank)) continue;
     Symbol& right = at(left.after);
-    left.id = best.id;
+    left.id = bpe.merges.id(rank);
     right.id = -1;
     left.after = right.after;
     if (right.after >= 0) at(right.after).before = best.left;
@@ -161,15 +189,13 @@ bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
     return *id;
   };
   bool cut = bpe.prefix.empty() && bpe.suffix.empty() && bpe.vocabulary->id(kSpaceMark).has_value();
-  bpe.merges.reserve(list.size());
+  bpe.merges = Merges(list.size());
   std::string joined;
   for (size_t i = 0; i < list.size(); ++i) {
     const auto [left, right] = merge_pair(list[i], where);
     if (right.size() < bpe.prefix.size()) fail(ErrorCode::format, where + ": a token lacks the continuation prefix");
     joined.assign(left).append(right.substr(bpe.prefix.size()));
-    const auto rank = static_cast<int32_t>(i);
-    const int32_t left_id = id_of(left, i), right_id = id_of(right, i);
-    bpe.merges[pair_key(left_id, right_id)] = {rank, id_of(joined, i)};
+    bpe.merges.add({id_of(left, i), id_of(right, i), id_of(joined, i)});
     cut = cut && (!right.starts_with(kSpaceMark) || left.ends_with(kSpaceMark));
   }
   return cut;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/hash_index.h"
 #include "core/json.h"
 
 namespace nibble {
@@ -27,15 +28,12 @@ class Vocabulary {
   int32_t end_id() const { return static_cast<int32_t>(entry_of_id_.size()); }
 
  private:
-  // A hash table with linear probing: loading a large tokenizer is mostly looking up tokens.
-  struct Slot {
-    uint32_t hash = 0;
-    int32_t entry = -1;  // -1: empty
-  };
-  size_t slot_of(std::string_view token, uint32_t hash) const;
+  auto has_text(std::string_view token) const {
+    return [this, token](int32_t entry) { return entries_[static_cast<size_t>(entry)].first == token; };
+  }
 
   std::vector<std::pair<std::string, int64_t>> entries_;
-  std::vector<Slot> slots_;           // a power of two, at most half full
+  HashIndex index_;
   std::vector<int32_t> entry_of_id_;  // -1: none
 };
 
