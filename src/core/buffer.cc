@@ -164,6 +164,11 @@ std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
       new Buffer({.data = start, .size = bytes, .mapping = mapping.start, .mapped_bytes = wanted}));
 }
 
+std::shared_ptr<Buffer> Buffer::allocate_scratch(size_t bytes) {
+  if (bytes < kMapped) return allocate(bytes, false);
+  return allocate(checked_add(bytes, kHugePage - 1, "allocation") / kHugePage * kHugePage, false);
+}
+
 std::shared_ptr<Buffer> Buffer::allocate_lasting(size_t bytes) {
   if (bytes < kShareFrom || bytes >= kLarge) return allocate(bytes);
   static std::mutex mutex;

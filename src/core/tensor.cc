@@ -6,6 +6,15 @@
 #include "core/error.h"
 
 namespace nibble {
+namespace {
+
+Tensor in(std::shared_ptr<Buffer> (*allocate)(size_t bytes), DType dtype, Shape shape) {
+  Tensor t = Tensor::described(dtype, std::move(shape));
+  t.buffer = allocate(checked_mul(static_cast<uint64_t>(t.count()), dtype_bytes(dtype), "tensor"));
+  return t;
+}
+
+}  // namespace
 
 int64_t element_count(const Shape& shape) {
   // Called often, so the text for messages is made only when one is needed.
@@ -30,18 +39,13 @@ Tensor::Tensor(DType dtype_, Shape shape_) : dtype(dtype_), shape(std::move(shap
   buffer = Buffer::allocate(checked_mul(static_cast<uint64_t>(count()), dtype_bytes(dtype), "tensor"));
 }
 
-Tensor Tensor::lasting(DType dtype, Shape shape) {
-  Tensor t = described(dtype, std::move(shape));
-  t.buffer = Buffer::allocate_lasting(checked_mul(static_cast<uint64_t>(t.count()), dtype_bytes(dtype), "tensor"));
-  return t;
-}
+Tensor Tensor::lasting(DType dtype, Shape shape) { return in(Buffer::allocate_lasting, dtype, std::move(shape)); }
 
 Tensor Tensor::uninitialized(DType dtype, Shape shape) {
-  Tensor t = described(dtype, std::move(shape));
-  t.buffer =
-      Buffer::allocate_uninitialized(checked_mul(static_cast<uint64_t>(t.count()), dtype_bytes(dtype), "tensor"));
-  return t;
+  return in(Buffer::allocate_uninitialized, dtype, std::move(shape));
 }
+
+Tensor Tensor::scratch(DType dtype, Shape shape) { return in(Buffer::allocate_scratch, dtype, std::move(shape)); }
 
 Tensor Tensor::described(DType dtype, Shape shape) {
   Tensor t;

@@ -34,6 +34,8 @@ struct Tensor {
   static Tensor lasting(DType dtype, Shape shape);
   /// For a result that will be written as a whole.
   static Tensor uninitialized(DType dtype, Shape shape);
+  /// For what a call works in: see Buffer::allocate_scratch().
+  static Tensor scratch(DType dtype, Shape shape);
   /// A dtype and a shape without memory: what a tensor will be.
   static Tensor described(DType dtype, Shape shape);
   static Tensor from(std::span<const float> values, Shape shape);

@@ -22,7 +22,7 @@ struct Panels {
 };
 
 /// For k rows of so many columns in panels.
-Tensor room_for(int64_t k, int64_t cols) { return Tensor::uninitialized(DType::f32, {round_up(cols, kPanelCols), k}); }
+Tensor room_for(int64_t k, int64_t cols) { return Tensor::scratch(DType::f32, {round_up(cols, kPanelCols), k}); }
 
 /// Tokens by k, wherever the values lie.
 struct Left {

@@ -133,7 +133,7 @@ void turn_codes(const Codes& a, int64_t begin, int64_t end, uint32_t* panels) {
 /// For many tokens: the weights turned, some panels at a time.
 void multiply_turned(const Codes& a, const ScaleSums& scale) {
   const int64_t words = a.cols / kWordCodes, step = columns_together(words);
-  Tensor room = Tensor::uninitialized(DType::i32, {round_up(std::min(a.rows, step), kPanelCols), words});
+  Tensor room = Tensor::scratch(DType::i32, {round_up(std::min(a.rows, step), kPanelCols), words});
   auto* panels = room.data<uint32_t>();
   for (int64_t r = 0; r < a.rows; r += step) {
     const int64_t end = std::min(a.rows, r + step);

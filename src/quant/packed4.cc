@@ -63,7 +63,7 @@ Packed4 view(const QuantizedTensor& w) { return view(w, table_of(w), w.part("rec
 /// The input of a call in the form that the kernels want, made once for all products.
 Tensor prepare(const Arithmetic& a, const MatmulArgs& args, int64_t cols, const PanelLayout& layout) {
   const int64_t words = block_words(a.panels, layout);
-  Tensor panels = Tensor::uninitialized(DType::i32, {panel_words(args.tokens, cols, words)});
+  Tensor panels = Tensor::scratch(DType::i32, {panel_words(args.tokens, cols, words)});
   auto* out = panels.data<uint32_t>();
   parallel_for(args.tokens, kPanelTokens, [&](int64_t begin, int64_t end) {
     a.prepare({.x = args.x + begin * cols,
