@@ -6,6 +6,9 @@
 
 constexpr int64_t kSumAhead = 16;  // rows to come that are fetched
 
+template <class M>
+constexpr int kLineVectors = kLanes * sizeof(typename M::In) < 64 ? 64 / (kLanes * sizeof(typename M::In)) : 1;
+
 template <class M, int T, int V, class Lanes>
 void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lanes last) noexcept {
   const float* x = a.x + token * a.ldx;
@@ -26,11 +29,10 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
     }
   }
   const int64_t ldx = a.ldx, x_step = a.x_step, ldw = a.ldw;
-  const auto* ahead = w + kSumAhead * ldw;
-  for (int64_t k = a.k; k > 0; --k, x += x_step, w += ldw, ahead += ldw) {
-    if constexpr (V > 1) {
+  const auto add_row = [&](auto fetches) __attribute__((always_inline)) {
+    if constexpr (decltype(fetches)::value) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) _mm_prefetch(ahead + v * kLanes, _MM_HINT_T0);
+      for (int v = 0; v < V; v += kLineVectors<M>) _mm_prefetch(w + kSumAhead * ldw + v * kLanes, _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
@@ -38,7 +40,14 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) acc[t][v] = fma(all(x[t * ldx]), values, acc[t][v]);
     }
+    x += x_step;
+    w += ldw;
+  };
+  int64_t k = a.k;
+  if constexpr (V > 1) {
+    for (; k > kSumAhead; --k) add_row(std::true_type{});
   }
+  for (; k > 0; --k) add_row(std::false_type{});
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
