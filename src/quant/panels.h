@@ -10,7 +10,7 @@
 namespace nibble {
 
 inline constexpr int64_t kPanelCols = 64;       // what a tile of either kernel takes, or two
-inline constexpr int64_t kTokensTogether = 96;  // a multiple of the tokens of every instruction set's tile
+inline constexpr int64_t kTokensTogether = 48;  // a multiple of the tokens of every instruction set's tile
 inline constexpr int64_t kTurnedRows = 32;      // of weights, turned together: half of a panel's columns
 inline constexpr int64_t kTurnFrom = 32;        // tokens; for fewer, turning the weights costs more than it gains
 
