@@ -15,10 +15,16 @@ namespace {
 constexpr int64_t kColumnGrain = 16;
 constexpr int64_t kPanelDepth = 768;  // rows of a panel that are multiplied together: 192 KiB, beside 144 KiB of x
 
-/// k rows of a matrix in panels, see quant/panels.h.
+/// k rows of a matrix in panels, see quant/panels.h, or as they lie.
 struct Panels {
   const float* data;
   int64_t k, cols;
+  int64_t row_step = kPanelCols;
+
+  const float* at(int64_t row, int64_t column) const {
+    const int64_t begin = row_step == kPanelCols ? column_in_panels(column, k) : column;
+    return data + begin + row * row_step;
+  }
 };
 
 /// For k rows of so many columns in panels.
@@ -42,13 +48,13 @@ void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
     int64_t k = 0;
     do {
       kernels().sum_rows_f32({.x = x.data + tokens.begin * x.token_step + k * x.k_step,
-                              .w = w.data + column_in_panels(columns.begin, w.k) + k * kPanelCols,
+                              .w = w.at(k, columns.begin),
                               .y = y.data + tokens.begin * y.row_step + columns.begin,
                               .tokens = tokens.size(),
                               .k = std::min(kPanelDepth, w.k - k),
                               .cols = columns.size(),
                               .ldx = x.token_step,
-                              .ldw = kPanelCols,
+                              .ldw = w.row_step,
                               .ldy = y.row_step,
                               .add = add || k > 0,
                               .x_step = x.k_step});
@@ -104,6 +110,10 @@ int64_t rows_together(int64_t cols) {
 /// y = x w, or with `add` y += x w, by tiles of rows of w.
 void multiply_by_rows(Left x, const Weight& w, Result y, bool add) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
+  const auto* dense = std::get_if<Tensor>(&w);
+  if (dense && dense->dtype == DType::f32 && x.tokens < kTurnFrom) {
+    return multiply_panels(x, {dense->f32(), rows, cols, cols}, y, add);
+  }
   const int64_t step = rows_together(cols);
   Tensor room = room_for(std::min(rows, step), cols);
   for (int64_t r = 0; r == 0 || r < rows; r += step) {

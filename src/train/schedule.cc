@@ -3,9 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
+#include <span>
 #include <string_view>
 
+#include "core/checked.h"
 #include "core/error.h"
+#include "core/parallel.h"
 #include "ops/elementwise.h"
 
 namespace nibble {
@@ -22,6 +26,24 @@ constexpr ShapeRow kShapes[] = {
     {"cosine", ScheduleShape::cosine,
      [](double left) { return 0.5 * (1.0 + std::cos(std::numbers::pi * (1.0 - left))); }},
 };
+
+constexpr int64_t kSquaresTogether = 1 << 15;
+
+/// In pieces of a fixed size, which are added in their order, so that threads change nothing.
+double sum_of_squares(std::span<const float> x) {
+  const auto count = static_cast<int64_t>(x.size());
+  std::vector<double> pieces(static_cast<size_t>(ceil_div(count, kSquaresTogether)));
+  parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      double squares = 0;
+      for (int64_t i = piece * kSquaresTogether; i < std::min(count, (piece + 1) * kSquaresTogether); ++i) {
+        squares += double{x[static_cast<size_t>(i)]} * double{x[static_cast<size_t>(i)]};
+      }
+      pieces[static_cast<size_t>(piece)] = squares;
+    }
+  });
+  return std::accumulate(pieces.begin(), pieces.end(), 0.0);
+}
 
 }  // namespace
 
@@ -45,10 +67,7 @@ double schedule_factor(const Schedule& schedule, int64_t step) {
 double gradient_norm(const std::vector<Tensor>& gradients) {
   double squares = 0;
   for (const Tensor& gradient : gradients) {
-    if (gradient.empty()) continue;
-    for (int64_t i = 0; i < gradient.count(); ++i) {
-      squares += static_cast<double>(gradient.f32()[i]) * gradient.f32()[i];
-    }
+    if (!gradient.empty()) squares += sum_of_squares({gradient.f32(), static_cast<size_t>(gradient.count())});
   }
   return std::sqrt(squares);
 }
