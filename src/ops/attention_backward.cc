@@ -151,8 +151,7 @@ class AttentionGradient {
     };
     const int64_t begin = window_begin(first) / kBlock * kBlock, end = in_.causal ? first + count : p.length;
     const int64_t span = end - begin, stride = odd_lines(span), kv_head = h / shared_;
-    const int64_t q_at = (p.first + first) * width_ + h * head_dim_,
-                  keys_at = (p.first + begin) * width_ + h * head_dim_;
+    const int64_t q_at = (p.first + first) * width_ + h * head_dim_;
     const View q = {in_.q.f32() + q_at, width_}, dy = {dy_.f32() + q_at, width_};
     for (Room* room : {&rooms.capped, &rooms.weights, &rooms.dscores})
       room->resize(static_cast<size_t>(count * stride));

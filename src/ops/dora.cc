@@ -78,7 +78,7 @@ void dora_backward(const Tensor& x, const Lora& lora, const DoraPass& pass, cons
     for (int64_t i = 0; i < sums.count(); ++i) sums.f32()[i] /= pass.lengths.f32()[i];
     tape.add(slots.magnitude, std::move(sums));
   }
-  lora_backward(x, lora, slots, by_columns(dy, pass.scale, [](float d, float c) { return d * c; }), tape);
+  lora_backward(x, {}, lora, slots, by_columns(dy, pass.scale, [](float d, float c) { return d * c; }), tape);
   if (slots.x == Tape::kNone) return;
   const Tensor change = by_columns(dy, pass.scale, [](float d, float c) { return d * (c - 1.0f); });
   tape.add(slots.x, lora_input(matmul_by_columns(change, pass.weight), lora, &tape));

@@ -47,7 +47,7 @@ void record(const Tensor& x, const Linear& layer, const ComputeOptions& options,
   tape.record(y, [=](Tape& t, const Tensor& dy) {
     if (slots.bias != Tape::kNone) t.add(slots.bias, column_sums(dy));
     if (slots.weight != Tape::kNone) t.add(slots.weight, turned_matmul(dy, x));
-    for (size_t i = 0; i < adapters.size(); ++i) lora_backward(x, adapters[i], slots.adapters[i], dy, t);
+    for (size_t i = 0; i < adapters.size(); ++i) lora_backward(x, {}, adapters[i], slots.adapters[i], dy, t);
     if (slots.x == Tape::kNone) return;
     const Tensor dx = matmul_by_columns(dy, deployed);
     t.add(slots.x, grid ? pass_straight(x, *grid, dx) : dx);

@@ -38,15 +38,16 @@ bool is_traced(const Tensor& x, const Linear& layer, const Tape* tape) {
 /// An adapter in one forward pass.
 struct AdapterPass {
   std::shared_ptr<Lora> lora;
-  DoraPass dora;  // empty for plain LoRA
+  Tensor low_rank;  // of plain LoRA: what add_lora() returned
+  DoraPass dora;    // of the other
 };
 
 std::vector<AdapterPass> add_adapters(const Tensor& x, const Linear& layer, const Tape* tape, Tensor& y) {
   std::vector<AdapterPass> passes;
   for (const auto& lora : layer.adapters) {
-    passes.push_back({.lora = lora, .dora = {}});
+    passes.push_back({.lora = lora, .low_rank = {}, .dora = {}});
     if (lora->magnitude.empty()) {
-      add_lora(x, *lora, tape, y);
+      passes.back().low_rank = add_lora(x, *lora, tape, y);
     } else {
       passes.back().dora = add_dora(x, layer.weight, *lora, tape, y);
     }
@@ -59,10 +60,16 @@ void adapter_backward(const Tensor& x, const AdapterPass& pass, Tape::Slot to_x,
   const LoraSlots slots = {
       .x = to_x, .a = tape.slot(lora.a), .b = tape.slot(lora.b), .magnitude = tape.slot(lora.magnitude)};
   if (lora.magnitude.empty()) {
-    lora_backward(x, lora, slots, dy, tape);
+    lora_backward(x, pass.low_rank, lora, slots, dy, tape);
   } else {
     dora_backward(x, lora, pass.dora, slots, dy, tape);
   }
+}
+
+void add_input_gradient(Tape::Slot to_x, const Weight& weight, const Tensor& dy, Tape& tape) {
+  if (to_x == Tape::kNone) return;
+  if (!tape.has_gradient(to_x)) return tape.add(to_x, matmul_by_columns(dy, weight));
+  add_matmul_by_columns(dy, weight, tape.sum(to_x, {dy.rows(), weight_shape(weight)[1]}));
 }
 
 void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>& adapters, const Tensor& y,
@@ -74,7 +81,7 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
     if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, kept));
-    if (to_x != Tape::kNone) t.add(to_x, matmul_by_columns(dy, weight));
+    add_input_gradient(to_x, weight, dy, t);
     for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
   });
 }

@@ -42,25 +42,28 @@ Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
   return y;
 }
 
-void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
-  const Tensor u = matmul(lora_input(x, lora, tape), lora.a);
+Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
+  Tensor u = matmul(lora_input(x, lora, tape), lora.a);
   if (!may_overwrite(tape)) {
     // Training has many tokens, and turning B is nothing beside their product.
     Tensor turned = transpose(lora.b);
     scale_in_place(turned, lora.scaling);
-    return add_matmul_by_columns(u, turned, y);
+    add_matmul_by_columns(u, turned, y);
+    return u;
   }
   const Tensor delta = matmul(u, lora.b);
   parallel_for(y.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     kernels().axpy(lora.scaling, delta.f32() + begin, y.f32() + begin, end - begin);
   });
+  return u;
 }
 
 // With u = drop(x) A^T and g = dy B:  dB = s dy^T u, dA = s g^T drop(x), dx = s drop'(g A).
-void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, const Tensor& dy, Tape& tape) {
+void lora_backward(const Tensor& x, const Tensor& low_rank, const Lora& lora, const LoraSlots& slots, const Tensor& dy,
+                   Tape& tape) {
   const Tensor seen = lora_input(x, lora, &tape);
   if (slots.b != Tape::kNone) {
-    Tensor db = transpose(turned_matmul(matmul(seen, lora.a), dy));
+    Tensor db = transpose(turned_matmul(low_rank.empty() ? matmul(seen, lora.a) : low_rank, dy));
     scale_in_place(db, lora.scaling);
     tape.add(slots.b, std::move(db));
   }

@@ -30,15 +30,16 @@ struct Lora {
 /// What A sees: x, or while training with dropout what is left of it.
 Tensor lora_input(const Tensor& x, const Lora& lora, const Tape* tape);
 
-/// Adds what the adapter gives for x [tokens, in] to y [tokens, out].
-void add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y);
+/// Adds what the adapter gives for x [tokens, in] to y [tokens, out]. Returns drop(x) A^T [tokens, rank].
+Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y);
 
 /// Where the gradients of a product with an adapter go.
 struct LoraSlots {
   Tape::Slot x, a, b, magnitude = Tape::kNone;
 };
-/// dy: the gradient of y.
-void lora_backward(const Tensor& x, const Lora& lora, const LoraSlots& slots, const Tensor& dy, Tape& tape);
+/// dy: the gradient of y. low_rank: what add_lora() returned; empty = computed again.
+void lora_backward(const Tensor& x, const Tensor& low_rank, const Lora& lora, const LoraSlots& slots, const Tensor& dy,
+                   Tape& tape);
 
 /// Adds what the adapter of an embedding gives to y [ids.size(), width]. Nothing is dropped, as in PEFT.
 void add_embedding_lora(std::span<const int32_t> ids, const Lora& lora, Tensor& y);

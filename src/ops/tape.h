@@ -49,6 +49,7 @@ class Tape {
   void record(const Tensor& y, Backward backward);
   /// For a Backward: adds to a gradient; nothing for kNone.
   void add(Slot slot, Tensor gradient);
+  bool has_gradient(Slot slot) const { return slot != kNone && !gradients_[static_cast<size_t>(slot)].empty(); }
   /// The same in place: the gradient so far, zeros at first, of the given shape.
   Tensor& sum(Slot slot, const Shape& shape);
 
