@@ -302,6 +302,7 @@ NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float*
 }
 
 #include "kernels/activations4-inl.h"
+#include "kernels/x86/code_sums_avx2-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/encode4_avx2-inl.h"
 #include "kernels/x86/float-inl.h"
@@ -331,6 +332,8 @@ constinit const Kernels kAvx2Kernels = {
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .transpose = transpose,
+    .sum_codes = sum_codes,
+    .sums_codes_faster = true,
     .pack_4bit = pack_4bit,
     .decode_packed4 = decode_packed4,
     .activations4_i8 = activations4_i8,
