@@ -92,7 +92,7 @@ void clear_outside(float* row, int64_t begin, int64_t end, int64_t count) {
   std::fill(row + end, row + count, 0.0f);
 }
 
-/// Rows of so many floats in room that lies apart by an odd number of cache lines, so that a column does not meet in a
+/// How far apart rows of so many floats may lie: an odd number of cache lines, or the values of a column would share a
 /// few sets of the cache.
 int64_t odd_lines(int64_t floats) { return (ceil_div(floats, int64_t{16}) | 1) * 16; }
 
@@ -153,8 +153,8 @@ class AttentionGradient {
     const int64_t span = end - begin, stride = odd_lines(span), kv_head = h / shared_;
     const int64_t q_at = (p.first + first) * width_ + h * head_dim_;
     const View q = {in_.q.f32() + q_at, width_}, dy = {dy_.f32() + q_at, width_};
-    for (Room* room : {&rooms.capped, &rooms.weights, &rooms.dscores})
-      room->resize(static_cast<size_t>(count * stride));
+    rooms.capped.resize(static_cast<size_t>(span));
+    for (Room* room : {&rooms.weights, &rooms.dscores}) room->resize(static_cast<size_t>(count * stride));
     for (int64_t key = begin; key < end; key += kBlock) {
       const int64_t panel = (kv_head * panels_ + p.panel + key / kBlock) * panel_size_;
       const Size size = {count, std::min(kBlock, end - key), head_dim_};

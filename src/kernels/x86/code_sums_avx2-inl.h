@@ -92,8 +92,12 @@ void code_tiles(const CodeSums& a, int64_t token, int64_t first, int64_t words) 
   int32_t* y = a.y + token * a.ldy;
   for (int t = 0; t < T; ++t) {
     make_pairs(a.x + (token + t) * a.ldx + 4 * first, words, x.even[t], x.odd[t]);
-    const int32_t term = -128 * sum_of_pairs(x.even[t], x.odd[t], words);
-    for (int64_t c = 0; c < a.cols; ++c) y[t * a.ldy + c] = (first == 0 ? 0 : y[t * a.ldy + c]) + term;
+    // On the way sums may pass 2^31, as unsigned ones; in the end they are in range.
+    const auto term = static_cast<uint32_t>(-128 * sum_of_pairs(x.even[t], x.odd[t], words));
+    for (int64_t c = 0; c < a.cols; ++c) {
+      int32_t& sum = y[t * a.ldy + c];
+      sum = static_cast<int32_t>(first == 0 ? term : static_cast<uint32_t>(sum) + term);
+    }
   }
   const uint32_t* w = a.w + first * a.ldw;
   int64_t col = 0;

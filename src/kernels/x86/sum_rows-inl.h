@@ -45,7 +45,9 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
   };
   int64_t k = a.k;
   if constexpr (V > 1) {
-    for (; k > kSumAhead; --k) add_row(std::true_type{});
+    // Behind rows that lie close together begins what comes next; behind others, something else.
+    const int64_t unfetched = ldw == a.cols ? 0 : kSumAhead;
+    for (; k > unfetched; --k) add_row(std::true_type{});
   }
   for (; k > 0; --k) add_row(std::false_type{});
 #pragma GCC unroll 8
