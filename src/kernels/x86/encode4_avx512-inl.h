@@ -1,5 +1,5 @@
-// Nearest codes of 4 bits (encode_4bit). Included inside the target region and anonymous namespace of AVX-512. No
-// include guard and no includes: not a header of its own.
+// Nearest codes of 4 bits (encode_4bit, encode_4bit_bf16). Included inside the target region and anonymous namespace of
+// AVX-512. No include guard and no includes: not a header of its own.
 //
 // The values of a block lie between -1 and 1. That range is cut into 32 cells, so narrow that each has one threshold at
 // most: a value's cell says how many thresholds lie below and which one it has to be compared with, exactly.
@@ -44,21 +44,26 @@ NIBBLE_INLINE __m512i intervals(F x, const Cells& cells) noexcept {
   return _mm512_mask_add_epi32(below, above, below, _mm512_set1_epi32(1));
 }
 
+NIBBLE_INLINE F load_values(const float* x) noexcept { return load(x, Whole{}); }
+NIBBLE_INLINE F load_values(const uint16_t* bf16) noexcept { return widen_bf16(load(bf16, Whole{})); }
+
 // absmax of a multiple of 64 values.
-NIBBLE_INLINE float largest_magnitude(const float* x, int64_t count) noexcept {
+template <class X>
+NIBBLE_INLINE float largest_magnitude(const X* x, int64_t count) noexcept {
   Magnitudes found[4] = {magnitudes(all(0)), magnitudes(all(0)), magnitudes(all(0)), magnitudes(all(0))};
   for (int64_t i = 0; i < count; i += 4 * kLanes) {
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) found[v] = larger(found[v], magnitudes(load(x + i + v * kLanes, Whole{})));
+    for (int v = 0; v < 4; ++v) found[v] = larger(found[v], magnitudes(load_values(x + i + v * kLanes)));
   }
   return max_of(larger(larger(found[0], found[1]), larger(found[2], found[3])));
 }
 
 // 64 values as 32 bytes. Packing works within quarters, so each has four values of every vector until the end.
-NIBBLE_INLINE void encode_64(const float* x, F scale, const Cells& cells, uint8_t* packed) noexcept {
+template <class X>
+NIBBLE_INLINE void encode_64(const X* x, F scale, const Cells& cells, uint8_t* packed) noexcept {
   __m512i found[4];
 #pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) found[v] = intervals(load(x + v * kLanes, Whole{}) * scale, cells);
+  for (int v = 0; v < 4; ++v) found[v] = intervals(load_values(x + v * kLanes) * scale, cells);
   const __m512i bytes =
       _mm512_packus_epi16(_mm512_packus_epi32(found[0], found[1]), _mm512_packus_epi32(found[2], found[3]));
   const __m512i codes = _mm512_shuffle_epi8(cells.codes, bytes);
@@ -67,11 +72,13 @@ NIBBLE_INLINE void encode_64(const float* x, F scale, const Cells& cells, uint8_
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(packed), _mm256_permutexvar_epi16(order, _mm512_cvtepi16_epi8(pairs)));
 }
 
-void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
-                 float* absmaxes) noexcept {
+// X: float or, for bf16, uint16_t. search: the kernel for everything else.
+template <class X, auto search>
+void encode_by_cells(const X* x, int64_t blocks, int64_t block, const Codebook4& codebook, uint8_t* packed,
+                     float* absmaxes) noexcept {
   CellTables tables;
   if (block % 64 != 0 || !make_cells(codebook.thresholds, tables)) {
-    return kAvx2Kernels.encode_4bit(x, blocks, block, codebook, packed, absmaxes);
+    return (kAvx2Kernels.*search)(x, blocks, block, codebook, packed, absmaxes);
   }
   const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codebook.codes));
   const Cells cells = {{_mm512_load_ps(tables.threshold), _mm512_load_ps(tables.threshold + 16)},

@@ -111,9 +111,13 @@ struct Encoded {
   Tensor data, absmax;
 };
 
-/// `blocks` times `block` values, from values[first] on.
-using EncodeBlocks = void (*)(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4&,
-                              uint8_t* packed, float* absmax);
+/// `count` blocks of `size` values, from the first block on.
+struct Blocks {
+  int64_t first, count, size;
+};
+
+using EncodeBlocks = void (*)(const DenseValues& values, const Blocks& blocks, const Codebook4&, uint8_t* packed,
+                              float* absmax);
 using EncodeTail = void (*)(std::span<const float> x, const Codebook4&, uint8_t* packed, float* absmax);
 
 // The last, shorter block: bitsandbytes divides here instead of multiplying with the reciprocal, and stores the
@@ -130,14 +134,19 @@ void encode_tail_bnb(std::span<const float> x, const Codebook4& book, uint8_t* p
   for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
 }
 
-void encode_blocks_bnb(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4& book,
-                       uint8_t* packed, float* absmax) {
-  if (values.matrix.dtype == DType::bf16) {
-    kernels().encode_4bit_bf16(values.matrix.data<uint16_t>() + first, blocks, block, book, packed, absmax);
-    return;
-  }
+/// Their values as f32, until the next call.
+const float* values_of(const DenseValues& values, const Blocks& blocks) {
   static thread_local std::vector<float> room;
-  kernels().encode_4bit(values.at(first, blocks * block, room), blocks, block, book, packed, absmax);
+  return values.at(blocks.first * blocks.size, blocks.count * blocks.size, room);
+}
+
+void encode_blocks_bnb(const DenseValues& values, const Blocks& blocks, const Codebook4& book, uint8_t* packed,
+                       float* absmax) {
+  if (values.matrix.dtype == DType::bf16) {
+    const uint16_t* x = values.matrix.data<uint16_t>() + blocks.first * blocks.size;
+    return kernels().encode_4bit_bf16(x, blocks.count, blocks.size, book, packed, absmax);
+  }
+  kernels().encode_4bit(values_of(values, blocks), blocks.count, blocks.size, book, packed, absmax);
 }
 
 // Value of largest magnitude -> -8. A value that is not finite counts as zero (and is reported by quantize).
@@ -156,12 +165,11 @@ void encode_tail_int4(std::span<const float> x, const Codebook4&, uint8_t* packe
   for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
 }
 
-void encode_blocks_int4(const DenseValues& values, int64_t first, int64_t blocks, int64_t block, const Codebook4& book,
-                        uint8_t* packed, float* absmax) {
-  static thread_local std::vector<float> room;
-  const float* x = values.at(first, blocks * block, room);
-  for (int64_t b = 0; b < blocks; ++b) {
-    encode_tail_int4({x + b * block, static_cast<size_t>(block)}, book, packed + b * block / 2, absmax + b);
+void encode_blocks_int4(const DenseValues& values, const Blocks& blocks, const Codebook4& book, uint8_t* packed,
+                        float* absmax) {
+  const float* x = values_of(values, blocks);
+  for (int64_t b = 0; b < blocks.count; ++b, x += blocks.size, packed += blocks.size / 2) {
+    encode_tail_int4({x, static_cast<size_t>(blocks.size)}, book, packed, absmax + b);
   }
 }
 
@@ -174,8 +182,7 @@ Encoded encode_flat(const DenseValues& values, int64_t block, const Codebook4& b
   float* absmax = out.absmax.f32();
   parallel_for(full, kParallelBlocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b += step) {
-      const int64_t some = std::min(step, end - b);
-      encode_blocks(values, b * block, some, block, book, packed + b * block / 2, absmax + b);
+      encode_blocks(values, {b, std::min(step, end - b), block}, book, packed + b * block / 2, absmax + b);
     }
   });
   if (const int64_t rest = n - full * block; rest > 0) {
