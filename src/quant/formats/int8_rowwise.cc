@@ -146,9 +146,9 @@ void matmul_int8(std::span<const Product> products, const ComputeOptions& option
   const int64_t cols = first->cols();
   if (cols > kMaxCols) fail(ErrorCode::unsupported, std::string(args.name) + ": int8 rows longer than 131072");
   const RowwiseActivations a = quantize_activations(args, cols, options);
-  for (const auto& [w, out] : products) {
-    multiply_codes(a.codes.data(), w->part("CB").data<int8_t>(), out.tokens, w->rows(), cols,
-                   [&](const CodeProducts& sums) { scale_sums(*w, out, a, sums); });
+  for (const Product& p : products) {
+    multiply_codes(a.codes.data(), p.w->part("CB").data<int8_t>(), p.args.tokens, p.w->rows(), cols,
+                   [&](const CodeProducts& sums) { scale_sums(*p.w, p.args, a, sums); });
   }
 }
 
