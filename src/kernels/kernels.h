@@ -108,7 +108,6 @@ struct Kernels {
   void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
   void (*transpose)(const Transpose&) noexcept = nullptr;
   void (*sum_codes)(const CodeSums&) noexcept = nullptr;
-  bool sums_codes_faster = false;  // than matmul_i8 multiplies many tokens, the turning of weights included
 
   // Packed weights: see packed4.h.
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;

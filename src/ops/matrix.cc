@@ -15,16 +15,13 @@ namespace {
 constexpr int64_t kColumnGrain = 16;
 constexpr int64_t kPanelDepth = 768;  // rows of a panel that are multiplied together: 192 KiB, beside 144 KiB of x
 
-/// k rows of a matrix in panels, see quant/panels.h, or as they lie.
+/// k rows of a matrix in panels: made, see quant/panels.h, or parts of the matrix where it lies.
 struct Panels {
   const float* data;
   int64_t k, cols;
-  int64_t row_step = kPanelCols;
+  int64_t row_step = kPanelCols, panel_step = kPanelCols * k;
 
-  const float* at(int64_t row, int64_t column) const {
-    const int64_t begin = row_step == kPanelCols ? column_in_panels(column, k) : column;
-    return data + begin + row * row_step;
-  }
+  const float* at(int64_t row, int64_t panel) const { return data + panel * panel_step + row * row_step; }
 };
 
 /// For k rows of so many columns in panels.
@@ -48,7 +45,7 @@ void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
     int64_t k = 0;
     do {
       kernels().sum_rows_f32({.x = x.data + tokens.begin * x.token_step + k * x.k_step,
-                              .w = w.at(k, columns.begin),
+                              .w = w.at(k, columns.begin / kPanelCols),
                               .y = y.data + tokens.begin * y.row_step + columns.begin,
                               .tokens = tokens.size(),
                               .k = std::min(kPanelDepth, w.k - k),
@@ -111,8 +108,8 @@ int64_t rows_together(int64_t cols) {
 void multiply_by_rows(Left x, const Weight& w, Result y, bool add) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
   const auto* dense = std::get_if<Tensor>(&w);
-  if (dense && dense->dtype == DType::f32 && x.tokens < kTurnFrom) {
-    return multiply_panels(x, {dense->f32(), rows, cols, cols}, y, add);
+  if (dense && dense->dtype == DType::f32 && x.tokens < kTurnFrom) {  // a copy would cost more than it gains
+    return multiply_panels(x, {dense->f32(), rows, cols, cols, kPanelCols}, y, add);
   }
   const int64_t step = rows_together(cols);
   Tensor room = room_for(std::min(rows, step), cols);

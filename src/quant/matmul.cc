@@ -202,9 +202,7 @@ void matmul_all(std::span<const WeightProduct> products, const ComputeOptions& o
 
 void multiply_codes(const int8_t* x, const int8_t* w, int64_t tokens, int64_t rows, int64_t cols,
                     const ScaleSums& scale) {
-  if (tokens >= kTurnFrom && cols % kWordCodes == 0 && kernels().sums_codes_faster) {
-    return multiply_turned({x, w, tokens, rows, cols}, scale);
-  }
+  if (tokens >= kTurnFrom && cols % kWordCodes == 0) return multiply_turned({x, w, tokens, rows, cols}, scale);
   parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end) {
     std::vector<int32_t> sums(static_cast<size_t>(tokens * std::min(kRowGrain, end - begin)));
     for (int64_t r = begin; r < end; r += kRowGrain) {

@@ -30,8 +30,8 @@ Arithmetic arithmetic_of(Activations activations) {
   return {PanelType::f32, k.activations4_f32, k.matmul_packed4_f32};
 }
 
-/// The weights of a model share one codebook, and the search for its best rounding takes as long as packing 100,000
-/// weights.
+/// The weights of a model share one codebook, and the search for its best rounding takes as long as packing a small
+/// one.
 const Levels4& rounded_levels(const float* levels) {
   static thread_local Levels4 last{};
   if (std::memcmp(last.exact, levels, sizeof last.exact) != 0) last = make_levels4(levels);

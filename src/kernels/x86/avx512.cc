@@ -278,7 +278,7 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
   return _mm512_permutex2var_ps(_mm512_loadu_ps(x), order, _mm512_loadu_ps(x + 16));
 }
 
-#include "kernels/x86/code_sums-inl.h"
+#include "kernels/x86/code_sums_avx512-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
 // Needs the functions of the file above.
@@ -305,7 +305,6 @@ constinit const Kernels kAvx512Kernels = {
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .sum_codes = sum_codes,
-    .sums_codes_faster = true,
     .matmul_packed4_i8 = matmul_packed4<PackedI8, Packed8I8>,
     .matmul_packed4_i16 = matmul_packed4<PackedI16, Packed8I16>,
     .matmul_packed4_f32 = matmul_packed4<PackedF32, Packed8F32>,
