@@ -156,7 +156,7 @@ constexpr NamedLayout kLayouts[] = {
 // The activations are prepared outside the time.
 Candidate packed_product(const Kernels& table, const NamedLayout& l, const Precision& p, Operands& o, int64_t tokens) {
   const Shape s = o.shape;
-  const PanelLayout panel = panel_layout(l.layout);
+  const PanelLayout panel = table.panel_layout(l.layout);
   auto panels = std::make_shared<std::vector<uint32_t>>(panel_words(tokens, s.k, block_words(p.panels, panel)));
   (table.*p.activations)({o.x.data(), panels->data(), tokens, s.k, s.k, panel});
   return {fmt::format("{} {} {} x{}", l.name, p.name, table.isa, tokens),

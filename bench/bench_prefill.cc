@@ -62,7 +62,7 @@ void measure(const Kernels& table, const Precision& p, const NamedLayout& named,
   std::vector<float> x(static_cast<size_t>(tokens * s.k)), y(static_cast<size_t>(tokens * s.rows)), levels(16, 0.25f);
   for (float& value : x) value = static_cast<float>(random() % 2001) - 1000.0f;
   std::vector<uint32_t> panels(
-      static_cast<size_t>(panel_words(tokens, s.k, block_words(p.panels, panel_layout(layout)))));
+      static_cast<size_t>(panel_words(tokens, s.k, block_words(p.panels, table.panel_layout(layout)))));
   const Levels4 rounded = make_levels4(levels.data());
   const Packed4 w{reinterpret_cast<const uint8_t*>(records->data()), &rounded, s.rows, s.k, layout};
   const double operations = static_cast<double>(2 * s.rows * s.k * tokens);
@@ -71,7 +71,7 @@ void measure(const Kernels& table, const Precision& p, const NamedLayout& named,
   for (int sample = 0; sample < kSamples; ++sample) {
     const double start = seconds_now();
     for (int i = 0; i < calls; ++i) {
-      (table.*p.activations)({x.data(), panels.data(), tokens, s.k, s.k, panel_layout(layout)});
+      (table.*p.activations)({x.data(), panels.data(), tokens, s.k, s.k, table.panel_layout(layout)});
       (table.*p.multiply)({w, panels.data(), y.data(), tokens, s.rows});
     }
     gops.push_back(calls * operations / (seconds_now() - start) / 1e9);

@@ -109,7 +109,9 @@ struct Kernels {
   void (*transpose)(const Transpose&) noexcept = nullptr;
   void (*sum_codes)(const CodeSums&) noexcept = nullptr;
 
-  // Packed weights: see packed4.h.
+  // Packed weights: see packed4.h. panel_layout: of the panels that matmul_packed4_i8, _i16 and _f32 take;
+  // activations4_* make those of every layout.
+  PanelLayout (*panel_layout)(const RecordLayout&) noexcept = nullptr;
   void (*pack_4bit)(const Pack4&) noexcept = nullptr;
   /// out: [rows, w.k], the floats that the stored weights decode to.
   void (*decode_packed4)(const Packed4& w, int64_t first_row, int64_t rows, float* out) noexcept = nullptr;

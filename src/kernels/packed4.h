@@ -13,7 +13,9 @@
 //
 // Activations: panels of 16 tokens; the last is of 1, 2, 4, 8 or 16, with tokens added that are 0. A panel of n tokens
 // has a block per 64 inputs: words of 32 bits, each for n tokens, then what belongs to the block, for n tokens.
-//   i8:  16 words (inputs 4d to 4d + 3), the scale (f32), per group -bias * (sum of its values) (i32)
+//   i8:  16 words (inputs 4d to 4d + 3), the scale (f32), the corrections for levels that were made unsigned: per group
+//        -bias * (sum of its values) (i32), or, for instruction sets that add up a line of 8 inputs in 16 bits, per
+//        line -bias * (sums of its values 0, 1, 4, 5 and 2, 3, 6, 7) (two i16), or none
 //   i16: 32 words (of inputs 8j + e: e = 0 and 2, 1 and 3, 4 and 6, 5 and 7, for j = 0 to 7), the scale (f32)
 //   f32: 64 words
 //   where weights have minimums, behind it: per group the sum of its values, times the scale (f32)
@@ -83,8 +85,10 @@ struct Pack4 {
 struct PanelLayout {
   int32_t groups = 1;
   int32_t bias = kLevelBias;  // what makes the levels unsigned
+  int32_t corrections = 1;    // of i8: words of them, as many as groups, kBlockLines or 0
   int32_t sums = 0;           // 1: the groups' sums follow
 };
+constexpr int kBlockLines = 8;
 
 /// Tokens into panels. x: [tokens, k], row stride ldx.
 struct Activations4 {
@@ -125,9 +129,15 @@ inline Packed4 packed4_rows(Packed4 w, int64_t begin, int64_t end) {
   return w;
 }
 
-/// The panels that weights of a layout are multiplied with.
-inline PanelLayout panel_layout(const RecordLayout& layout) {
-  return {.groups = layout.groups, .bias = layout.code_bits == 8 ? kCodeBias8 : kLevelBias, .sums = layout.minimums};
+/// The panels that weights of a layout are multiplied with, where their products are corrected by groups, and by lines
+/// (with 4 bits; codes of 8 bits then need no correction).
+inline PanelLayout panels_by_groups(const RecordLayout& layout) noexcept {
+  const int32_t bias = layout.code_bits == 8 ? kCodeBias8 : kLevelBias;
+  return {.groups = layout.groups, .bias = bias, .corrections = layout.groups, .sums = layout.minimums};
+}
+inline PanelLayout panels_by_lines(const RecordLayout& layout) noexcept {
+  const int32_t corrections = layout.code_bits == 8 ? 0 : kBlockLines;
+  return {.groups = layout.groups, .bias = kLevelBias, .corrections = corrections, .sums = layout.minimums};
 }
 
 /// Whether every value can be kept as bf16: true of the absmax of bf16 weights.
@@ -141,7 +151,7 @@ inline bool fits_bf16(const float* values, int64_t count) {
 enum class PanelType { i8, i16, f32 };
 constexpr int64_t value_words(PanelType type) { return type == PanelType::i8 ? 16 : type == PanelType::i16 ? 32 : 64; }
 constexpr int64_t block_words(PanelType type, const PanelLayout& layout) {
-  return value_words(type) + (type == PanelType::f32 ? 0 : 1) + (type == PanelType::i8 ? layout.groups : 0) +
+  return value_words(type) + (type == PanelType::f32 ? 0 : 1) + (type == PanelType::i8 ? layout.corrections : 0) +
          layout.groups * layout.sums;
 }
 

@@ -248,6 +248,7 @@ constinit const Kernels kScalarKernels = {
     .sum_rows_i8 = sum_rows<code_value, int8_t>,
     .transpose = transpose,
     .sum_codes = sum_codes,
+    .panel_layout = panels_by_groups,
     .pack_4bit = scalar::pack_4bit,
     .decode_packed4 = scalar::decode_packed4,
     .activations4_i8 = scalar::activations4_i8,

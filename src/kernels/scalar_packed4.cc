@@ -130,12 +130,19 @@ struct Steps {
   }
 };
 
-/// From word d on: the scale, the corrections when there is a bias, the sums when there are any.
-void put_end(const Steps& steps, Column out, int64_t d, const PanelLayout& layout, int32_t bias) {
+/// Word g of the corrections: a group's, or a line's.
+uint32_t correction(const Steps& steps, const PanelLayout& layout, int64_t g) {
+  if (layout.corrections == layout.groups) return static_cast<uint32_t>(-layout.bias * steps.sum(g, layout.groups));
+  const int32_t* x = steps.values + 8 * g;
+  const auto lower = static_cast<uint32_t>(-layout.bias * (x[0] + x[1] + x[4] + x[5]));
+  const auto upper = static_cast<uint32_t>(-layout.bias * (x[2] + x[3] + x[6] + x[7]));
+  return (lower & 0xffffu) | upper << 16;
+}
+
+/// From word d on: the scale, as many corrections, the sums when there are any.
+void put_end(const Steps& steps, Column out, int64_t d, const PanelLayout& layout, int32_t corrections) {
   put(out, d++, std::bit_cast<uint32_t>(steps.scale));
-  for (int64_t g = 0; bias != 0 && g < layout.groups; ++g) {
-    put(out, d++, static_cast<uint32_t>(-bias * steps.sum(g, layout.groups)));
-  }
+  for (int64_t g = 0; g < corrections; ++g) put(out, d++, correction(steps, layout, g));
   for (int64_t g = 0; layout.sums != 0 && g < layout.groups; ++g) {
     const bool finite = !std::isnan(steps.scale);
     put(out, d++,
@@ -151,7 +158,7 @@ void quantize_block_i8(const float* x, Column out, const PanelLayout& layout) {
     for (int64_t i = 0; i < 4; ++i) word |= static_cast<uint32_t>(steps.values[4 * d + i] & 255) << (8 * i);
     put(out, d, word);
   }
-  put_end(steps, out, 16, layout, layout.bias);
+  put_end(steps, out, 16, layout, layout.corrections);
 }
 
 void quantize_block_i16(const float* x, Column out, const PanelLayout& layout) {
@@ -219,7 +226,7 @@ template <class M>
 float multiply_row(const Packed4& w, int64_t r, Block x, int64_t stride) {
   const RecordLayout& layout = w.layout;
   const int64_t row = r % kPackRows, inputs = kPackInputs / layout.groups;
-  const int64_t sums_at = block_words(M::kPanels, panel_layout(layout)) - layout.groups;
+  const int64_t sums_at = block_words(M::kPanels, panels_by_groups(layout)) - layout.groups;
   const float unit = layout.code_bits == 8 ? 1.0f : M::unit(*w.levels), inverse = 1.0f / unit;
   float sum = 0;
   for (int64_t b = 0; b < w.k / kPackInputs; ++b, x.words += stride) {
@@ -241,7 +248,7 @@ float multiply_row(const Packed4& w, int64_t r, Block x, int64_t stride) {
 
 template <class M>
 void multiply(const MatmulPacked4& a) {
-  const int64_t words = block_words(M::kPanels, panel_layout(a.w.layout));
+  const int64_t words = block_words(M::kPanels, panels_by_groups(a.w.layout));
   for (int64_t t = 0; t < a.tokens; ++t) {
     const int64_t panel = t / kPanelTokens * kPanelTokens, width = panel_width(a.tokens - panel);
     const uint32_t* column = a.panels + panel_words(panel, a.w.k, words) + t % kPanelTokens;

@@ -84,7 +84,7 @@ class PackedCall {
     for (const Product& p : products) {
       tables_.push_back(p.w->has("records") ? table_of(*p.w) : RecordTable(packing_of(*p.w)));
     }
-    panels_ = prepare(arithmetic_, products[0].args, products[0].w->cols(), panel_layout(tables_[0].layout));
+    panels_ = prepare(arithmetic_, products[0].args, products[0].w->cols(), kernels().panel_layout(tables_[0].layout));
   }
 
   void run() const {

@@ -33,23 +33,28 @@ TEST_P(Packed4Products, OfIntegersHaveTheBitsOfTheScalarOnes) {
   }
 }
 
+/// Whole steps only where the largest is 100 of them, the most that a level of 8 bits can be.
+constexpr std::array<float, 16> kHundredths = {-1.0f, -0.83f, -0.71f, -0.59f, -0.47f, -0.31f, -0.17f, -0.01f,
+                                               0.03f, 0.19f,  0.29f,  0.41f,  0.53f,  0.67f,  0.79f,  1.0f};
+
 // The largest levels by the largest values: sums that come closest to the limits of 16 and of 32 bits.
 TEST_P(Packed4Products, OfIntegersAreExactAtTheEndsOfTheRange) {
-  PackedWeights w(table(), {16, 64}, kNf4);
+  PackedWeights w(table(), {16, 64}, kHundredths);
+  ASSERT_EQ(w.levels.i8[15], 100);
   for (const int byte : {0x00, 0xff, 0x0f}) {  // the even and the odd code: -1 or 1
     std::fill_n(w.packed.data(), 16 * 32, static_cast<uint8_t>(byte));
     w.pack(table());
-    for (const float odd : {1.0f, -1.0f}) {
+    for (const float odd : {1.0f, -1.0f, 36.0f / 127.0f, -36.0f / 127.0f}) {
       std::vector<float> x(64, 1.0f);
       for (size_t i = 1; i < 64; i += 2) x[i] = odd;
       const float exact = 32 * ((byte >> 4 == 0 ? -1.0f : 1.0f) + odd * ((byte & 15) == 0 ? -1.0f : 1.0f));
       for (const Precision& p : {kI8, kI16}) {
         const std::vector<float> y = product(table(), p, w.view(), x.data(), 1);
         ASSERT_EQ(bits(y), bits(product(scalar(), p, w.view(), x.data(), 1)));
-        // Levels are whole steps, and values are one number of steps, at most half of one from the truth: of 81 or
-        // 5792.
+        // Levels are whole steps, and values are two numbers of steps, at most half of one from the truth: of 81 or
+        // 5792, and where they subtract, of the larger one's.
         const float relative = p.panels == PanelType::i8 ? 0.5f / 81 : 0.5f / 5792;
-        ASSERT_NEAR(y[3], exact * w.absmax[3], relative * std::fabs(exact * w.absmax[3])) << p.name << " " << byte;
+        ASSERT_NEAR(y[3], exact * w.absmax[3], relative * std::fabs(64 * w.absmax[3])) << p.name << " " << byte;
       }
     }
   }
@@ -90,7 +95,8 @@ TEST_P(Packed4Products, HaveTheSameBitsHoweverRowsAreSplitAndPanelsCut) {
       const Packed4 part = packed4_rows(w.view(), row, std::min<int64_t>(row + 32, kRows));
       for (int64_t t = 0; t < kTokens; t += 5) {
         const int64_t tokens = std::min<int64_t>(5, kTokens - t);
-        Guarded<uint32_t> panels = panels_of(table(), p, {x.data() + t * kLength, nullptr, tokens, kLength, kLength});
+        Guarded<uint32_t> panels = panels_of(
+            table(), p, {x.data() + t * kLength, nullptr, tokens, kLength, kLength, table().panel_layout({})});
         (table().*p.multiply)({part, panels.data(), y.data() + t * (kRows + 3) + row, tokens, kRows + 3});
       }
     }

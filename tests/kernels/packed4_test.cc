@@ -144,12 +144,21 @@ TEST_P(Activations4Test, AreTheScalarOnesForEveryNumberOfTokens) {
   for (const Precision& p : {kI8, kI16, kF32}) {
     for (int64_t tokens = 1; tokens <= 35; ++tokens) {
       const int64_t k = tokens < 12 ? 192 : 64, ldx = k + (tokens % 3);
-      for (const PanelLayout layout :
-           {PanelLayout{}, {1, 100, 1}, {2, 100, 0}, {2, 128, 1}, {4, 128, 0}, {4, 100, 1}}) {
+      for (const PanelLayout layout : {PanelLayout{},
+                                       {1, 100, 1, 1},
+                                       {2, 100, 2, 0},
+                                       {2, 128, 2, 1},
+                                       {4, 128, 4, 0},
+                                       {4, 100, 4, 1},
+                                       {1, 100, kBlockLines, 0},
+                                       {2, 100, kBlockLines, 1},
+                                       {1, 100, 0, 0},
+                                       {4, 100, 0, 1}}) {
         Guarded<uint32_t> mine = panels_of(table(), p, {x.data(), nullptr, tokens, k, ldx, layout});
         ASSERT_TRUE(mine.guards_intact());
         ASSERT_EQ(mine.values(), panels_of(scalar(), p, {x.data(), nullptr, tokens, k, ldx, layout}).values())
-            << p.name << " " << tokens << " tokens, " << layout.groups << " groups";
+            << p.name << " " << tokens << " tokens, " << layout.groups << " groups, " << layout.corrections
+            << " corrections";
       }
     }
   }

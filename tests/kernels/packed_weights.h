@@ -67,7 +67,7 @@ inline Guarded<uint32_t> panels_of(const Kernels& table, const Precision& p, Act
 
 inline std::vector<float> product(const Kernels& table, const Precision& p, const Packed4& w, const float* x,
                                   int64_t tokens) {
-  Guarded<uint32_t> panels = panels_of(table, p, {x, nullptr, tokens, w.k, w.k, panel_layout(w.layout)});
+  Guarded<uint32_t> panels = panels_of(table, p, {x, nullptr, tokens, w.k, w.k, table.panel_layout(w.layout)});
   std::vector<float> y(static_cast<size_t>(tokens * w.rows));
   (table.*p.multiply)({w, panels.data(), y.data(), tokens, w.rows});
   return y;

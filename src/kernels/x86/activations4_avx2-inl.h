@@ -68,20 +68,35 @@ NIBBLE_INLINE void put_nan_block(Column out, PanelType type, const PanelLayout& 
   for (int64_t d = 0; d < words; ++d) put(out, d, d == value_words(type) || d >= sums ? nan : 0);
 }
 
-// From word d on: the scale, the corrections when there is a bias, the sums when there are any. quarters: the sums of
-// 16 values each.
-NIBBLE_INLINE void put_end(Column out, int64_t d, float scale, __m128i quarters, const PanelLayout& layout,
-                           int32_t bias) noexcept {
-  put(out, d++, bits_of(scale));
-  if (bias == 0 && layout.sums == 0) return;
+struct GroupSums {
+  alignas(16) int32_t of[4];
+};
+
+// quarters: the sums of 16 values each.
+NIBBLE_INLINE GroupSums sums_of_groups(__m128i quarters, const PanelLayout& layout) noexcept {
   if (layout.groups < 4) quarters = _mm_hadd_epi32(quarters, quarters);
   if (layout.groups < 2) quarters = _mm_hadd_epi32(quarters, quarters);
-  alignas(16) int32_t sums[4];
-  _mm_store_si128(reinterpret_cast<__m128i*>(sums), quarters);
-  for (int64_t g = 0; bias != 0 && g < layout.groups; ++g) put(out, d++, static_cast<uint32_t>(-bias * sums[g]));
+  GroupSums sums;
+  _mm_store_si128(reinterpret_cast<__m128i*>(sums.of), quarters);
+  return sums;
+}
+
+// From word d on.
+NIBBLE_INLINE void put_sums(Column out, int64_t d, const GroupSums& sums, float scale,
+                            const PanelLayout& layout) noexcept {
   for (int64_t g = 0; layout.sums != 0 && g < layout.groups; ++g) {
-    put(out, d++, bits_of(static_cast<float>(sums[g]) * scale));
+    put(out, d + g, bits_of(static_cast<float>(sums.of[g]) * scale));
   }
+}
+
+// Of the four lines of 32 values, from word d on.
+NIBBLE_INLINE void put_line_corrections(Column out, int64_t d, __m256i values, int32_t bias) noexcept {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), values);
+  const __m256i lines = _mm256_add_epi16(pairs, _mm256_srli_epi64(pairs, 32));
+  alignas(32) uint32_t words[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(words),
+                     _mm256_mullo_epi16(lines, _mm256_set1_epi16(static_cast<int16_t>(-bias))));
+  for (int64_t j = 0; j < 4; ++j) put(out, d + j, words[2 * j]);
 }
 
 void quantize_block_i8(const float* x, Column out, const PanelLayout& layout) noexcept {
@@ -93,7 +108,17 @@ void quantize_block_i8(const float* x, Column out, const PanelLayout& layout) no
   _mm256_store_si256(reinterpret_cast<__m256i*>(words), first);
   _mm256_store_si256(reinterpret_cast<__m256i*>(words + 8), second);
   for (int64_t d = 0; d < 16; ++d) put(out, d, words[d]);
-  put_end(out, 16, 1.0f / multiplier, sums_of_quarters(first, second), layout, layout.bias);
+  put(out, 16, bits_of(1.0f / multiplier));
+  if (layout.corrections == kBlockLines) {
+    put_line_corrections(out, 17, first, layout.bias);
+    put_line_corrections(out, 21, second, layout.bias);
+  }
+  if (layout.corrections != layout.groups && layout.sums == 0) return;
+  const GroupSums sums = sums_of_groups(sums_of_quarters(first, second), layout);
+  if (layout.corrections == layout.groups) {
+    for (int64_t g = 0; g < layout.groups; ++g) put(out, 17 + g, static_cast<uint32_t>(-layout.bias * sums.of[g]));
+  }
+  put_sums(out, 17 + layout.corrections, sums, 1.0f / multiplier, layout);
 }
 
 void quantize_block_i16(const float* x, Column out, const PanelLayout& layout) noexcept {
@@ -113,7 +138,10 @@ void quantize_block_i16(const float* x, Column out, const PanelLayout& layout) n
     _mm_store_si128(reinterpret_cast<__m128i*>(words + 4 * i), _mm256_castsi256_si128(packed));
   }
   for (int64_t d = 0; d < 32; ++d) put(out, d, words[d]);
-  put_end(out, 32, 1.0f / multiplier, sums_of_lanes(quarters[0], quarters[1], quarters[2], quarters[3]), layout, 0);
+  put(out, 32, bits_of(1.0f / multiplier));
+  if (layout.sums == 0) return;
+  const __m128i sums = sums_of_lanes(quarters[0], quarters[1], quarters[2], quarters[3]);
+  put_sums(out, 33, sums_of_groups(sums, layout), 1.0f / multiplier, layout);
 }
 
 void activations4_i8(const Activations4& a) noexcept { for_blocks(a, PanelType::i8, quantize_block_i8); }

@@ -333,6 +333,7 @@ constinit const Kernels kAvx2Kernels = {
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .transpose = transpose,
     .sum_codes = sum_codes,
+    .panel_layout = panels_of,
     .pack_4bit = pack_4bit,
     .decode_packed4 = decode_packed4,
     .activations4_i8 = activations4_i8,

@@ -305,6 +305,7 @@ constinit const Kernels kAvx512Kernels = {
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .sum_codes = sum_codes,
+    .panel_layout = panels_of,
     .matmul_packed4_i8 = matmul_packed4<PackedI8, Packed8I8>,
     .matmul_packed4_i16 = matmul_packed4<PackedI16, Packed8I16>,
     .matmul_packed4_f32 = matmul_packed4<PackedF32, Packed8F32>,

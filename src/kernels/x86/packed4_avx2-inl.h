@@ -6,6 +6,8 @@ struct Rows {
 constexpr int kUnrolledLines = 4;
 constexpr int kColumns = 4;  // 8 accumulators of 16 registers
 
+PanelLayout panels_of(const RecordLayout& layout) noexcept { return panels_by_lines(layout); }
+
 NIBBLE_INLINE Rows load_rows(const void* p) noexcept {
   const auto* halves = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
@@ -65,6 +67,7 @@ struct PackedI8 : ExactSums {
   static constexpr PanelType kPanels = PanelType::i8;
   static constexpr int64_t kLines = 8;
   static constexpr int kSteps = 2;
+  static constexpr bool kByLines = true;
 
   static float unit(const Levels4* levels) noexcept { return levels->i8_unit; }
   static Table table(const Levels4* levels) noexcept {
@@ -77,12 +80,19 @@ struct PackedI8 : ExactSums {
     return {_mm256_shuffle_epi8(table, nibbles<Step == 1>(codes.low)),
             _mm256_shuffle_epi8(table, nibbles<Step == 1>(codes.high))};
   }
-  static NIBBLE_INLINE Acc start(const uint32_t* correction) noexcept { return same(correction); }
-  // Two products of a level up to 200 and of neighbours, together at most 163, fit 16 bits.
-  static NIBBLE_INLINE Acc dot(const Rows& weights, const uint32_t* x, Acc acc) noexcept {
-    const __m256i words = broadcast(x), ones = _mm256_set1_epi16(1);
-    acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_maddubs_epi16(weights.low, words), ones));
-    acc.high = _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_maddubs_epi16(weights.high, words), ones));
+  static NIBBLE_INLINE Acc start(const uint32_t*) noexcept { return zero(); }
+  // Two products of a level up to 200 and of neighbours, together at most 163, fit 16 bits. Four do not, but without
+  // what made the levels unsigned they do: up to 100 by twice 163. So their sum is right once it is corrected, though
+  // it wraps around before.
+  static NIBBLE_INLINE __m256i line(__m256i first, __m256i second, __m256i x, __m256i y, __m256i correction) noexcept {
+    const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(first, x), _mm256_maddubs_epi16(second, y));
+    return _mm256_madd_epi16(_mm256_add_epi16(products, correction), _mm256_set1_epi16(1));
+  }
+  static NIBBLE_INLINE Acc dot_line(const Rows& first, const Rows& second, const uint32_t* x, int64_t next,
+                                    const uint32_t* correction, Acc acc) noexcept {
+    const __m256i words = broadcast(x), more = broadcast(x + next), by = broadcast(correction);
+    acc.low = _mm256_add_epi32(acc.low, line(first.low, second.low, words, more, by));
+    acc.high = _mm256_add_epi32(acc.high, line(first.high, second.high, words, more, by));
     keep(acc);
     return acc;
   }

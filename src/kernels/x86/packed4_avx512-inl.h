@@ -4,6 +4,8 @@ using Rows = __m512i;
 constexpr int kUnrolledLines = 8;
 constexpr int kColumns = 16;  // accumulators
 
+PanelLayout panels_of(const RecordLayout& layout) noexcept { return panels_by_groups(layout); }
+
 NIBBLE_INLINE __m256i load_halves(const uint8_t* p) noexcept {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }

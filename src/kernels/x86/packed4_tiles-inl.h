@@ -5,11 +5,13 @@
 // first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups.
 //
 // The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; kUnrolledLines, a compromise with the
-// size of the code; scaled_add(value, scales, sums) in place; load_scales(scales, layout, n), scale or minimum n of
-// what follows a record's codes; times(rows, factor); same(word), its float in all lanes. M has: kPanels; kLines, the
-// lines of a record; kSteps, the words of a line; kExact (integers); Acc, zero and add if exact; Table table(levels),
-// unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x, acc), x being one word;
-// value(acc, scale of x) -> Rows of floats.
+// size of the code; panels_of(layout), of the panels for a record; scaled_add(value, scales, sums) in place;
+// load_scales(scales, layout, n), scale or minimum n of what follows a record's codes; times(rows, factor); same(word),
+// its float in all lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact
+// (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows;
+// start(correction); dot(weights, x, acc), x being one word; value(acc, scale of x) -> Rows of floats. With kByLines,
+// corrections are per line, start ignores its argument, and instead of dot there is dot_line(first, second, x, next,
+// correction, acc), the words of a line being x[0] and x[next].
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
@@ -42,6 +44,19 @@ struct FromTile {
   }
 };
 
+template <class M>
+constexpr bool kByLines = requires {
+  M::kByLines;
+};
+
+template <class M, int N, class Source>
+NIBBLE_INLINE void multiply_whole_line(const Source& source, int64_t line, const uint32_t* x, int64_t width,
+                                       const uint32_t* correction, typename M::Acc (&acc)[1][N]) noexcept {
+  const Rows first = source.template weights<0>(line), second = source.template weights<1>(line);
+#pragma GCC unroll 16
+  for (int n = 0; n < N; ++n) acc[0][n] = M::dot_line(first, second, x + n, width, correction + n, acc[0][n]);
+}
+
 template <class M, int N, int Sums, class Source, int... Step>
 NIBBLE_INLINE void multiply_line(const Source& source, int64_t line, const uint32_t* x, int64_t width,
                                  typename M::Acc (&acc)[Sums][N], std::integer_sequence<int, Step...>) noexcept {
@@ -63,10 +78,10 @@ struct Scales {
 // for the one before; floats do not, because the order of their sums must not depend on the number of tokens.
 template <class M, int N, int W, int Groups, class Source>
 NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const Scales& scales, float* sums) noexcept {
-  constexpr int kSums = M::kExact && 2 * N <= kColumns ? 2 : 1;
+  constexpr int kSums = M::kExact && !kByLines<M> && 2 * N <= kColumns ? 2 : 1;
   constexpr int64_t kGroupLines = M::kLines / Groups;
   const uint32_t* after = x + M::kLines * M::kSteps * W;
-  const uint32_t* group_sums = x + block_words(M::kPanels, {.groups = Groups}) * W;
+  const int64_t sums_at = block_words(M::kPanels, panels_of(*scales.layout)) - Groups;  // if there are any
 #pragma GCC unroll 1
   for (int64_t g = 0; g < Groups; ++g) {
     typename M::Acc acc[kSums][N];
@@ -78,8 +93,12 @@ NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const
 #pragma GCC unroll kUnrolledLines
     for (int64_t line = g * kGroupLines; line < (g + 1) * kGroupLines; ++line) {
       source.prefetch(line);
-      multiply_line<M, N, kSums>(source, line, x + line * M::kSteps * W, W, acc,
-                                 std::make_integer_sequence<int, M::kSteps>{});
+      const uint32_t* words = x + line * M::kSteps * W;
+      if constexpr (kByLines<M>) {
+        multiply_whole_line<M, N>(source, line, words, W, after + (1 + line) * W, acc);
+      } else {
+        multiply_line<M, N, kSums>(source, line, words, W, acc, std::make_integer_sequence<int, M::kSteps>{});
+      }
     }
     const Rows factors = load_scales(scales.at, *scales.layout, g);
 #pragma GCC unroll 16
@@ -90,7 +109,7 @@ NIBBLE_INLINE void multiply_block(const Source& source, const uint32_t* x, const
     if (scales.layout->minimums == 0) continue;
     const Rows minimums = times(load_scales(scales.at, *scales.layout, Groups + g), scales.inverse_unit);
 #pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) scaled_add(same(group_sums + g * W + n), minimums, sums + n * kPackRows);
+    for (int n = 0; n < N; ++n) scaled_add(same(x + (sums_at + g) * W + n), minimums, sums + n * kPackRows);
   }
 }
 
@@ -105,7 +124,7 @@ template <class M, int W, int Groups>
 void multiply_panel(const MatmulPacked4& a, const uint8_t* record, const uint32_t* x, float* sums) noexcept {
   const typename M::Table table = M::table(a.w.levels);
   const RecordLayout& layout = a.w.layout;
-  const int64_t bytes = record_bytes(layout), words = W * block_words(M::kPanels, panel_layout(layout));
+  const int64_t bytes = record_bytes(layout), words = W * block_words(M::kPanels, panels_of(layout));
   Scales scales = {nullptr, &layout, 1.0f / M::unit(a.w.levels)};
   for (int64_t b = 0; b < a.w.k / kPackInputs; ++b, record += bytes, x += words) {
     const FromCodes<M> codes{record, &table};
@@ -156,7 +175,7 @@ void multiply_rows(const MatmulPacked4& a, int64_t words, int64_t row, int64_t t
 
 template <class M>
 void multiply_packed(const MatmulPacked4& a) noexcept {
-  const int64_t words = block_words(M::kPanels, panel_layout(a.w.layout));
+  const int64_t words = block_words(M::kPanels, panels_of(a.w.layout));
   const int64_t panel_bytes = 4 * panel_words(kPanelTokens, a.w.k, words) + 1;
   const int64_t pass = (kPanelBytes / panel_bytes + 1) * kPanelTokens;
   for (int64_t first = 0; first < a.tokens; first += pass) {
