@@ -45,6 +45,8 @@ class Buffer {
   const std::byte* data() const { return memory_.data; }
   size_t size() const { return memory_.size; }
   bool is_mapped_file() const { return memory_.is_file; }
+  /// Whether it lies beside other lasting blocks.
+  bool shares_mapping() const { return memory_.within != nullptr; }
   std::span<std::byte> span() { return {memory_.data, memory_.size}; }
 
  private:

@@ -90,9 +90,8 @@ double smallest_limit(std::string_view membership, const fs::path& mount, const 
     const std::string group = line.substr(second + 1);
     if (controllers.empty()) smallest = std::min(smallest, smallest_on_path(mount, group, v2));
     if (!lists(controllers, controller)) continue;
-    for (const std::string& folder : {controllers, controller}) {
-      smallest = std::min(smallest, smallest_on_path(mount / folder, group, v1));
-    }
+    smallest = std::min(smallest, smallest_on_path(mount / controller, group, v1));
+    if (controllers != controller) smallest = std::min(smallest, smallest_on_path(mount / controllers, group, v1));
   }
   return smallest;
 }

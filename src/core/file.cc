@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kMapFrom = size_t{64} << 10;   // below, a mapping costs more than it saves
 constexpr size_t kReadPiece = size_t{1} << 30;  // Linux transfers at most 2 GiB per call
-constexpr int64_t kSharedPiece = int64_t{1} << 20;
+constexpr int64_t kSharedPiece = int64_t{128} << 10;
 
 }  // namespace
 

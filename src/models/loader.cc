@@ -41,7 +41,7 @@ bool is_mapped(const Weight& weight) {
 
 /// To where it stays: small tensors side by side, in huge pages.
 void settle(Tensor& t) {
-  if (t.empty() || t.buffer->is_mapped_file() || t.bytes() >= Buffer::kLarge) return;
+  if (t.empty() || t.buffer->is_mapped_file() || t.buffer->shares_mapping() || t.bytes() >= Buffer::kLarge) return;
   Tensor moved = Tensor::lasting(t.dtype, t.shape);
   std::memcpy(moved.raw(), t.raw(), t.bytes());
   t = std::move(moved);

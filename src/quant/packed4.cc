@@ -144,7 +144,7 @@ class PackedCall {
 
 void pack_records(QuantizedTensor& w, const Packing& packing) {
   const RecordLayout& layout = packing.layout;
-  Tensor records = Tensor::uninitialized(DType::u8, {packed4_bytes(w.rows(), w.cols(), layout)});
+  Tensor records = Tensor::lasting(DType::u8, {packed4_bytes(w.rows(), w.cols(), layout)});
   parallel_for(w.rows(), kPackRows, [&](int64_t begin, int64_t end) {
     packing.pack_rows(w, layout, begin, end, records.data<uint8_t>() + packed4_bytes(begin, w.cols(), layout));
   });

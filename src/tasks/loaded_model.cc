@@ -32,22 +32,33 @@ struct TextParts {
   std::optional<std::string> chat_template;
 };
 
-TextParts load_text_parts(const ModelFiles& files) {
+TextParts text_parts_of_gguf(const ModelFiles& files) {
   const std::string where = files.path.string();
   TextParts parts;
-  if (files.is_gguf()) {
-    if (files.gguf_metadata->find("tokenizer.ggml.model") == nullptr) return parts;
-    parts.config = tokenizer_config_from_gguf(*files.gguf_metadata, where);
-    parts.tokenizer = Tokenizer::from_json(tokenizer_json_from_gguf(*files.gguf_metadata, where), parts.config, where);
-    parts.chat_template = chat_template_source(parts.config, "");
-    return parts;
-  }
-  parts.config = read_json_if_there(files.path / "tokenizer_config.json");
-  if (Tokenizer::folder_has_tokenizer(files.path)) parts.tokenizer = Tokenizer::from_folder(files.path);
-  const fs::path jinja = files.path / "chat_template.jinja";
+  if (files.gguf_metadata->find("tokenizer.ggml.model") == nullptr) return parts;
+  parts.config = tokenizer_config_from_gguf(*files.gguf_metadata, where);
+  parts.tokenizer = Tokenizer::from_json(tokenizer_json_from_gguf(*files.gguf_metadata, where), parts.config, where);
+  parts.chat_template = chat_template_source(parts.config, "");
+  return parts;
+}
+
+TextParts text_parts_of_folder(const fs::path& folder) {
+  TextParts parts;
+  parts.config = read_json_if_there(folder / "tokenizer_config.json");
+  if (Tokenizer::folder_has_tokenizer(folder)) parts.tokenizer = Tokenizer::from_folder(folder);
+  const fs::path jinja = folder / "chat_template.jinja";
   parts.chat_template = chat_template_source(
       parts.config, fs::is_regular_file(jinja) ? read_text_file(jinja, kMaxTemplateBytes) : std::string());
   return parts;
+}
+
+/// On a thread of its own, beside the weights.
+template <class Read>
+std::future<TextParts> read_beside(Read read) {
+  return std::async([read] {
+    const SerialScope beside_the_weights;
+    return read();
+  });
 }
 
 /// The format to encode to while loading, in nibble's words; empty: none.
@@ -248,7 +259,12 @@ LoadModelOptions exact_by_default(LoadModelOptions options) {
 }
 
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options) {
-  const ModelFiles files = open_model(path);
+  const fs::path found = find_model(path);
+  std::future<TextParts> reading_text;
+  // Before the index of the weights is read: text takes as long as all of them.
+  if (fs::is_directory(found)) reading_text = read_beside([&found] { return text_parts_of_folder(found); });
+  const ModelFiles files = open_model(found.string());
+  if (files.is_gguf()) reading_text = read_beside([&files] { return text_parts_of_gguf(files); });
   auto loaded = std::make_shared<LoadedModel>();
   loaded->path = path;
   loaded->config = files.config;
@@ -256,10 +272,6 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   const LoadOptions load = loader_options(files, options);
   refuse_head_of_encoder(files, load);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
-  std::future<TextParts> reading_text = std::async([&] {
-    const SerialScope beside_the_weights;
-    return load_text_parts(files);
-  });
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   loaded->weight_bytes = loader.bytes();
@@ -276,7 +288,8 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
 Tokenizer load_tokenizer(const std::string& path) {
   // A folder with tokenizer files only is enough here, so a missing config.json or missing weights do not matter.
   if (fs::is_directory(path) && Tokenizer::folder_has_tokenizer(path)) return Tokenizer::from_folder(path);
-  TextParts parts = load_text_parts(open_model(path));
+  const ModelFiles files = open_model(path);
+  const TextParts parts = files.is_gguf() ? text_parts_of_gguf(files) : text_parts_of_folder(files.path);
   if (!parts.tokenizer) fail(ErrorCode::io, path + ": has no tokenizer (tokenizer.json, vocab.txt or tokenizer.model)");
   return *parts.tokenizer;
 }

@@ -180,8 +180,8 @@ MergePair merge_pair(const Json& merge, const std::string& where) {
 // Fills bpe.merges; returns whether words can be cut in front of space marks.
 bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
   const Json::Array& list = json.as_array(where);
-  const auto id_of = [&](std::string_view token, size_t i) {
-    const auto id = bpe.vocabulary->id(token);
+  const auto id_of = [&](std::string_view token, int32_t guess, size_t i) {
+    const auto id = bpe.vocabulary->id(token, guess);
     if (!id) {
       fail(ErrorCode::format,
            where + "[" + std::to_string(i) + "]: token '" + printable(token, 100) + "' is not in the vocabulary");
@@ -191,11 +191,14 @@ bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
   bool cut = bpe.prefix.empty() && bpe.suffix.empty() && bpe.vocabulary->id(kSpaceMark).has_value();
   bpe.merges = Merges(list.size());
   std::string joined;
+  Merge merge = {.left = -1, .right = -1, .id = -1};
   for (size_t i = 0; i < list.size(); ++i) {
     const auto [left, right] = merge_pair(list[i], where);
     if (right.size() < bpe.prefix.size()) fail(ErrorCode::format, where + ": a token lacks the continuation prefix");
     joined.assign(left).append(right.substr(bpe.prefix.size()));
-    bpe.merges.add({id_of(left, i), id_of(right, i), id_of(joined, i)});
+    // Most tokens were added to the vocabulary in the order of the merges that make them.
+    merge = {id_of(left, -1, i), id_of(right, -1, i), id_of(joined, merge.id + 1, i)};
+    bpe.merges.add(merge);
     cut = cut && (!right.starts_with(kSpaceMark) || left.ends_with(kSpaceMark));
   }
   return cut;

@@ -22,6 +22,8 @@ class Vocabulary {
   static std::vector<std::pair<std::string, int64_t>> entries_of(const Json& vocab, const std::string& where);
 
   std::optional<int32_t> id(std::string_view token) const;
+  /// The same, and faster where the guess is right; -1: no guess.
+  std::optional<int32_t> id(std::string_view token, int32_t guess) const;
   /// Null for an id that no token has.
   const std::string* token(int32_t id) const;
   /// All ids are below.
@@ -35,6 +37,7 @@ class Vocabulary {
   std::vector<std::pair<std::string, int64_t>> entries_;
   HashIndex index_;
   std::vector<int32_t> entry_of_id_;  // -1: none
+  bool texts_are_unique_ = true;
 };
 
 }  // namespace nibble

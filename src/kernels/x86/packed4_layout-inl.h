@@ -51,8 +51,11 @@ inline void store_scale(uint8_t* record, int64_t row, const RecordLayout& layout
   }
 }
 
-/// One record of 16 rows, of which `rows` are real; the others are left as they are (zero).
-inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, uint8_t* record) noexcept {
+/// One record of 16 rows, of which `rows` are real; the others are left as they are (zero). The block, a power of two,
+/// is 1 << block_bits: a division for every scale took half of the time.
+inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, int block_bits,
+                        uint8_t* record) noexcept {
+  const int64_t group_inputs = kPackInputs / a.layout.groups;
   for (int64_t half = 0; half < kPackRows && half < rows; half += 8) {
     __m256i words[8];
     for (int64_t r = 0; r < 8; ++r) {
@@ -61,7 +64,7 @@ inline void pack_record(const Pack4& a, int64_t row, int64_t rows, int64_t k, ui
       words[r] = real ? reordered(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a.packed + element / 2)))
                       : _mm256_setzero_si256();
       for (int64_t g = 0; real && g < a.layout.groups; ++g) {
-        store_scale(record, half + r, a.layout, g, a.absmax[(element + g * kPackInputs / a.layout.groups) / a.block]);
+        store_scale(record, half + r, a.layout, g, a.absmax[(element + g * group_inputs) >> block_bits]);
       }
     }
     transpose_words(words);
@@ -75,11 +78,12 @@ void pack_4bit(const Pack4& a) noexcept {
   const int64_t rows = (a.rows + kPackRows - 1) / kPackRows * kPackRows;
   const auto last = static_cast<size_t>(packed4_bytes(kPackRows, a.k, a.layout));
   if (rows > a.rows) std::memset(a.records + packed4_bytes(rows - kPackRows, a.k, a.layout), 0, last);
+  const int block_bits = __builtin_ctzll(static_cast<unsigned long long>(a.block));
   uint8_t* record = a.records;
   for (int64_t row = 0; row < a.rows; row += kPackRows) {
     const int64_t real = a.rows - row < kPackRows ? a.rows - row : kPackRows;
     for (int64_t k = 0; k < a.k; k += kPackInputs, record += record_bytes(a.layout)) {
-      pack_record(a, row, real, k, record);
+      pack_record(a, row, real, k, block_bits, record);
     }
   }
 }
