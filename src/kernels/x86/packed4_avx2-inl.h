@@ -12,6 +12,10 @@ NIBBLE_INLINE Rows load_rows(const void* p) noexcept {
   const auto* halves = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
 }
+// Compilers copy a struct in other pieces than it was stored in.
+NIBBLE_INLINE Rows reload(const Rows& rows) noexcept {
+  return {_mm256_load_si256(&rows.low), _mm256_load_si256(&rows.high)};
+}
 NIBBLE_INLINE __m128i load_halves(const uint8_t* p) noexcept {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
 }
@@ -84,15 +88,18 @@ struct PackedI8 : ExactSums {
   // Two products of a level up to 200 and of neighbours, together at most 163, fit 16 bits. Four do not, but without
   // what made the levels unsigned they do: up to 100 by twice 163. So their sum is right once it is corrected, though
   // it wraps around before.
-  static NIBBLE_INLINE __m256i line(__m256i first, __m256i second, __m256i x, __m256i y, __m256i correction) noexcept {
-    const __m256i products = _mm256_add_epi16(_mm256_maddubs_epi16(first, x), _mm256_maddubs_epi16(second, y));
-    return _mm256_madd_epi16(_mm256_add_epi16(products, correction), _mm256_set1_epi16(1));
-  }
   static NIBBLE_INLINE Acc dot_line(const Rows& first, const Rows& second, const uint32_t* x, int64_t next,
                                     const uint32_t* correction, Acc acc) noexcept {
-    const __m256i words = broadcast(x), more = broadcast(x + next), by = broadcast(correction);
-    acc.low = _mm256_add_epi32(acc.low, line(first.low, second.low, words, more, by));
-    acc.high = _mm256_add_epi32(acc.high, line(first.high, second.high, words, more, by));
+    const __m256i words = broadcast(x), ones = _mm256_set1_epi16(1);
+    Rows sums = {_mm256_maddubs_epi16(first.low, words), _mm256_maddubs_epi16(first.high, words)};
+    keep(sums);
+    const __m256i more = broadcast(x + next);
+    sums.low = _mm256_add_epi16(sums.low, _mm256_maddubs_epi16(second.low, more));
+    sums.high = _mm256_add_epi16(sums.high, _mm256_maddubs_epi16(second.high, more));
+    keep(sums);
+    const __m256i by = broadcast(correction);
+    acc.low = _mm256_add_epi32(acc.low, _mm256_madd_epi16(_mm256_add_epi16(sums.low, by), ones));
+    acc.high = _mm256_add_epi32(acc.high, _mm256_madd_epi16(_mm256_add_epi16(sums.high, by), ones));
     keep(acc);
     return acc;
   }

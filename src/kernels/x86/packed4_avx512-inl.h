@@ -6,6 +6,7 @@ constexpr int kColumns = 16;  // accumulators
 
 PanelLayout panels_of(const RecordLayout& layout) noexcept { return panels_by_groups(layout); }
 
+NIBBLE_INLINE Rows reload(const Rows& rows) noexcept { return rows; }
 NIBBLE_INLINE __m256i load_halves(const uint8_t* p) noexcept {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }

@@ -4,14 +4,15 @@
 // A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the groups are kept in memory, in the
 // first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups.
 //
-// The instruction set provides Rows, 16 lanes of 32 bits, one per row; kColumns; kUnrolledLines, a compromise with the
-// size of the code; panels_of(layout), of the panels for a record; scaled_add(value, scales, sums) in place;
-// load_scales(scales, layout, n), scale or minimum n of what follows a record's codes; times(rows, factor); same(word),
-// its float in all lanes. M has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact
-// (integers); Acc, zero and add if exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows;
-// start(correction); dot(weights, x, acc), x being one word; value(acc, scale of x) -> Rows of floats. With kByLines,
-// corrections are per line, start ignores its argument, and instead of dot there is dot_line(first, second, x, next,
-// correction, acc), the words of a line being x[0] and x[next].
+// The instruction set provides Rows, 16 lanes of 32 bits, one per row; reload(rows), the same from memory; kColumns;
+// kUnrolledLines, a compromise with the size of the code; panels_of(layout), of the panels for a record;
+// scaled_add(value, scales, sums) in place; load_scales(scales, layout, n), scale or minimum n of what follows a
+// record's codes; times(rows, factor); same(word), its float in all lanes. M has: kPanels; kLines, the lines of a
+// record; kSteps, the words of a line; kExact (integers); Acc, zero and add if exact; Table table(levels),
+// unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x, acc), x being one word;
+// value(acc, scale of x) -> Rows of floats. With kByLines, corrections are per line, start ignores its argument, and
+// instead of dot there is dot_line(first, second, x, next, correction, acc), the words of a line being x[0] and
+// x[next].
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
@@ -40,7 +41,7 @@ struct FromTile {
   NIBBLE_INLINE void prefetch(int64_t) const noexcept {}
   template <int Step>
   NIBBLE_INLINE Rows weights(int64_t line) const noexcept {
-    return rows[line * M::kSteps + Step];
+    return reload(rows[line * M::kSteps + Step]);
   }
 };
 
