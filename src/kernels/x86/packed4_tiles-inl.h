@@ -162,18 +162,19 @@ MultiplyPanel panel_function(int64_t width, int64_t groups) noexcept {
 
 template <class M>
 void multiply_rows(const MatmulPacked4& a, int64_t words, int64_t row, int64_t token) noexcept {
+  constexpr size_t kTokenBytes = kPackRows * sizeof(float);
   alignas(64) float sums[kPanelTokens * kPackRows];
   const int64_t width = panel_width(a.tokens - token);
-  std::memset(sums, 0, static_cast<size_t>(width * kPackRows) * sizeof *sums);
+  for (int64_t n = 0; n < width; ++n) std::memset(sums + n * kPackRows, 0, kTokenBytes);
   const uint8_t* record = a.w.records + packed4_bytes(row, a.w.k, a.w.layout);
   const uint32_t* x = a.panels + panel_words(token, a.w.k, words);
   panel_function<M>(width, a.w.layout.groups)(a, record, x, sums);
   const float unit = M::unit(a.w.levels);
   const int64_t rows = a.w.rows - row < kPackRows ? a.w.rows - row : kPackRows;
   for (int64_t n = 0; n < width && token + n < a.tokens; ++n) {
-    float* y = a.y + (token + n) * a.ldy + row;
-    for (int64_t r = 0; r < kPackRows; ++r) sums[n * kPackRows + r] *= unit;
-    std::memcpy(y, sums + n * kPackRows, static_cast<size_t>(rows) * sizeof *sums);
+    float *y = a.y + (token + n) * a.ldy + row, *values = sums + n * kPackRows;
+    for (int64_t r = 0; r < kPackRows; ++r) values[r] *= unit;
+    std::memcpy(y, values, rows == kPackRows ? kTokenBytes : static_cast<size_t>(rows) * sizeof(float));
   }
 }
 
