@@ -260,10 +260,11 @@ LoadModelOptions exact_by_default(LoadModelOptions options) {
 
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options) {
   const fs::path found = find_model(path);
-  std::future<TextParts> reading_text;
+  ModelFiles files;
+  std::future<TextParts> reading_text;  // ends before what it reads goes away
   // Before the index of the weights is read: text takes as long as all of them.
   if (fs::is_directory(found)) reading_text = read_beside([&found] { return text_parts_of_folder(found); });
-  const ModelFiles files = open_model(found.string());
+  files = open_model(found.string());
   if (files.is_gguf()) reading_text = read_beside([&files] { return text_parts_of_gguf(files); });
   auto loaded = std::make_shared<LoadedModel>();
   loaded->path = path;
