@@ -331,6 +331,25 @@ TEST(Int4, MapsTheExtremeToMinusEight) {
   EXPECT_EQ(floats(decode(encode(t, find_format("int4"), {})))[9], -10.0f);
 }
 
+TEST(Int4, BlocksThatAreTooSmallToDivideByAreZero) {
+  for (const float extreme : {0.0f, 1e-45f, 0.9e-38f, 1.5e-38f, 2.3e-38f}) {  // 8 / 2.3e-38 is beyond f32
+    Tensor t(DType::f32, {1, 64});
+    t.f32()[9] = extreme;
+    EXPECT_EQ(floats(decode(encode(t, find_format("int4"), {}))), std::vector<float>(64, 0.0f)) << extreme;
+  }
+  Tensor t(DType::f32, {1, 64});
+  t.f32()[9] = 2.4e-38f;
+  EXPECT_EQ(floats(decode(encode(t, find_format("int4"), {})))[9], 2.4e-38f);
+}
+
+TEST(Int4, RoundsToNearestEven) {
+  Tensor t(DType::f32, {1, 64});
+  t.f32()[0] = -8.0f;  // steps of 1
+  for (int64_t i = 1; i < 32; ++i) t.f32()[i] = static_cast<float>(i - 16) * 0.5f;
+  const std::vector<float> y = floats(decode(encode(t, find_format("int4"), {})));
+  for (size_t i = 1; i < 32; ++i) EXPECT_EQ(y[i], std::min(std::nearbyint(t.f32()[i]), 7.0f)) << i;
+}
+
 TEST(ComputeDtype, RoundsActivationsWeightsAndResults) {
   Weight w = encode(gaussian({8, 64}, 9), find_format("nf4"), {});
   const Tensor x = gaussian({2, 64}, 10);

@@ -151,16 +151,20 @@ void encode_blocks_bnb(const DenseValues& values, const Blocks& blocks, const Co
 
 // Value of largest magnitude -> -8. A value that is not finite counts as zero (and is reported by quantize).
 void encode_tail_int4(std::span<const float> x, const Codebook4&, uint8_t* packed, float* absmax) {
-  float extreme = 0.0f;
-  for (const float v : x) {
-    if (std::isfinite(v) && std::fabs(v) > std::fabs(extreme)) extreme = v;
-  }
-  const bool zero = std::fabs(extreme) < kSmallestAbsmax;
+  const auto magnitude = [](float v) { return std::bit_cast<int32_t>(v) & 0x7fffffff; };
+  constexpr int32_t kInfinity = 0x7f800000;
+  int32_t largest = 0;
+  for (const float v : x) largest = std::max(largest, magnitude(v) < kInfinity ? magnitude(v) : 0);
+  const auto found = std::find_if(x.begin(), x.end(), [&](float v) { return magnitude(v) == largest; });
+  const float extreme = found == x.end() ? 0.0f : *found;
+  const bool zero = !std::isfinite(8.0f / extreme);  // or too small to divide by
   *absmax = zero ? 0.0f : -extreme;
   const float inverse = zero ? 0.0f : -8.0f / extreme;
+  constexpr float kRound = 0x1.8p23f;  // what is added to it is rounded to nearest even, in its lowest bits
   const auto code = [&](size_t i) -> int {
-    if (i >= x.size() || !std::isfinite(x[i])) return 8;
-    return static_cast<int>(std::clamp(std::nearbyint(x[i] * inverse), -8.0f, 7.0f)) + 8;
+    if (i >= x.size() || magnitude(x[i]) >= kInfinity) return 8;
+    const int steps = std::bit_cast<int32_t>(x[i] * inverse + kRound) - std::bit_cast<int32_t>(kRound);
+    return std::clamp(steps, -8, 7) + 8;
   };
   for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
 }

@@ -41,13 +41,14 @@ QuantizedTensor layout(const Shape& shape, const EncodeOptions& options) {
 
 // qint8 symmetric: 255 steps over [-absmax, absmax], so the scale is absmax / 127.5 and -128 does occur.
 void encode_rows(std::span<const float> x, float* scale, int8_t* codes) {
-  const float absmax = kernels().absmax(x.data(), static_cast<int64_t>(x.size()));
+  const auto count = static_cast<int64_t>(x.size());
+  const float absmax = kernels().absmax(x.data(), count);
   *scale = std::max(absmax / 127.5f, kScaleFloor);
-  const float inverse = 1.0f / *scale;
-  for (size_t i = 0; i < x.size(); ++i) {
-    const float rounded = std::isfinite(x[i]) ? std::nearbyint(x[i] * inverse) : 0.0f;
-    codes[i] = static_cast<int8_t>(std::clamp(rounded, -128.0f, 127.0f));
+  if (!std::isfinite(absmax)) {
+    std::fill_n(codes, count, int8_t{0});
+    return;
   }
+  kernels().quantize_affine(x.data(), {.inverse = 1.0f / *scale, .low = -128, .high = 127, .offset = 0}, codes, count);
 }
 
 QuantizedTensor encode_int8_dynamic(const DenseValues& values, const EncodeOptions& options) {
