@@ -262,7 +262,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   const fs::path found = find_model(path);
   ModelFiles files;
   std::future<TextParts> reading_text;  // ends before what it reads goes away
-  // Before the index of the weights is read: text takes as long as all of them.
+  // Before the index of the weights is read: a large tokenizer takes about as long as small weights.
   if (fs::is_directory(found)) reading_text = read_beside([&found] { return text_parts_of_folder(found); });
   files = open_model(found.string());
   if (files.is_gguf()) reading_text = read_beside([&files] { return text_parts_of_gguf(files); });

@@ -71,7 +71,6 @@ struct PackedI8 : ExactSums {
   static constexpr PanelType kPanels = PanelType::i8;
   static constexpr int64_t kLines = 8;
   static constexpr int kSteps = 2;
-  static constexpr bool kByLines = true;
 
   static float unit(const Levels4* levels) noexcept { return levels->i8_unit; }
   static Table table(const Levels4* levels) noexcept {

@@ -150,23 +150,23 @@ void encode_blocks_bnb(const DenseValues& values, const Blocks& blocks, const Co
 }
 
 // Value of largest magnitude -> -8. A value that is not finite counts as zero (and is reported by quantize).
-void encode_tail_int4(std::span<const float> x, const Codebook4&, uint8_t* packed, float* absmax) {
-  const auto magnitude = [](float v) { return std::bit_cast<int32_t>(v) & 0x7fffffff; };
-  constexpr int32_t kInfinity = 0x7f800000;
-  int32_t largest = 0;
-  for (const float v : x) largest = std::max(largest, magnitude(v) < kInfinity ? magnitude(v) : 0);
-  const auto found = std::find_if(x.begin(), x.end(), [&](float v) { return magnitude(v) == largest; });
-  const float extreme = found == x.end() ? 0.0f : *found;
+void encode_tail_int4(std::span<const float> x, const Codebook4& book, uint8_t* packed, float* absmax) {
+  const auto count = static_cast<int64_t>(x.size());
+  const float largest = kernels().absmax(x.data(), count);
+  if (!std::isfinite(largest)) {
+    std::vector<float> finite(x.begin(), x.end());
+    std::replace_if(
+        finite.begin(), finite.end(), [](float v) { return !std::isfinite(v); }, 0.0f);
+    return encode_tail_int4(finite, book, packed, absmax);
+  }
+  const float extreme = *std::find_if(x.begin(), x.end(), [&](float v) { return std::fabs(v) == largest; });
   const bool zero = !std::isfinite(8.0f / extreme);  // or too small to divide by
   *absmax = zero ? 0.0f : -extreme;
-  const float inverse = zero ? 0.0f : -8.0f / extreme;
-  constexpr float kRound = 0x1.8p23f;  // what is added to it is rounded to nearest even, in its lowest bits
-  const auto code = [&](size_t i) -> int {
-    if (i >= x.size() || magnitude(x[i]) >= kInfinity) return 8;
-    const int steps = std::bit_cast<int32_t>(x[i] * inverse + kRound) - std::bit_cast<int32_t>(kRound);
-    return std::clamp(steps, -8, 7) + 8;
-  };
-  for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((code(i) << 4) | code(i + 1));
+  static thread_local std::vector<int8_t> codes;
+  codes.assign(x.size() + 1, 8);  // an odd count is filled up with the code of zero
+  kernels().quantize_affine(x.data(), {.inverse = zero ? 0.0f : -8.0f / extreme, .low = -8, .high = 7, .offset = 8},
+                            codes.data(), count);
+  for (size_t i = 0; i < x.size(); i += 2) packed[i / 2] = static_cast<uint8_t>((codes[i] << 4) | codes[i + 1]);
 }
 
 void encode_blocks_int4(const DenseValues& values, const Blocks& blocks, const Codebook4& book, uint8_t* packed,
