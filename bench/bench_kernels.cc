@@ -97,6 +97,38 @@ void run_sum_codes(benchmark::State& state, const Kernels& table, Shape s, doubl
   set_share(state, operations, i8_peak);
 }
 
+// As training has them: groups of kPairTerms, the sums of the second on top of the first.
+void run_sum_pairs(benchmark::State& state, const Kernels& table, Shape s, double i16_peak) {
+  std::mt19937 random(1);
+  std::vector<int16_t> x(static_cast<size_t>(s.tokens * s.k));
+  std::vector<uint32_t> w(static_cast<size_t>(s.rows * s.k / 2));
+  for (int16_t& value : x) value = static_cast<int16_t>(static_cast<int>(random() % (2 * kPairX + 1)) - kPairX);
+  for (uint32_t& pair : w) pair = static_cast<uint32_t>((random() % kPairW) | (random() % kPairW) << 16);
+  const std::vector<float> x_scale = gaussian(s.tokens), w_scale = gaussian(s.rows);
+  std::vector<float> y(static_cast<size_t>(s.tokens * s.rows));
+  for (auto _ : state) {
+    for (int64_t k = 0; k < s.k; k += kPairTerms) {
+      table.sum_pairs({x.data() + k, w.data() + k / 2 * s.rows, x_scale.data(), w_scale.data(), y.data(), s.tokens,
+                       std::min(kPairTerms, s.k - k), s.rows, s.k, s.rows, s.rows, k > 0});
+    }
+    benchmark::ClobberMemory();
+  }
+  const auto operations = static_cast<double>(2 * s.tokens * s.rows * s.k);
+  set_rate(state, "GOP", operations);
+  set_share(state, operations, i16_peak);
+}
+
+void run_pair_columns(benchmark::State& state, const Kernels& table) {
+  const std::vector<float> x = gaussian(kPairTerms * 64);
+  std::vector<uint32_t> w(x.size() / 2);
+  std::vector<float> scale(64);
+  for (auto _ : state) {
+    table.pair_columns({x.data(), w.data(), scale.data(), kPairTerms, 64, 64, 64});
+    benchmark::ClobberMemory();
+  }
+  set_rate(state, "G", static_cast<double>(x.size()));
+}
+
 Codebook4 evenly_spaced_codebook() {
   Codebook4 book{};
   for (int i = 0; i < 16; ++i) book.levels[i] = static_cast<float>(i) / 7.5f - 1.0f;
@@ -196,12 +228,14 @@ void register_table(const Kernels& table, double fma_peak) {
     benchmark::RegisterBenchmark(("BM_matmul_f32" + isa + sizes).c_str(), run_matmul_f32, table, s, fma_peak);
     benchmark::RegisterBenchmark(("BM_matmul_i8" + isa + sizes).c_str(), run_matmul_i8, table, s);
   }
-  const double i8_peak = dot_peak_gops(table.isa, 8);
+  const double i8_peak = dot_peak_gops(table.isa, 8), i16_peak = dot_peak_gops(table.isa, 16);
   for (const Shape s : {Shape{96, 64, 256}, Shape{96, 64, 1536}, Shape{3, 64, 256}}) {
     const std::string sizes = "/" + std::to_string(s.tokens) + "x" + std::to_string(s.rows) + "x" + std::to_string(s.k);
     benchmark::RegisterBenchmark(("BM_sum_rows_f32" + isa + sizes).c_str(), run_sum_rows, table, s, fma_peak);
     benchmark::RegisterBenchmark(("BM_sum_codes" + isa + sizes).c_str(), run_sum_codes, table, s, i8_peak);
+    benchmark::RegisterBenchmark(("BM_sum_pairs" + isa + sizes).c_str(), run_sum_pairs, table, s, i16_peak);
   }
+  benchmark::RegisterBenchmark(("BM_pair_columns" + isa).c_str(), run_pair_columns, table);
   for (const Streaming& kernel : streaming_kernels()) {
     benchmark::RegisterBenchmark(("BM_" + std::string(kernel.name) + isa).c_str(), run_streaming, table, kernel);
   }

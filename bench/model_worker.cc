@@ -88,11 +88,13 @@ void read_weights(const Buffer& buffer) {
 /// An adapter on the model and what trains it.
 class Training {
  public:
-  explicit Training(LoadedModel& model)
+  Training(LoadedModel& model, bool in_pairs)
       : model_(model),
         adapter_(new_adapter(model, {.r = 16, .lora_alpha = 32, .target_modules = "all-linear"}, 1)),
         tape_(tape_for(adapter_.parameters)),
-        optimizer_(adapter_.parameters, {}) {}
+        optimizer_(adapter_.parameters, {}) {
+    tape_.in_pairs = in_pairs;
+  }
 
   void step(int64_t tokens) {
     LabelledBatch batch = {.ids = some_ids(tokens, model_.model->info().vocab_size)};
@@ -131,7 +133,7 @@ int serve(int argc, char** argv) {
     } else if (what == "encode") {
       encode(model.internal(), a, b);
     } else if (what == "train") {
-      if (!training) training.emplace(*loaded);
+      if (!training) training.emplace(*loaded, options.activations == "int16");
       training->step(a);
     } else if (what == "read") {
       if (!room) {

@@ -51,8 +51,8 @@ class Mappings {
       mapping.start = map(bytes);
     } else {
       mapping.start = found->start;
+      spare_bytes_ -= found->kept;
       spare_.erase(std::next(found).base());
-      spare_bytes_ -= bytes;
     }
     if (mapping.start == nullptr) return mapping;
     used_ += bytes;
@@ -65,7 +65,7 @@ class Mappings {
     const std::lock_guard lock(mutex_);
     used_ -= bytes;
     try {
-      spare_.push_back({start, bytes});
+      spare_.push_back({start, bytes, bytes});
     } catch (const std::bad_alloc&) {
       munmap(start, bytes);
       return;
@@ -88,7 +88,7 @@ class Mappings {
  private:
   struct Spare {
     void* start;
-    size_t bytes;
+    size_t bytes, kept;  // kept: of its memory, from the start on
   };
 
   void* map(size_t bytes) {
@@ -104,12 +104,23 @@ class Mappings {
   /// memory for one of them in every layer.
   size_t limit() const { return most_used_ + most_used_ / kSpareShare; }
 
-  /// What has waited longest goes back to the system, until no more than `most` is used and kept.
+  /// What has waited longest goes back to the system, until no more than `most` is used and kept: of a large block only
+  /// as much as it takes, or the logits of a training step would be fresh memory for a few gradients' sake.
   void shrink(size_t most) {
     while (!spare_.empty() && used_ + spare_bytes_ > most) {
-      munmap(spare_.front().start, spare_.front().bytes);
-      spare_bytes_ -= spare_.front().bytes;
-      spare_.pop_front();
+      Spare& oldest = spare_.front();
+      const auto start = reinterpret_cast<uintptr_t>(oldest.start);
+      const size_t excess = used_ + spare_bytes_ - most, kept = oldest.kept < excess ? 0 : oldest.kept - excess;
+      const uintptr_t from = (start + kept) / kHugePage * kHugePage;
+      if (from <= start) {
+        munmap(oldest.start, oldest.bytes);
+        spare_bytes_ -= oldest.kept;
+        spare_.pop_front();
+      } else {
+        madvise(reinterpret_cast<void*>(from), start + oldest.kept - from, MADV_DONTNEED);
+        spare_bytes_ -= start + oldest.kept - from;
+        oldest.kept = from - start;
+      }
     }
   }
 

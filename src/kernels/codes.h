@@ -1,5 +1,5 @@
 #pragma once
-// 8-bit codes: their exact products, the codes of activations, what becomes of the sums. Part of kernels.h.
+// Codes of 8 and 16 bits: their exact products, the codes of activations, what becomes of the sums. Part of kernels.h.
 #include <cstdint>
 
 namespace nibble {
@@ -41,6 +41,35 @@ struct AffineCodes {
 
 struct Extent {
   float low, high;
+};
+
+// Whole numbers of 16 bits in the place of f32. So many products of the largest stay below 2^31.
+inline constexpr int32_t kPairX = 4095, kPairW = 2047;
+inline constexpr int64_t kPairTerms = 256;
+inline constexpr float kPairSmallest = 1e-30f;  // a scale stands for at least this as its largest value
+
+/// y[t * ldy + c] = fma(sum, x_scale[t] * w_scale[c], with `add` what y held, else 0), sum the exact sum over k of
+/// x[t * ldx + k] * w(k, c), rounded to f32. w(k, c) is half k % 2 of the word w[k / 2 * ldw + c], the low one first.
+/// |x| <= kPairX, |w| <= kPairW, k <= kPairTerms and even.
+struct PairSums {
+  const int16_t* x;
+  const uint32_t* w;
+  const float *x_scale, *w_scale;
+  float* y;
+  int64_t tokens, k, cols;
+  int64_t ldx, ldw, ldy;
+  bool add = false;
+};
+
+/// The w of PairSums from f32: scale[c] = largest / kPairW, where largest is the greatest of kPairSmallest and all
+/// |x[k * ldx + c]|, and w(k, c) = x[k * ldx + c] * (kPairW / largest), rounded to nearest even. A value that is not
+/// finite becomes 0 and its column's scale infinite or NaN. Behind an odd k follows a row of zeros.
+struct PairColumns {
+  const float* x;
+  uint32_t* w;
+  float* scale;
+  int64_t k, cols;
+  int64_t ldx, ldw;
 };
 
 }  // namespace nibble

@@ -27,12 +27,12 @@ Kernels filled(const Kernels& table, const Kernels& below) {
   Kernels result = table;
   fill(result, below, &K::matmul_f32, &K::matmul_i8, &K::matvec_f16, &K::matvec_bf16, &K::matvec_i8, &K::matvec_4bit,
        &K::sum_rows_f32, &K::sum_rows_f16, &K::sum_rows_bf16, &K::sum_rows_i8, &K::transpose, &K::sum_codes,
-       &K::quantize_affine, &K::scale_sums, &K::extent, &K::layer_norm, &K::f16_to_f32, &K::bf16_to_f32, &K::f32_to_f16,
-       &K::f32_to_bf16, &K::decode_4bit, &K::encode_4bit, &K::encode_4bit_bf16, &K::absmax, &K::quantize_i8,
-       &K::rms_norm, &K::softmax, &K::softmax_part, &K::silu_mul, &K::silu_mul_backward, &K::gelu_erf, &K::gelu_tanh,
-       &K::dot, &K::axpy, &K::panel_layout, &K::pack_4bit, &K::decode_packed4, &K::activations4_i8,
-       &K::activations4_i16, &K::activations4_f32, &K::matmul_packed4_i8, &K::matmul_packed4_i16,
-       &K::matmul_packed4_f32);
+       &K::sum_pairs, &K::pair_columns, &K::quantize_i16, &K::quantize_affine, &K::scale_sums, &K::extent,
+       &K::layer_norm, &K::f16_to_f32, &K::bf16_to_f32, &K::f32_to_f16, &K::f32_to_bf16, &K::decode_4bit,
+       &K::encode_4bit, &K::encode_4bit_bf16, &K::absmax, &K::quantize_i8, &K::rms_norm, &K::softmax, &K::softmax_part,
+       &K::silu_mul, &K::silu_mul_backward, &K::gelu_erf, &K::gelu_tanh, &K::dot, &K::axpy, &K::panel_layout,
+       &K::pack_4bit, &K::decode_packed4, &K::activations4_i8, &K::activations4_i16, &K::activations4_f32,
+       &K::matmul_packed4_i8, &K::matmul_packed4_i16, &K::matmul_packed4_f32);
   return result;
 }
 

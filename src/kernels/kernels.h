@@ -108,6 +108,8 @@ struct Kernels {
   void (*sum_rows_i8)(const RowSums<int8_t>&) noexcept = nullptr;
   void (*transpose)(const Transpose&) noexcept = nullptr;
   void (*sum_codes)(const CodeSums&) noexcept = nullptr;
+  void (*sum_pairs)(const PairSums&) noexcept = nullptr;
+  void (*pair_columns)(const PairColumns&) noexcept = nullptr;
 
   // Packed weights: see packed4.h. panel_layout: of the panels that matmul_packed4_i8, _i16 and _f32 take;
   // activations4_* make those of every layout.
@@ -146,6 +148,8 @@ struct Kernels {
   float (*absmax)(const float* x, int64_t count) noexcept = nullptr;
   /// q[i] = x[i] * scale rounded to nearest even, clamped to [-127, 127]; a value that is not finite gives 0.
   void (*quantize_i8)(const float* x, float scale, int8_t* q, int64_t count) noexcept = nullptr;
+  /// The same, clamped to [-kPairX, kPairX].
+  void (*quantize_i16)(const float* x, float scale, int16_t* q, int64_t count) noexcept = nullptr;
   void (*quantize_affine)(const float* x, const AffineCodes& to, int8_t* q, int64_t count) noexcept = nullptr;
   void (*scale_sums)(const ScaledSums&, int64_t count) noexcept = nullptr;
   /// The smallest and the largest value; NaN counts for nothing. None: infinity and -infinity.

@@ -73,6 +73,38 @@ void sum_codes(const CodeSums& a) noexcept {
   }
 }
 
+int32_t half(uint32_t word, int64_t which) {
+  return static_cast<int16_t>(static_cast<uint16_t>(which == 0 ? word : word >> 16));
+}
+
+void sum_pairs(const PairSums& a) noexcept {
+  for (int64_t t = 0; t < a.tokens; ++t) {
+    for (int64_t c = 0; c < a.cols; ++c) {
+      int32_t sum = 0;
+      for (int64_t k = 0; k < a.k; ++k) sum += a.x[t * a.ldx + k] * half(a.w[k / 2 * a.ldw + c], k % 2);
+      float& y = a.y[t * a.ldy + c];
+      y = std::fma(static_cast<float>(sum), a.x_scale[t] * a.w_scale[c], a.add ? y : 0.0f);
+    }
+  }
+}
+
+void pair_columns(const PairColumns& a) noexcept {
+  for (int64_t c = 0; c < a.cols; ++c) {
+    float largest = kPairSmallest;
+    for (int64_t k = 0; k < a.k; ++k) {
+      const float magnitude = std::fabs(a.x[k * a.ldx + c]);
+      if (!(magnitude <= largest) && !std::isnan(largest)) largest = magnitude;
+    }
+    const float inverse = kPairW / largest;
+    a.scale[c] = largest / kPairW;
+    const auto number = [&](int64_t k) {
+      const float value = k < a.k ? a.x[k * a.ldx + c] : 0.0f;
+      return std::isfinite(value * inverse) ? static_cast<uint32_t>(std::nearbyint(value * inverse)) & 0xffffu : 0u;
+    };
+    for (int64_t k = 0; k < a.k; k += 2) a.w[k / 2 * a.ldw + c] = number(k) | number(k + 1) << 16;
+  }
+}
+
 template <auto convert, class From, class To>
 void convert_all(const From* src, To* dst, int64_t count) noexcept {
   for (int64_t i = 0; i < count; ++i) dst[i] = convert(src[i]);
@@ -132,11 +164,13 @@ void encode_4bit(const W* x, int64_t blocks, int64_t block, const Codebook4& cod
   }
 }
 
-void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept {
+template <class Q, int32_t largest>
+void quantize(const float* x, float scale, Q* q, int64_t count) noexcept {
+  constexpr auto kLargest = static_cast<float>(largest);
   for (int64_t i = 0; i < count; ++i) {
     const float value = x[i] * scale;
     const bool usable = std::isfinite(x[i]) && !std::isnan(value);
-    q[i] = usable ? static_cast<int8_t>(std::nearbyint(std::clamp(value, -127.0f, 127.0f))) : int8_t{0};
+    q[i] = usable ? static_cast<Q>(std::nearbyint(std::clamp(value, -kLargest, kLargest))) : Q{0};
   }
 }
 
@@ -248,6 +282,8 @@ constinit const Kernels kScalarKernels = {
     .sum_rows_i8 = sum_rows<code_value, int8_t>,
     .transpose = transpose,
     .sum_codes = sum_codes,
+    .sum_pairs = sum_pairs,
+    .pair_columns = pair_columns,
     .panel_layout = panels_by_groups,
     .pack_4bit = scalar::pack_4bit,
     .decode_packed4 = scalar::decode_packed4,
@@ -265,7 +301,8 @@ constinit const Kernels kScalarKernels = {
     .encode_4bit = encode_4bit<same, float>,
     .encode_4bit_bf16 = encode_4bit<nibble::bf16_to_f32, uint16_t>,
     .absmax = absmax,
-    .quantize_i8 = quantize_i8,
+    .quantize_i8 = quantize<int8_t, 127>,
+    .quantize_i16 = quantize<int16_t, kPairX>,
     .quantize_affine = quantize_affine,
     .scale_sums = scale_sums,
     .extent = extent,

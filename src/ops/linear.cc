@@ -35,6 +35,9 @@ bool is_traced(const Tensor& x, const Linear& layer, const Tape* tape) {
   return false;
 }
 
+/// The steps of whole numbers would swallow those of a weight that learns.
+bool goes_in_pairs(const Weight& w, const Tape& tape) { return tape.in_pairs && slot_of(tape, w) == Tape::kNone; }
+
 /// An adapter in one forward pass.
 struct AdapterPass {
   std::shared_ptr<Lora> lora;
@@ -66,14 +69,15 @@ void adapter_backward(const Tensor& x, const AdapterPass& pass, Tape::Slot to_x,
   }
 }
 
-void add_input_gradient(Tape::Slot to_x, const Weight& weight, const Tensor& dy, Tape& tape) {
+void add_input_gradient(Tape::Slot to_x, const Weight& weight, const Tensor& dy, bool in_pairs, Tape& tape) {
   if (to_x == Tape::kNone) return;
-  if (!tape.has_gradient(to_x)) return tape.add(to_x, matmul_by_columns(dy, weight));
-  add_matmul_by_columns(dy, weight, tape.sum(to_x, {dy.rows(), weight_shape(weight)[1]}));
+  if (!tape.has_gradient(to_x)) return tape.add(to_x, matmul_by_columns(dy, weight, in_pairs));
+  add_matmul_by_columns(dy, weight, tape.sum(to_x, {dy.rows(), weight_shape(weight)[1]}), in_pairs);
 }
 
 void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>& adapters, const Tensor& y,
             Tape& tape) {
+  const bool in_pairs = goes_in_pairs(layer.weight, tape);
   const Tape::Slot to_x = tape.slot(x), to_w = slot_of(tape, layer.weight);
   const Tape::Slot to_bias = layer.bias ? tape.slot(*layer.bias) : Tape::kNone;
   // A frozen layer without adapters needs no x.
@@ -81,7 +85,7 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
     if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, kept));
-    add_input_gradient(to_x, weight, dy, t);
+    add_input_gradient(to_x, weight, dy, in_pairs, t);
     for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
   });
 }
@@ -115,8 +119,9 @@ std::string_view format_of(const Weight& w) {
   return quantized ? quantized->format->name : dtype_name(std::get<Tensor>(w).dtype);
 }
 
-/// exact: quantized weights as the f32 values they decode to.
-void multiply(std::span<const WeightProduct> products, const ComputeOptions& options, bool exact) {
+/// Training multiplies the values that weights decode to; integers that are not in pairs are those that the result of
+/// QAT will be multiplied with.
+void multiply(std::span<const WeightProduct> products, const ComputeOptions& options, const Tape* tape) {
   std::string name;
   uint64_t bytes = 0;
   if (Profile::active() != nullptr) {
@@ -124,16 +129,15 @@ void multiply(std::span<const WeightProduct> products, const ComputeOptions& opt
     for (const WeightProduct& p : products) bytes += weight_bytes(*p.w);
   }
   const ProfileScope scope(name, bytes);
-  if (!exact) return matmul_all(products, options);
-  for (const WeightProduct& p : products) multiply_decoded(*p.w, p.args);
+  const bool decodes = !may_overwrite(tape) && (tape->in_pairs || options.activations == Activations::f32);
+  if (!decodes) return matmul_all(products, options);
+  for (const WeightProduct& p : products) multiply_decoded(*p.w, p.args, goes_in_pairs(*p.w, *tape));
 }
 
 std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers, const ComputeOptions& options,
                           Tape* tape) {
   Outputs out = outputs_for(x, layers);
-  // Training multiplies the values that weights decode to, unless integers are asked for.
-  const bool exact = !may_overwrite(tape) && options.activations == Activations::f32;
-  multiply(out.products, options, exact);
+  multiply(out.products, options, tape);
   for (size_t i = 0; i < layers.size(); ++i) {
     const Linear& layer = *layers[i];
     const std::vector<AdapterPass> adapters = add_adapters(x, layer, tape, out.y[i]);

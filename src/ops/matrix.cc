@@ -1,11 +1,13 @@
 #include "ops/matrix.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "core/checked.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "ops/pairs.h"
 #include "quant/matmul.h"
 #include "quant/panels.h"
 
@@ -27,20 +29,8 @@ struct Panels {
 /// For k rows of so many columns in panels.
 Tensor room_for(int64_t k, int64_t cols) { return Tensor::scratch(DType::f32, {round_up(cols, kPanelCols), k}); }
 
-/// Tokens by k, wherever the values lie.
-struct Left {
-  const float* data;
-  int64_t tokens;
-  int64_t token_step, k_step;
-};
-
-struct Result {
-  float* data;
-  int64_t row_step;
-};
-
 /// y = x w, or with `add` y += x w.
-void multiply_panels(const Left& x, const Panels& w, Result y, bool add) {
+void multiply_floats(const Left& x, const Panels& w, Result y, bool add) {
   for_panels(x.tokens, w.cols, [&](Span tokens, Span columns) {
     int64_t k = 0;
     do {
@@ -84,7 +74,29 @@ void pack_rows(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   });
 }
 
-/// The same rows turned, as columns: room[panel][input].
+/// The same rows in whole numbers.
+PairedPanels pair_rows(const Weight& w, int64_t begin, int64_t end) {
+  const int64_t cols = weight_shape(w)[1];
+  const auto* dense = std::get_if<Tensor>(&w);
+  const bool in_place = dense && dense->dtype == DType::f32;
+  const Tensor room = in_place ? dense->slice_rows(begin, end) : Tensor::scratch(DType::f32, {end - begin, cols});
+  if (!in_place) {
+    parallel_for(end - begin, kRowGrain, [&](int64_t from, int64_t to) {
+      decode_rows(w, begin + from, begin + to, Tensor(room).f32() + from * cols);
+    });
+  }
+  PairedPanels paired(end - begin, cols);
+  const int64_t panels = ceil_div(cols, kPanelCols);
+  parallel_for(panels * paired.groups(), 1, [&](int64_t from, int64_t to) {
+    for (int64_t unit = from; unit < to; ++unit) {
+      const int64_t column = unit % panels * kPanelCols, row = unit / panels * kPairTerms;
+      paired.fill(row, {column, std::min(cols, column + kPanelCols)}, room.f32() + row * cols + column, cols);
+    }
+  });
+  return paired;
+}
+
+/// Rows [begin, end) turned, as columns: room[panel][input].
 void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   const int64_t k = weight_shape(w)[1];
   for_turned_rows(end - begin, [&](Span rows) {
@@ -98,25 +110,50 @@ void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   });
 }
 
+/// The same in whole numbers.
+PairedPanels pair_columns(const Weight& w, int64_t begin, int64_t end) {
+  const int64_t k = weight_shape(w)[1];
+  PairedPanels paired(k, end - begin);
+  for_turned_rows(end - begin, [&](Span rows) {
+    static thread_local std::vector<float> decoded, turned;
+    turned.resize(static_cast<size_t>(k * kTurnedRows));
+    kernels().transpose({.x = rows_of(w, begin + rows.begin, begin + rows.end, decoded),
+                         .y = turned.data(),
+                         .rows = rows.size(),
+                         .cols = k,
+                         .ldx = k,
+                         .ldy = kTurnedRows});
+    for (int64_t row = 0; row < k; row += kPairTerms) {
+      paired.fill(row, rows, turned.data() + row * kTurnedRows, kTurnedRows);
+    }
+  });
+  return paired;
+}
+
 /// Rows of so many columns that are made into panels together: 4 MiB, if that is not too few for a product.
 int64_t rows_together(int64_t cols) {
   constexpr int64_t kWords = 1024 * 1024, kFewest = 256;
-  return std::clamp(kWords / std::max<int64_t>(cols, 1), kFewest, kPanelDepth);
+  return std::clamp(kWords / std::max<int64_t>(cols, 1), kFewest, kPanelDepth) / kPairTerms * kPairTerms;
 }
 
 /// y = x w, or with `add` y += x w, by tiles of rows of w.
-void multiply_by_rows(Left x, const Weight& w, Result y, bool add) {
+void multiply_by_rows(Left x, const Weight& w, Result y, bool add, bool in_pairs = false) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
   const auto* dense = std::get_if<Tensor>(&w);
   if (dense && dense->dtype == DType::f32 && x.tokens < kTurnFrom) {  // a copy would cost more than it gains
-    return multiply_panels(x, {dense->f32(), rows, cols, cols, kPanelCols}, y, add);
+    return multiply_floats(x, {dense->f32(), rows, cols, cols, kPanelCols}, y, add);
   }
+  in_pairs = in_pairs && x.tokens >= kTurnFrom && rows > 0;
   const int64_t step = rows_together(cols);
-  Tensor room = room_for(std::min(rows, step), cols);
+  Tensor room = in_pairs ? Tensor() : room_for(std::min(rows, step), cols);
   for (int64_t r = 0; r == 0 || r < rows; r += step) {
     const int64_t end = std::min(rows, r + step);
-    pack_rows(w, r, end, room);
-    multiply_panels(x, {room.f32(), end - r, cols}, y, add || r > 0);
+    if (in_pairs) {
+      pair_rows(w, r, end).multiply(PairedLeft(x, end - r), y, add || r > 0);
+    } else {
+      pack_rows(w, r, end, room);
+      multiply_floats(x, {room.f32(), end - r, cols}, y, add || r > 0);
+    }
     x.data += step * x.k_step;
   }
 }
@@ -144,31 +181,39 @@ Tensor matmul(const Tensor& x, const Tensor& w) {
   return y;
 }
 
-void multiply_decoded(const Weight& w, const MatmulArgs& args) {
+void multiply_decoded(const Weight& w, const MatmulArgs& args, bool in_pairs) {
   if (args.tokens < kTurnFrom) {
     if (const auto* dense = std::get_if<Tensor>(&w)) return matmul_by_decode(*dense, args);
     return matmul_by_decode(std::get<QuantizedTensor>(w), args);
   }
   const int64_t rows = weight_shape(w)[0], k = weight_shape(w)[1];
   const int64_t step = columns_together(k);
-  Tensor room = room_for(k, std::min(rows, step));
+  const Left x = {args.x, args.tokens, k, 1};
+  std::optional<PairedLeft> numbers;
+  if (in_pairs) numbers.emplace(x, k);
+  Tensor room = in_pairs ? Tensor() : room_for(k, std::min(rows, step));
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t end = std::min(rows, r + step);
-    pack_columns(w, r, end, room);
-    multiply_panels({args.x, args.tokens, k, 1}, {room.f32(), k, end - r}, {args.y + r, rows}, false);
+    const Result y = {args.y + r, rows};
+    if (in_pairs) {
+      pair_columns(w, r, end).multiply(*numbers, y, false);
+    } else {
+      pack_columns(w, r, end, room);
+      multiply_floats(x, {room.f32(), k, end - r}, y, false);
+    }
   }
   add_bias(args, rows, 0, rows);
 }
 
-Tensor matmul_by_columns(const Tensor& x, const Weight& w) {
+Tensor matmul_by_columns(const Tensor& x, const Weight& w, bool in_pairs) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
   Tensor y = Tensor::uninitialized(DType::f32, {x.rows(), cols});
-  multiply_by_rows({x.f32(), x.rows(), rows, 1}, w, {y.f32(), cols}, false);
+  multiply_by_rows({x.f32(), x.rows(), rows, 1}, w, {y.f32(), cols}, false, in_pairs);
   return y;
 }
 
-void add_matmul_by_columns(const Tensor& x, const Weight& w, Tensor& y) {
-  multiply_by_rows({x.f32(), x.rows(), x.cols(), 1}, w, {y.f32(), y.cols()}, true);
+void add_matmul_by_columns(const Tensor& x, const Weight& w, Tensor& y, bool in_pairs) {
+  multiply_by_rows({x.f32(), x.rows(), x.cols(), 1}, w, {y.f32(), y.cols()}, true, in_pairs);
 }
 
 Tensor turned_matmul(const Tensor& x, const Tensor& w) {

@@ -88,6 +88,7 @@ Tape Tape::child() const {
   for (const Tensor& leaf : leaves_) tape.watch(leaf);
   tape.dropout_seed = dropout_seed;
   tape.recompute_layers = recompute_layers;
+  tape.in_pairs = in_pairs;
   return tape;
 }
 

@@ -63,6 +63,7 @@ class Tape {
 
   bool recompute_layers = false;                        // see checkpoint()
   std::optional<uint64_t> dropout_seed = std::nullopt;  // of this pass; without one nothing is dropped
+  bool in_pairs = false;  // weights that do not learn are multiplied in whole numbers, see ops/matrix.h
 
  private:
   using Key = std::weak_ptr<const Buffer>;  // ownership, not the address: memory that was freed may come back

@@ -132,6 +132,7 @@ class Run {
   void loop(RunFolder& folder, FinetuneLog& log, Optimizer& optimizer) {
     Tape tape = tape_for(trained_.parameters);
     tape.recompute_layers = o_.gradient_checkpointing;
+    tape.in_pairs = o_.activations == "int16";
     const int64_t first = state_.step;
     begin_ = Clock::now();
     while (state_.step < steps_ && !stopped_early_) {

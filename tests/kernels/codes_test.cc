@@ -67,6 +67,100 @@ TEST_P(Codes, SumsOfTheLargestCodesDoNotOverflow) {
   }
 }
 
+struct Pairs {
+  Guarded<int16_t> x;
+  Guarded<uint32_t> w;
+  Guarded<float> x_scale, w_scale, y;
+  PairSums args;
+
+  Pairs(int64_t tokens, int64_t k, int64_t cols)
+      : x(tokens * (k + kPadding)),
+        w(k / 2 * (cols + kPadding)),
+        x_scale(gaussian(tokens, 1)),
+        w_scale(gaussian(cols, 2)),
+        y(gaussian(tokens * (cols + kPadding), 3, 1e6f)),
+        args{x.data(), w.data(), x_scale.data(), w_scale.data(),  y.data(),       tokens,
+             k,        cols,     k + kPadding,   cols + kPadding, cols + kPadding} {
+    std::mt19937 random(static_cast<uint32_t>(k + cols));
+    const auto number = [&](int32_t most) {
+      return static_cast<int32_t>(random() % static_cast<uint32_t>(2 * most + 1)) - most;
+    };
+    for (int64_t i = 0; i < tokens * args.ldx; ++i) x[i] = static_cast<int16_t>(number(kPairX));
+    for (int64_t i = 0; i < k / 2 * args.ldw; ++i) w[i] = word(number(kPairW), number(kPairW));
+  }
+
+  static uint32_t word(int32_t low, int32_t high) {
+    return (static_cast<uint32_t>(low) & 0xffffu) | static_cast<uint32_t>(high) << 16;
+  }
+
+  std::vector<uint32_t> sums(const Kernels& table, bool add) {
+    Guarded<float> result = y;
+    PairSums own = args;
+    own.y = result.data();
+    own.add = add;
+    table.sum_pairs(own);
+    EXPECT_TRUE(result.guards_intact());
+    return bits(result.values());
+  }
+};
+
+TEST_P(Codes, SumsOfPairsHaveTheSameBitsEverywhere) {
+  for (const int64_t k : {2, 4, 62, 64, 256}) {
+    for (const int64_t cols : {1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 150}) {
+      for (const int64_t tokens : {1, 3, 4, 6, 13}) {
+        Pairs p(tokens, k, cols);
+        for (const bool add : {false, true}) {
+          ASSERT_EQ(p.sums(table(), add), p.sums(scalar(), add)) << tokens << " tokens, " << k << " x " << cols;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Codes, SumsOfTheLargestPairsDoNotOverflow) {
+  for (const int32_t sign : {1, -1}) {
+    Pairs p(2, kPairTerms, 3);
+    for (int64_t i = 0; i < 2 * p.args.ldx; ++i) p.x[i] = kPairX;
+    for (int64_t i = 0; i < p.args.k / 2 * p.args.ldw; ++i) p.w[i] = Pairs::word(sign * kPairW, sign * kPairW);
+    p.x_scale[0] = p.w_scale[0] = 1;
+    table().sum_pairs(p.args);
+    EXPECT_EQ(p.y[0], static_cast<float>(sign * kPairTerms * kPairX * kPairW));
+  }
+}
+
+// Columns that are zero, tiny, infinite or no number among others.
+TEST_P(Codes, PairsOfColumnsHaveTheSameBitsEverywhere) {
+  for (const int64_t k : {1, 2, 3, 100, 255, 256}) {
+    for (const int64_t cols : {1, 7, 8, 9, 15, 16, 17, 64}) {
+      Guarded<float> x = gaussian(k * (cols + kPadding), static_cast<uint32_t>(k + cols));
+      const int64_t words = (k + 1) / 2 * (cols + kPadding), row = k / 2 * (cols + kPadding);
+      if (cols > 5) {
+        for (int64_t i = 0; i < k; ++i) x[i * (cols + kPadding)] = 0, x[i * (cols + kPadding) + 1] *= 1e-36f;
+        x[row + 2] = kInfinity, x[row + 3] = kNan, x[row + 4] = -kInfinity;
+      }
+      Guarded<uint32_t> w(words), expected_w(words);
+      Guarded<float> scale(cols), expected_scale(cols);
+      const auto run = [&](const Kernels& kernels, Guarded<uint32_t>& to, Guarded<float>& scales) {
+        kernels.pair_columns({x.data(), to.data(), scales.data(), k, cols, cols + kPadding, cols + kPadding});
+        ASSERT_TRUE(to.guards_intact() && scales.guards_intact());
+        if (cols > 5) {
+          ASSERT_FALSE(std::isfinite(scales[2]) || std::isfinite(scales[3]) || std::isfinite(scales[4]));
+          scales[3] = 0;  // NaN has many bits
+        }
+      };
+      run(table(), w, scale);
+      run(scalar(), expected_w, expected_scale);
+      ASSERT_EQ(w.values(), expected_w.values()) << k << " x " << cols;
+      ASSERT_EQ(bits(scale.values()), bits(expected_scale.values())) << k << " x " << cols;
+      for (int64_t i = 0; i < k; ++i) {
+        const uint32_t found = w[i / 2 * (cols + kPadding) + cols - 1] >> (16 * (i % 2));
+        const float value = static_cast<float>(static_cast<int16_t>(found & 0xffffu)) * scale[cols - 1];
+        ASSERT_LE(std::fabs(value - x[i * (cols + kPadding) + cols - 1]), 0.501f * scale[cols - 1]);
+      }
+    }
+  }
+}
+
 TEST_P(Codes, ScaledSumsHaveTheSameBitsEverywhere) {
   std::mt19937 random(1);
   for (const int64_t n : test_sizes()) {

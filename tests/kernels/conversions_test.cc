@@ -101,6 +101,23 @@ TEST_P(Conversions, QuantizeI8AndAbsmaxMatchScalarOnEverySize) {
   }
 }
 
+TEST_P(Conversions, QuantizeI16RoundsClampsAndMatchesScalarOnEverySize) {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> x = {0.5f, 1.5f, -2.5f, 4094.5f, 4095.4f, 5000, -1e30f, inf, -inf, nan};
+  const std::vector<int16_t> expected = {0, 2, -2, 4094, 4095, 4095, -4095, 0, 0, 0};
+  std::vector<int16_t> q(x.size());
+  table().quantize_i16(x.data(), 1.0f, q.data(), static_cast<int64_t>(x.size()));
+  EXPECT_EQ(q, expected);
+  for (const int64_t count : test_sizes()) {
+    Guarded<float> values = gaussian(count, static_cast<uint32_t>(count), 1500.0f);
+    Guarded<int16_t> found(count), as_scalar(count);
+    table().quantize_i16(values.data(), 1.3f, found.data(), count);
+    scalar().quantize_i16(values.data(), 1.3f, as_scalar.data(), count);
+    ASSERT_EQ(found.values(), as_scalar.values());
+    ASSERT_TRUE(found.guards_intact());
+  }
+}
+
 TEST_P(Conversions, AbsmaxIsNanWhenAnyValueIs) {
   for (int64_t position = 0; position < 67; ++position) {
     Guarded<float> x = gaussian(67, 3);

@@ -121,18 +121,22 @@ NIBBLE_INLINE F zero_unless_finite(F result, F source) noexcept {
   return _mm256_and_ps(result, _mm256_and_ps(finite, _mm256_cmp_ps(result, result, _CMP_ORD_Q)));
 }
 
-NIBBLE_INLINE __m128i to_i8(F x) noexcept {  // in the low 8 bytes; rounds to nearest even
+NIBBLE_INLINE __m128i to_i16(F x) noexcept {  // rounds to nearest even
   const __m256i words = _mm256_cvtps_epi32(x);
-  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  return _mm_packs_epi16(halves, halves);
+  return _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
 }
-NIBBLE_INLINE void store_i8(int8_t* p, Whole, F x) noexcept {
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), to_i8(x));
+NIBBLE_INLINE void store_rounded(int8_t* p, Whole, F x) noexcept {
+  const __m128i halves = to_i16(x);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(halves, halves));
 }
-NIBBLE_INLINE void store_i8(int8_t* p, Part lanes, F x) noexcept {
-  int8_t bytes[kLanes];
-  store_i8(bytes, Whole{}, x);
-  std::memcpy(p, bytes, lanes.count);
+NIBBLE_INLINE void store_rounded(int16_t* p, Whole, F x) noexcept {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_i16(x));
+}
+template <class Q>
+NIBBLE_INLINE void store_rounded(Q* p, Part lanes, F x) noexcept {
+  Q numbers[kLanes];
+  store_rounded(numbers, Whole{}, x);
+  std::memcpy(p, numbers, lanes.count * sizeof(Q));
 }
 
 NIBBLE_INLINE __m256i load(const int32_t* p, Whole) noexcept {
@@ -220,6 +224,29 @@ struct MatvecI8Steps : MatmulF32Steps {
   }
 };
 constexpr int kSumTokens = 3, kSumVectors = 4;  // 12 accumulators, 3 values of x and one vector of w: all 16 registers
+
+// Pairs of 16-bit numbers.
+using Words = __m256i;
+constexpr int kPairTokens = 4, kPairVectors = 2;  // 8 accumulators, 4 words of x, one vector of w and one of products
+
+NIBBLE_INLINE Words zero_words() noexcept { return _mm256_setzero_si256(); }
+template <class T>
+NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
+  int32_t word;
+  std::memcpy(&word, bytes, 4);
+  return _mm256_set1_epi32(word);
+}
+NIBBLE_INLINE Words mac_pairs(Words acc, Words a, Words b) noexcept {
+  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+  asm("" : "+x"(acc));  // as in MatmulI8Steps
+  return acc;
+}
+NIBBLE_INLINE F to_float(Words x) noexcept { return _mm256_cvtepi32_ps(x); }
+NIBBLE_INLINE F as_float(Magnitudes x) noexcept { return _mm256_castsi256_ps(x); }
+NIBBLE_INLINE F to_pairs(F low, F high) noexcept {
+  const __m256i upper = _mm256_slli_epi32(_mm256_cvtps_epi32(high), 16);
+  return _mm256_castsi256_ps(_mm256_blend_epi16(_mm256_cvtps_epi32(low), upper, 0xaa));
+}
 
 // Bytes are widened to 16 bits and multiplied in pairs: |a * b + c * d| <= 2^15 fits 32 bits, so all sums are exact.
 struct MatmulI8Steps {
@@ -311,6 +338,7 @@ NIBBLE_INLINE void decode_32(const uint8_t* packed, const Levels& levels, float*
 #include "kernels/x86/packed4_avx2-inl.h"
 #include "kernels/x86/packed4_layout-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
+#include "kernels/x86/pair_sums-inl.h"
 #include "kernels/x86/sum_rows-inl.h"
 #include "kernels/x86/transpose-inl.h"
 // The following uses all of the above.
@@ -333,6 +361,8 @@ constinit const Kernels kAvx2Kernels = {
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .transpose = transpose,
     .sum_codes = sum_codes,
+    .sum_pairs = sum_pairs,
+    .pair_columns = pair_columns,
     .panel_layout = panels_of,
     .pack_4bit = pack_4bit,
     .decode_packed4 = decode_packed4,
@@ -349,7 +379,8 @@ constinit const Kernels kAvx2Kernels = {
     .encode_4bit = encode_4bit,
     .encode_4bit_bf16 = encode_4bit_bf16,
     .absmax = absmax,
-    .quantize_i8 = quantize_i8,
+    .quantize_i8 = quantize<int8_t, 127>,
+    .quantize_i16 = quantize<int16_t, kPairX>,
     .quantize_affine = quantize_affine,
     .scale_sums = scale_sums,
     .extent = extent,

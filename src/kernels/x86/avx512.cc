@@ -105,11 +105,17 @@ NIBBLE_INLINE F zero_unless_finite(F result, F source) noexcept {
   return _mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask(finite, result, result, _CMP_ORD_Q), result);
 }
 
-NIBBLE_INLINE void store_i8(int8_t* p, Whole, F x) noexcept {
+NIBBLE_INLINE void store_rounded(int8_t* p, Whole, F x) noexcept {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
-NIBBLE_INLINE void store_i8(int8_t* p, Part lanes, F x) noexcept {
+NIBBLE_INLINE void store_rounded(int8_t* p, Part lanes, F x) noexcept {
   _mm512_mask_cvtepi32_storeu_epi8(p, lanes.mask, _mm512_cvtps_epi32(x));
+}
+NIBBLE_INLINE void store_rounded(int16_t* p, Whole, F x) noexcept {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+}
+NIBBLE_INLINE void store_rounded(int16_t* p, Part lanes, F x) noexcept {
+  _mm512_mask_cvtepi32_storeu_epi16(p, lanes.mask, _mm512_cvtps_epi32(x));
 }
 
 NIBBLE_INLINE __m512i load(const int32_t* p, Whole) noexcept { return _mm512_loadu_si512(p); }
@@ -192,6 +198,29 @@ struct MatvecI8Steps : MatmulF32Steps {
   }
 };
 constexpr int kSumTokens = 6, kSumVectors = 4;  // 24 accumulators and 4 vectors of w, of 32 registers
+
+// Pairs of 16-bit numbers.
+using Words = __m512i;
+constexpr int kPairTokens = 6, kPairVectors = 4;  // 24 accumulators, 6 words of x and one vector of w
+
+NIBBLE_INLINE Words zero_words() noexcept { return _mm512_setzero_si512(); }
+template <class T>
+NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
+  int32_t word;
+  std::memcpy(&word, bytes, 4);
+  return _mm512_set1_epi32(word);
+}
+NIBBLE_INLINE Words mac_pairs(Words acc, Words a, Words b) noexcept {
+  acc = _mm512_dpwssd_epi32(acc, a, b);
+  asm("" : "+v"(acc));  // as in MatmulI8Steps
+  return acc;
+}
+NIBBLE_INLINE F to_float(Words x) noexcept { return _mm512_cvtepi32_ps(x); }
+NIBBLE_INLINE F as_float(Magnitudes x) noexcept { return _mm512_castsi512_ps(x); }
+NIBBLE_INLINE F to_pairs(F low, F high) noexcept {
+  const __m512i upper = _mm512_slli_epi32(_mm512_cvtps_epi32(high), 16);
+  return _mm512_castsi512_ps(_mm512_mask_blend_epi16(0xaaaaaaaau, _mm512_cvtps_epi32(low), upper));
+}
 
 // VNNI multiplies unsigned by signed bytes. w + 128 is unsigned, and sum x (w + 128) - 128 sum x is the product; what
 // overflows on the way wraps around and back, so the result is exact.
@@ -287,6 +316,7 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
 #include "kernels/x86/matvec4-inl.h"
 #include "kernels/x86/packed4_avx512-inl.h"
 #include "kernels/x86/packed4_tiles-inl.h"
+#include "kernels/x86/pair_sums-inl.h"
 #include "kernels/x86/sum_rows-inl.h"
 
 }  // namespace
@@ -305,6 +335,8 @@ constinit const Kernels kAvx512Kernels = {
     .sum_rows_bf16 = sum_rows<MatvecHalfSteps<widen_bf16>>,
     .sum_rows_i8 = sum_rows<MatvecI8Steps>,
     .sum_codes = sum_codes,
+    .sum_pairs = sum_pairs,
+    .pair_columns = pair_columns,
     .panel_layout = panels_of,
     .matmul_packed4_i8 = matmul_packed4<PackedI8, Packed8I8>,
     .matmul_packed4_i16 = matmul_packed4<PackedI16, Packed8I16>,
@@ -317,7 +349,8 @@ constinit const Kernels kAvx512Kernels = {
     .encode_4bit = encode_by_cells<float, &Kernels::encode_4bit>,
     .encode_4bit_bf16 = encode_by_cells<uint16_t, &Kernels::encode_4bit_bf16>,
     .absmax = absmax,
-    .quantize_i8 = quantize_i8,
+    .quantize_i8 = quantize<int8_t, 127>,
+    .quantize_i16 = quantize<int16_t, kPairX>,
     .quantize_affine = quantize_affine,
     .scale_sums = scale_sums,
     .extent = extent,

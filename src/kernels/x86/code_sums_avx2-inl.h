@@ -42,8 +42,6 @@ NIBBLE_INLINE int32_t sum_of_pairs(const uint32_t* even, const uint32_t* odd, in
   return sum;
 }
 
-NIBBLE_INLINE __m256i same_pair(const uint32_t* pair) noexcept { return _mm256_set1_epi32(static_cast<int>(*pair)); }
-
 // y: where the sums begin, and end up. words: of the pairs.
 template <int T, int V, class Lanes>
 void code_tile(const CodePairs& x, const uint32_t* w, int64_t words, int64_t ldw, int32_t* y, int64_t ldy,
@@ -67,7 +65,7 @@ void code_tile(const CodePairs& x, const uint32_t* w, int64_t words, int64_t ldw
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      const __m256i evens = same_pair(x.even[t] + j), odds = same_pair(x.odd[t] + j);
+      const __m256i evens = same_word(x.even[t] + j), odds = same_word(x.odd[t] + j);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
         acc[t][v] = _mm256_add_epi32(acc[t][v], _mm256_madd_epi16(even[v], evens));

@@ -6,12 +6,6 @@
 
 constexpr int kCodeTokens = 6, kCodeVectors = 4;
 
-NIBBLE_INLINE __m512i same_word(const int8_t* four) noexcept {
-  int32_t word;
-  std::memcpy(&word, four, 4);
-  return _mm512_set1_epi32(word);
-}
-
 template <int T, int V, class Lanes>
 void code_tile(const CodeSums& a, int64_t token, int64_t col, const int32_t (&terms)[T], Lanes last) noexcept {
   const int8_t* x = a.x + token * a.ldx;

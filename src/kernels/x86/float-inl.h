@@ -2,9 +2,10 @@
 // region and anonymous namespace. No include guard and no includes: not a header of its own.
 //
 // The instruction set provides, for F of kLanes floats: Whole and Part (which lanes to touch), part(count), all(x),
-// load, store, store_i8, sum_to_float (of 32-bit integers), fma, larger and smaller (the second operand when either is
-// NaN), round_even, scale_by_power, sum, max_of, magnitudes (the bits without the sign, compared as integers),
-// zero_unless_finite, and the conversions widen_* and narrow_* from and to vectors of as many halves.
+// load, store, store_rounded (to integers of 8 or 16 bits), sum_to_float (of 32-bit integers), fma, larger and smaller
+// (the second operand when either is NaN), round_even, scale_by_power, sum, max_of, magnitudes (the bits without the
+// sign, compared as integers), zero_unless_finite, and the conversions widen_* and narrow_* from and to vectors of as
+// many halves.
 
 // body(i, lanes) for i = 0, kLanes, ... The last call may be for a part of a vector.
 template <class Body>
@@ -150,12 +151,13 @@ float absmax(const float* x, int64_t count) noexcept {
   return max_of(largest);
 }
 
-void quantize_i8(const float* x, float scale, int8_t* q, int64_t count) noexcept {
+template <class Q, int32_t largest>
+void quantize(const float* x, float scale, Q* q, int64_t count) noexcept {
   for_vectors(0, count, [&](int64_t i, auto lanes) {
     const F value = load(x + i, lanes);
     const F scaled = value * all(scale);
-    const F clamped = larger(all(-127.0f), smaller(all(127.0f), scaled));
-    store_i8(q + i, lanes, zero_unless_finite(clamped, value));
+    const F clamped = larger(all(-largest), smaller(all(largest), scaled));
+    store_rounded(q + i, lanes, zero_unless_finite(clamped, value));
   });
 }
 
@@ -163,7 +165,7 @@ void quantize_affine(const float* x, const AffineCodes& to, int8_t* q, int64_t c
   const F low = all(to.low), high = all(to.high);
   for_vectors(0, count, [&](int64_t i, auto lanes) {
     const F value = smaller(larger(load(x + i, lanes) * all(to.inverse), low - all(1.0f)), high + all(1.0f));
-    store_i8(q + i, lanes, smaller(larger(round_even(value), low), high) + all(to.offset));
+    store_rounded(q + i, lanes, smaller(larger(round_even(value), low), high) + all(to.offset));
   });
 }
 
