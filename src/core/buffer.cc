@@ -129,6 +129,52 @@ class Mappings {
   size_t used_ = 0, most_used_ = 0, spare_bytes_ = 0;
 };
 
+thread_local bool thread_ends = false;  // buffers of static duration outlive what follows
+
+/// Small blocks that this thread has freed, for the next of the same size: a step of decoding asks for hundreds, always
+/// the same, and the heap has no quick way to aligned ones.
+class SmallBlocks {
+ public:
+  /// null: there is none
+  void* take(size_t bytes) noexcept {
+    if (thread_ends) return nullptr;
+    for (size_t i = count_; i-- > 0;) {
+      if (blocks_[i].bytes != bytes) continue;
+      void* start = blocks_[i].start;
+      blocks_[i] = blocks_[--count_];
+      return start;
+    }
+    return nullptr;
+  }
+
+  void give(void* start, size_t bytes) noexcept {
+    if (thread_ends || bytes > kLargest || count_ == kMost) return free(start);
+    blocks_[count_++] = {start, bytes};
+  }
+
+  ~SmallBlocks() {
+    while (count_ > 0) free(blocks_[--count_].start);
+    thread_ends = true;
+  }
+
+  static SmallBlocks& instance() {
+    static thread_local SmallBlocks blocks;
+    return blocks;
+  }
+
+ private:
+  static constexpr size_t kMost = 32, kLargest = size_t{64} << 10;
+  struct Block {
+    void* start;
+    size_t bytes;
+  };
+
+  static void free(void* start) noexcept { ::operator delete (start, std::align_val_t{kAlignment}); }
+
+  Block blocks_[kMost];
+  size_t count_ = 0;
+};
+
 /// Mapped files, for mapped_file_at(). Rows are written once and never moved; a free row has no path.
 struct MappedRange {
   std::atomic<uintptr_t> begin{0}, end{0};
@@ -155,7 +201,8 @@ void remember_mapping(uintptr_t begin, uintptr_t end, const std::string& path) {
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
   if (bytes < kMapped) {
-    void* memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
+    void* memory = SmallBlocks::instance().take(bytes);
+    if (memory == nullptr) memory = ::operator new (bytes, std::align_val_t{kAlignment}, std::nothrow);
     if (memory == nullptr) out_of_memory(bytes);
     if (zeroed) std::memset(memory, 0, bytes);
     return std::shared_ptr<Buffer>(new Buffer({.data = static_cast<std::byte*>(memory), .size = bytes}));
@@ -231,7 +278,7 @@ Buffer::~Buffer() {
   } else if (memory_.mapping != nullptr) {
     Mappings::instance().give(memory_.mapping, memory_.mapped_bytes);
   } else if (!memory_.within) {
-    ::operator delete (memory_.data, std::align_val_t{kAlignment});
+    SmallBlocks::instance().give(memory_.data, memory_.size);
   }
 }
 

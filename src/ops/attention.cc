@@ -266,7 +266,7 @@ void attend_sequence(const Tensor& q, const Tensor& k, const Tensor& v, const Se
 
 Tensor attention(const Tensor& q, const KvCache& cache, int64_t layer, const AttentionOptions& options) {
   const ProfileScope scope("attention");
-  Tensor out(DType::f32, q.shape);
+  Tensor out = Tensor::uninitialized(DType::f32, q.shape);
   CachedAttention(q, cache, layer, options, out).run();
   return out;
 }
@@ -282,7 +282,7 @@ uint64_t attention_bytes(const AttentionHeads& h, int64_t tokens, int64_t span) 
 Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
                         const AttentionOptions& options, Tape* tape) {
   const ProfileScope scope("attention");
-  Tensor out(DType::f32, q.shape);
+  Tensor out = Tensor::uninitialized(DType::f32, q.shape);
   const int64_t head_dim = q.cols() / options.heads;
   int64_t first = 0;
   for (const int64_t length : lengths) {
@@ -302,7 +302,7 @@ Tensor causal_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::
 Tensor bidirectional_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const int64_t> lengths,
                                const AttentionOptions& options, Tape* tape) {
   const ProfileScope scope("attention");
-  Tensor out(DType::f32, q.shape);
+  Tensor out = Tensor::uninitialized(DType::f32, q.shape);
   std::vector<int64_t> starts = {0};
   for (const int64_t length : lengths) starts.push_back(starts.back() + length);
   const auto sequences = static_cast<int64_t>(lengths.size());

@@ -5,6 +5,7 @@
 
 #include "core/checked.h"
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/profile.h"
 #include "kernels/kernels.h"
 
@@ -12,6 +13,7 @@ namespace nibble {
 namespace {
 
 constexpr float kCodes = 127.0f;  // -127 .. 127
+constexpr int64_t kWriteGrain = 64;
 
 /// count values as the cache keeps them; the scale of int8 goes to *scale.
 void encode(DType dtype, const float* x, int64_t count, std::byte* out, float* scale) {
@@ -82,17 +84,18 @@ void KvCache::write(int64_t layer, const Tensor& k, const Tensor& v) {
   if (length_ + k.rows() > capacity_) fail(ErrorCode::internal, "KvCache: written beyond its capacity");
   Side &keys = keys_[static_cast<size_t>(layer)], &values = values_[static_cast<size_t>(layer)];
   const size_t component = dtype_bytes(dtype_);
-  std::vector<std::byte> key(static_cast<size_t>(head_dim_) * component);
   const auto scale_at = [](Side& side, int64_t at) { return side.scales.empty() ? nullptr : side.scales.f32() + at; };
-  for (int64_t h = 0; h < kv_heads_; ++h) {
-    for (int64_t t = 0; t < k.rows(); ++t) {
+  parallel_for(kv_heads_ * k.rows(), kWriteGrain, [&](int64_t begin, int64_t end) {
+    std::vector<std::byte> key(static_cast<size_t>(head_dim_) * component);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t h = i / k.rows(), t = i % k.rows();
       const int64_t from = (t * kv_heads_ + h) * head_dim_, position = length_ + t, at = h * capacity_ + position;
       encode(dtype_, k.f32() + from, head_dim_, key.data(), scale_at(keys, at));
       spread(component, key.data(), head_dim_, keys.data.raw() + static_cast<size_t>(key_at(h, position)) * component);
       encode(dtype_, v.f32() + from, head_dim_, values.data.raw() + static_cast<size_t>(at * head_dim_) * component,
              scale_at(values, at));
     }
-  }
+  });
 }
 
 /// Of its first component.

@@ -149,7 +149,7 @@ std::vector<Tensor> apply(const Tensor& x, std::span<const Linear* const> layers
 
 Tensor table_rows(std::span<const int32_t> ids, const Weight& table) {
   const Shape shape = weight_shape(table);
-  Tensor out(DType::f32, {static_cast<int64_t>(ids.size()), shape[1]});
+  Tensor out = Tensor::uninitialized(DType::f32, {static_cast<int64_t>(ids.size()), shape[1]});
   float* row = out.f32();
   for (const int32_t id : ids) {
     if (id < 0 || id >= shape[0]) {

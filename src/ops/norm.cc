@@ -53,7 +53,7 @@ struct Normalized {
 // With u = (x - centre) * scale and g = dy * weight:  dx = scale * (g - mean(g) - u * mean(g * u)), and without the
 // mean(g) where nothing was centred.
 Tensor input_gradient(const Normalized& norm, const std::vector<Moments>& moments, const Tensor& dy) {
-  Tensor dx(DType::f32, norm.x.shape);
+  Tensor dx = Tensor::uninitialized(DType::f32, norm.x.shape);
   const int64_t n = norm.n();
   const float* weight = norm.weight.f32();
   parallel_for(norm.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
