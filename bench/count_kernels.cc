@@ -92,6 +92,16 @@ constexpr Case kCases[] = {
      [](Data& d) {
        d.k.sum_rows_f32({d.x.data(), d.w.data(), d.y.data(), 16, kRows, kInputs, 1, kInputs, kInputs, false, 16});
      }},
+    {"sum_pairs x16",
+     [](Data& d) {
+       const auto* x = reinterpret_cast<const int16_t*>(d.panels.data());
+       const float* scales = d.scales.data();
+       d.k.sum_pairs({x, d.panels.data(), scales, scales, d.y.data(), 16, kPairTerms, 64, kPairTerms, 64, 64});
+     }},
+    {"pair_columns",
+     [](Data& d) {
+       d.k.pair_columns({d.w.data(), d.panels.data(), d.scales.data(), kPairTerms, 64, 64, 64});
+     }},
     {"transpose",
      [](Data& d) {
        d.k.transpose({d.w.data(), d.y.data(), kRows, kInputs, kInputs, kRows});
