@@ -68,8 +68,8 @@ struct FinetuneOptions {
   /// lora, qlora: a quantized format. The adapter is trained through the rounding of a merge() into it, with this block
   /// and double_quant (qlora: where the base has the same format).
   std::string merge_aware = {};
-  /// What 4-bit weights are multiplied with on the way forward: "fp32", or "int16", which is faster and moves the loss
-  /// by less than one part in 1,000. The way back is always fp32.
+  /// What weights that do not learn are multiplied in, forward and back: "fp32", or "int16", which is faster with
+  /// AVX-512. The losses of single steps then differ by some parts in 10,000, without drift: docs/finetuning.md.
   std::string activations = "fp32";
   std::optional<DType> compute_dtype = {};  ///< of evaluation, and of training with qat; else training is in fp32
 

@@ -70,7 +70,7 @@ TEST_F(FinetuneTest, TheLossFallsAndTheAdapterIsUsed) {
   EXPECT_NE(load(tiny_folder(), {.adapters = {at("out")}}).logits(ids), tiny().logits(ids));
 }
 
-TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
+TEST_F(FinetuneTest, IntegersHardlyMoveTheLoss) {
   FinetuneOptions o = options();
   o.method = "qlora";
   run("exact", o);
@@ -80,7 +80,7 @@ TEST_F(FinetuneTest, IntegersOnTheWayForwardHardlyMoveTheLoss) {
   for (size_t i = 0; i < 6; ++i) {
     const double ratio = number(rounded[i], "loss") / number(exact[i], "loss");
     EXPECT_NE(ratio, 1) << i;
-    EXPECT_NEAR(ratio, 1, 1e-3) << i << ": what nibble/finetune.h says; here it is up to 2e-4";
+    EXPECT_NEAR(ratio, 1, 1e-3) << i << ": here it is up to 2e-4";
   }
 }
 
