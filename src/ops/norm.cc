@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "core/parallel.h"
@@ -32,9 +33,7 @@ Moments layer_moments(const float* x, int64_t n, float eps) {
 }
 
 Moments rms_moments(const float* x, int64_t n, float eps) {
-  double squares = 0;
-  for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
-  return {.centre = 0, .scale = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + eps))};
+  return {.centre = 0, .scale = 1.0f / std::sqrt(kernels().dot(x, x, n) / static_cast<float>(n) + eps)};
 }
 
 using MomentsFn = Moments (*)(const float* x, int64_t n, float eps);
@@ -57,19 +56,21 @@ Tensor input_gradient(const Normalized& norm, const std::vector<Moments>& moment
   const int64_t n = norm.n();
   const float* weight = norm.weight.f32();
   parallel_for(norm.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
+    std::vector<float> g(static_cast<size_t>(n)), u(static_cast<size_t>(n));
     for (int64_t r = begin; r < end; ++r) {
       const float *x = norm.x.f32() + r * n, *d = dy.f32() + r * n;
       const auto [centre, scale] = moments[static_cast<size_t>(r)];
-      double sum = 0, along = 0;
       for (int64_t i = 0; i < n; ++i) {
-        const double g = static_cast<double>(d[i]) * weight[i];
-        sum += g;
-        along += g * ((x[i] - centre) * scale);
+        g[static_cast<size_t>(i)] = d[i] * weight[i];
+        u[static_cast<size_t>(i)] = (x[i] - centre) * scale;
       }
-      const auto mean = static_cast<float>(norm.centred ? sum / static_cast<double>(n) : 0.0);
-      const auto slope = static_cast<float>(along / static_cast<double>(n));
+      const double sum = norm.centred ? std::accumulate(g.begin(), g.end(), 0.0) : 0.0;
+      const auto mean = static_cast<float>(sum / static_cast<double>(n));
+      const float slope = kernels().dot(g.data(), u.data(), n) / static_cast<float>(n);
       float* out = dx.f32() + r * n;
-      for (int64_t i = 0; i < n; ++i) out[i] = scale * (d[i] * weight[i] - mean - (x[i] - centre) * scale * slope);
+      for (int64_t i = 0; i < n; ++i) {
+        out[i] = scale * (g[static_cast<size_t>(i)] - mean - u[static_cast<size_t>(i)] * slope);
+      }
     }
   });
   return dx;
