@@ -1,6 +1,9 @@
 #include "core/tensor.h"
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
+#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -55,6 +58,37 @@ TEST(Buffer, IsZeroWhereItWasUsedBefore) {
       EXPECT_TRUE(std::all_of(all.begin(), all.end(), [](std::byte b) { return b == std::byte{0}; })) << bytes;
       std::fill(all.begin(), all.end(), std::byte{0xff});
     }
+  }
+}
+
+// What a large block has given back of its memory comes again, as zeros where zeros are asked for.
+TEST(Buffer, IsWholeAgainWhereItsEndWasGivenBack) {
+  constexpr size_t kLargest = size_t{48} << 20;
+  for (const bool zeroed : {true, false}) {
+    std::memset(Buffer::allocate_uninitialized(kLargest)->data(), 0x55, kLargest);
+    {
+      std::vector<std::shared_ptr<Buffer>> held;  // of sizes that nothing kept has
+      for (size_t i = 1; i < 6; ++i) held.push_back(Buffer::allocate_uninitialized((size_t{3} << 20) + i * 8192));
+    }
+    const auto again = zeroed ? Buffer::allocate(kLargest) : Buffer::allocate_uninitialized(kLargest);
+    const bool is_zero =
+        std::all_of(again->data(), again->data() + kLargest, [](std::byte b) { return b == std::byte{0}; });
+    EXPECT_TRUE(is_zero || !zeroed);
+    std::memset(again->data(), 0x33, kLargest);
+    EXPECT_EQ(again->data()[kLargest - 1], std::byte{0x33});
+  }
+}
+
+TEST(Buffer, SmallBlocksOfOneSizeAreApartAndMayEndInAnotherThread) {
+  std::vector<std::shared_ptr<Buffer>> held;
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      held.push_back(Buffer::allocate(2304));
+      ASSERT_EQ(held.back()->data()[2303], std::byte{0});
+      std::memset(held.back()->data(), i + 1, 2304);
+    }
+    for (size_t i = 0; i < held.size(); ++i) ASSERT_EQ(held[i]->data()[0], static_cast<std::byte>(i + 1));
+    std::thread([&] { held.clear(); }).join();
   }
 }
 

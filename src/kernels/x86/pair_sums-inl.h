@@ -62,17 +62,50 @@ void pair_tiles(const PairSums& a, int64_t token) noexcept {
 
 void sum_pairs(const PairSums& a) noexcept { pair_tiles<kPairTokens>(a, 0); }
 
+// V vectors of columns together, so that of each row whole lines are read.
+template <int V, class Lanes>
+void pair_some_columns(const PairColumns& a, int64_t col, Lanes last) noexcept {
+  const float* x = a.x + col;
+  const auto row = [&](int64_t k, int v) __attribute__((always_inline)) {
+    const float* at = x + k * a.ldx + v * kLanes;
+    return v + 1 < V ? load(at, Whole{}) : load(at, last);
+  };
+  const auto put = [&](float* to, int v, F value) __attribute__((always_inline)) {
+    if (v + 1 < V) {
+      store(to + v * kLanes, Whole{}, value);
+    } else {
+      store(to + v * kLanes, last, value);
+    }
+  };
+  Magnitudes most[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) most[v] = magnitudes(all(kPairSmallest));
+  for (int64_t k = 0; k < a.k; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) most[v] = larger(most[v], magnitudes(row(k, v)));
+  }
+  F inverse[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) {
+    inverse[v] = all(kPairW) / as_float(most[v]);
+    put(a.scale + col, v, as_float(most[v]) / all(kPairW));
+  }
+  auto* w = reinterpret_cast<float*>(a.w) + col;
+  int64_t k = 0;
+  for (; k + 2 <= a.k; k += 2, w += a.ldw) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) put(w, v, to_pairs(row(k, v) * inverse[v], row(k + 1, v) * inverse[v]));
+  }
+  if (k == a.k) return;
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) put(w, v, to_pairs(row(k, v) * inverse[v], all(0)));
+}
+
 void pair_columns(const PairColumns& a) noexcept {
-  for_vectors(0, a.cols, [&](int64_t c, auto lanes) {
-    const float* x = a.x + c;
-    Magnitudes most = magnitudes(all(kPairSmallest));
-    for (int64_t k = 0; k < a.k; ++k) most = larger(most, magnitudes(load(x + k * a.ldx, lanes)));
-    const F largest = as_float(most), inverse = all(kPairW) / largest;
-    store(a.scale + c, lanes, largest / all(kPairW));
-    const auto value = [&](int64_t k) __attribute__((always_inline)) { return load(x + k * a.ldx, lanes) * inverse; };
-    auto* w = reinterpret_cast<float*>(a.w) + c;
-    int64_t k = 0;
-    for (; k + 2 <= a.k; k += 2, w += a.ldw) store(w, lanes, to_pairs(value(k), value(k + 1)));
-    if (k < a.k) store(w, lanes, to_pairs(value(k), all(0)));
-  });
+  int64_t col = 0;
+  for (; col + kPairVectors * kLanes <= a.cols; col += kPairVectors * kLanes) {
+    pair_some_columns<kPairVectors>(a, col, Whole{});
+  }
+  for (; col + kLanes <= a.cols; col += kLanes) pair_some_columns<1>(a, col, Whole{});
+  if (col < a.cols) pair_some_columns<1>(a, col, part(a.cols - col));
 }
