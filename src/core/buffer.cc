@@ -24,7 +24,7 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMapped = size_t{128} << 10;       // from here on a block has a mapping of its own
 constexpr size_t kSharedMapping = size_t{8} << 20;  // of lasting blocks
-constexpr size_t kSpareShare = 16;                  // a part in so many may be kept beyond the most that was in use
+constexpr size_t kSpareShare = 32;                  // a part in so many may be kept beyond the most that was in use
 constexpr size_t kShareFrom = size_t{16} << 10;
 
 [[noreturn]] void out_of_memory(size_t bytes) {

@@ -50,14 +50,37 @@ void multiply_floats(const Left& x, const Panels& w, Result y, bool add) {
   });
 }
 
+/// A weight whose values are multiplied where they lie; null for others.
+const Tensor* floats_of(const Weight& w) {
+  const auto* dense = std::get_if<Tensor>(&w);
+  return dense && dense->dtype == DType::f32 ? dense : nullptr;
+}
+
 /// Rows [begin, end) of a weight as f32: where they lie, or decoded.
 const float* rows_of(const Weight& w, int64_t begin, int64_t end, std::vector<float>& room) {
   const int64_t cols = weight_shape(w)[1];
-  const auto* dense = std::get_if<Tensor>(&w);
-  if (dense && dense->dtype == DType::f32) return dense->f32() + begin * cols;
+  if (const Tensor* floats = floats_of(w)) return floats->f32() + begin * cols;
   room.resize(static_cast<size_t>((end - begin) * cols));
   decode_rows(w, begin, end, room.data());
   return room.data();
+}
+
+/// The same as a tensor, decoded by all threads.
+Tensor float_rows(const Weight& w, int64_t begin, int64_t end) {
+  if (const Tensor* floats = floats_of(w)) return floats->slice_rows(begin, end);
+  const int64_t cols = weight_shape(w)[1];
+  Tensor rows = Tensor::scratch(DType::f32, {end - begin, cols});
+  parallel_for(rows.rows(), kRowGrain,
+               [&](int64_t from, int64_t to) { decode_rows(w, begin + from, begin + to, rows.f32() + from * cols); });
+  return rows;
+}
+
+/// Rows [begin, end) turned: y[input * ldy + row].
+void turn_rows(const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {
+  static thread_local std::vector<float> decoded;
+  const int64_t k = weight_shape(w)[1];
+  kernels().transpose(
+      {.x = rows_of(w, begin, end, decoded), .y = y, .rows = end - begin, .cols = k, .ldx = k, .ldy = ldy});
 }
 
 /// Rows [begin, end) of a weight, side by side in panels: room[panel][row].
@@ -76,21 +99,13 @@ void pack_rows(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
 
 /// The same rows in whole numbers.
 PairedPanels pair_rows(const Weight& w, int64_t begin, int64_t end) {
-  const int64_t cols = weight_shape(w)[1];
-  const auto* dense = std::get_if<Tensor>(&w);
-  const bool in_place = dense && dense->dtype == DType::f32;
-  const Tensor room = in_place ? dense->slice_rows(begin, end) : Tensor::scratch(DType::f32, {end - begin, cols});
-  if (!in_place) {
-    parallel_for(end - begin, kRowGrain, [&](int64_t from, int64_t to) {
-      decode_rows(w, begin + from, begin + to, Tensor(room).f32() + from * cols);
-    });
-  }
+  const Tensor rows = float_rows(w, begin, end);
+  const int64_t cols = weight_shape(w)[1], panels = ceil_div(cols, kPanelCols);
   PairedPanels paired(end - begin, cols);
-  const int64_t panels = ceil_div(cols, kPanelCols);
   parallel_for(panels * paired.groups(), 1, [&](int64_t from, int64_t to) {
     for (int64_t unit = from; unit < to; ++unit) {
       const int64_t column = unit % panels * kPanelCols, row = unit / panels * kPairTerms;
-      paired.fill(row, {column, std::min(cols, column + kPanelCols)}, room.f32() + row * cols + column, cols);
+      paired.fill(row, {column, std::min(cols, column + kPanelCols)}, rows.f32() + row * cols + column, cols);
     }
   });
   return paired;
@@ -100,13 +115,8 @@ PairedPanels pair_rows(const Weight& w, int64_t begin, int64_t end) {
 void pack_columns(const Weight& w, int64_t begin, int64_t end, Tensor& room) {
   const int64_t k = weight_shape(w)[1];
   for_turned_rows(end - begin, [&](Span rows) {
-    static thread_local std::vector<float> decoded;
-    kernels().transpose({.x = rows_of(w, begin + rows.begin, begin + rows.end, decoded),
-                         .y = room.f32() + column_in_panels(rows.begin, k),
-                         .rows = rows.size(),
-                         .cols = k,
-                         .ldx = k,
-                         .ldy = kPanelCols});
+    float* y = room.f32() + column_in_panels(rows.begin, k);
+    turn_rows(w, begin + rows.begin, begin + rows.end, y, kPanelCols);
   });
 }
 
@@ -115,14 +125,9 @@ PairedPanels pair_columns(const Weight& w, int64_t begin, int64_t end) {
   const int64_t k = weight_shape(w)[1];
   PairedPanels paired(k, end - begin);
   for_turned_rows(end - begin, [&](Span rows) {
-    static thread_local std::vector<float> decoded, turned;
+    static thread_local std::vector<float> turned;
     turned.resize(static_cast<size_t>(k * kTurnedRows));
-    kernels().transpose({.x = rows_of(w, begin + rows.begin, begin + rows.end, decoded),
-                         .y = turned.data(),
-                         .rows = rows.size(),
-                         .cols = k,
-                         .ldx = k,
-                         .ldy = kTurnedRows});
+    turn_rows(w, begin + rows.begin, begin + rows.end, turned.data(), kTurnedRows);
     for (int64_t row = 0; row < k; row += kPairTerms) {
       paired.fill(row, rows, turned.data() + row * kTurnedRows, kTurnedRows);
     }
@@ -139,9 +144,9 @@ int64_t rows_together(int64_t cols) {
 /// y = x w, or with `add` y += x w, by tiles of rows of w.
 void multiply_by_rows(Left x, const Weight& w, Result y, bool add, bool in_pairs = false) {
   const int64_t rows = weight_shape(w)[0], cols = weight_shape(w)[1];
-  const auto* dense = std::get_if<Tensor>(&w);
-  if (dense && dense->dtype == DType::f32 && x.tokens < kTurnFrom) {  // a copy would cost more than it gains
-    return multiply_floats(x, {dense->f32(), rows, cols, cols, kPanelCols}, y, add);
+  const Tensor* floats = floats_of(w);
+  if (floats && x.tokens < kTurnFrom) {  // a copy would cost more than it gains
+    return multiply_floats(x, {floats->f32(), rows, cols, cols, kPanelCols}, y, add);
   }
   in_pairs = in_pairs && x.tokens >= kTurnFrom && rows > 0;
   const int64_t step = rows_together(cols);

@@ -12,6 +12,7 @@
 #include "kernels/codes.h"
 #include "ops/gradient_check.h"
 #include "ops/linear.h"
+#include "quant/panels.h"
 
 namespace nibble {
 namespace {
@@ -23,13 +24,11 @@ struct Case {
   int64_t tokens, out, in;
 };
 
-constexpr int64_t kMany = 32;  // tokens, from which on products run in whole numbers
-
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string format : {"fp32", "bf16", "nf4", "int8"}) {
     for (const auto& [tokens, out, in] :
-         {std::tuple<int64_t, int64_t, int64_t>{kMany, 64, 64}, {49, 321, 128}, {100, 70, 576}}) {
+         {std::tuple<int64_t, int64_t, int64_t>{kTurnFrom, 64, 64}, {49, 321, 128}, {100, 70, 576}}) {
       all.push_back({format, tokens, out, in});
     }
   }
@@ -120,7 +119,7 @@ TEST(ProductsInPairs, HaveTheSameBitsForEveryNumberOfThreads) {
 
 TEST(ProductsInPairs, OfFewTokensAreThoseOfF32) {
   const Weight w = encoded({"bf16", 0, 70, 64});
-  const Tensor dy = gaussian({kMany - 1, 70}, 2);
+  const Tensor dy = gaussian({kTurnFrom - 1, 70}, 2);
   EXPECT_EQ(values_of(matmul_by_columns(dy, w, true)), values_of(matmul_by_columns(dy, w)));
 }
 

@@ -229,7 +229,6 @@ constexpr int kSumTokens = 3, kSumVectors = 4;  // 12 accumulators, 3 values of 
 using Words = __m256i;
 constexpr int kPairTokens = 4, kPairVectors = 2;  // 8 accumulators, 4 words of x, one vector of w and one of products
 
-NIBBLE_INLINE Words zero_words() noexcept { return _mm256_setzero_si256(); }
 template <class T>
 NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
   int32_t word;

@@ -203,7 +203,6 @@ constexpr int kSumTokens = 6, kSumVectors = 4;  // 24 accumulators and 4 vectors
 using Words = __m512i;
 constexpr int kPairTokens = 6, kPairVectors = 4;  // 24 accumulators, 6 words of x and one vector of w
 
-NIBBLE_INLINE Words zero_words() noexcept { return _mm512_setzero_si512(); }
 template <class T>
 NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
   int32_t word;

@@ -96,7 +96,7 @@ void encode_4bit(const float* x, int64_t blocks, int64_t block, const Codebook4&
 }
 
 // bf16: once the scale of a block is known, every threshold becomes the last bf16 that is not above it, and the search
-// among these compares integers of 16 bits, 32 at once; as in encode4_avx2-inl.h, but the lookups take whole numbers.
+// among these compares integers of 16 bits, 32 at once; as in encode4_avx2-inl.h, but with a table for each step.
 
 // Numbers of 16 bits, and of 32 of which the upper half counts, in their order as integers: -0 comes before 0.
 NIBBLE_INLINE __m512i in_order(__m512i bf16) noexcept {

@@ -10,9 +10,8 @@
 // record's codes; times(rows, factor); same(word), its float in all lanes. M has: kPanels; kLines, the lines of a
 // record; kSteps, the words of a line; kExact (integers); Acc, zero and add if exact; Table table(levels),
 // unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x, acc), x being one word;
-// value(acc, scale of x) -> Rows of floats. Or, where corrections are per
-// line, instead of dot dot_line(first, second, x, next, correction, acc), the words of a line being x[0] and x[next];
-// start ignores its argument then.
+// value(acc, scale of x) -> Rows of floats. Or, where corrections are per line, instead of dot dot_line(first, second,
+// x, next, correction, acc), the words of a line being x[0] and x[next]; start ignores its argument then.
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without

@@ -2,8 +2,8 @@
 // and anonymous namespace of an instruction set. No include guard and no includes: not a header of its own.
 //
 // The instruction set provides, for Words of kLanes words: kPairTokens and kPairVectors (what a tile has), load,
-// zero_words, same_word (one word in every lane), mac_pairs (sums of both halves' products), to_float, as_float and
-// to_pairs (of f32, rounded to nearest even; NaN, whose integer ends in zeros, becomes 0).
+// same_word (one word in every lane), mac_pairs (sums of both halves' products), to_float, as_float and to_pairs (of
+// f32, rounded to nearest even; NaN, whose integer ends in zeros, becomes 0).
 
 template <int T, int V, class Lanes>
 void pair_tile(const PairSums& a, int64_t token, int64_t col, Lanes last) noexcept {
@@ -14,7 +14,7 @@ void pair_tile(const PairSums& a, int64_t token, int64_t col, Lanes last) noexce
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) acc[t][v] = zero_words();
+    for (int v = 0; v < V; ++v) acc[t][v] = Words{};
   }
   for (int64_t pairs = a.k / 2; pairs > 0; --pairs, x += 2, w += ldw) {
     Words xs[T];
