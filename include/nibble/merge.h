@@ -13,7 +13,11 @@ struct MergeOptions {
   std::string to = "bf16";  ///< of the merged model: bf16, fp16, fp32, int8, nf4, ... (any format that can be written)
   bool double_quant = false;  ///< 4-bit formats: quantize the scales too
   int64_t block = 0;          ///< 4-bit formats: weights per scale; 0 = 64
-  bool force = false;         ///< write the result even when most of what the adapter learned is rounded away
+  /// A base in the 4-bit format and block of the result: before the change is added, each weight is put somewhere into
+  /// the cell that is rounded to it, as the original may have lain, so that of a small change the mean survives.
+  /// Without a change the base comes out as it was. Always done when the adapter was trained for it.
+  bool dither = false;
+  bool force = false;  ///< write the result even when most of what the adapter learned is rounded away
   uint64_t max_shard_size = 5'000'000'000;
   bool overwrite = false;
   ProgressFn progress = {};
@@ -40,6 +44,7 @@ struct MergeReport {
   MergeLoss total = {};                    ///< of all layers together
   uint64_t bytes_before = 0, bytes_after = 0;
   std::optional<MergeTarget> trained_for = {};  ///< what the adapter was trained for, if for any merge
+  bool dithered = false;                        ///< see MergeOptions
   bool as_trained = false;                      ///< this merge is that one: the result is what training saw
 };
 
@@ -51,8 +56,9 @@ inline constexpr double kLeastDeltaRetained = 0.5;
 /// base + scaling * B A, computed in f32 from the weights that the base stores and rounded once. At most three tensors
 /// are in memory: one is read, one converted, one written.
 /// @throws Error{format} listing up to ten mismatches when the adapter was made for another model, Error{unsupported}
-///         when less than kLeastDeltaRetained survives or the adapter uses what is not known, Error{exists} when `out`
-///         exists and overwrite is not set. Nothing is written unless all is.
+///         when less than kLeastDeltaRetained survives or the adapter uses what is not known, Error{invalid_argument}
+///         when `dither` is set and no matrix can be, Error{exists} when `out` exists and overwrite is not set. Nothing
+///         is written unless all is.
 MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
                   const MergeOptions& options = {});
 

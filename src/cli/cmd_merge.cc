@@ -37,6 +37,7 @@ Json report_json(const MergeReport& report) {
                        {"total", loss_members(report.total)},
                        {"trained_for", report.trained_for ? merge_target_json(*report.trained_for) : Json()},
                        {"as_trained", report.as_trained},
+                       {"dithered", report.dithered},
                        {"layers", layers},
                        {"replaced", replaced}});
 }
@@ -69,10 +70,11 @@ void print_training(const MergeReport& report) {
   if (report.as_trained) return print_line("the adapter was trained for this merge: the result is what training saw");
   const MergeTarget& target = *report.trained_for;
   note(fmt::format(
-      "nibble: warning: the adapter was trained to be merged into {}{}{}, over a base in {}; this is another "
+      "nibble: warning: the adapter was trained to be merged into {}{}{}{}, over a base in {}; this is another "
       "merge",
       printable(target.format, 50), target.block ? fmt::format(" with block {}", target.block) : "",
-      target.double_quant ? " and double quantization" : "", printable(target.base, 50)));
+      target.double_quant ? " and double quantization" : "", target.dither ? " (dithered)" : "",
+      printable(target.base, 50)));
 }
 
 }  // namespace
@@ -91,6 +93,8 @@ int cmd_merge(const Arguments& arguments) {
   args.option("--to", options.to, "FORMAT", "bf16 (default), fp16, fp32, int8, nf4, fp4, int4, int8-dynamic");
   args.flag("--double-quant", options.double_quant, "4-bit formats: quantize the scales too");
   args.option("--block", options.block, "4-bit formats: weights per scale; default 64");
+  args.flag("--dither", options.dither,
+            "a 4-bit base into its own format: let small changes survive, see docs/merge.md");
   args.flag("--force", options.force, "write the result even when rounding destroys most of the change");
   args.option("--max-shard-size", max_shard_size, "SIZE", "per weights file; default 5GB");
   args.flag("--overwrite", options.overwrite, "replace an existing output, once the new one is complete");

@@ -5,6 +5,7 @@
 #include "ops/lora.h"
 #include "ops/matrix.h"
 #include "ops/merged_weight.h"
+#include "quant/dither.h"
 #include "quant/matmul.h"
 
 namespace nibble {
@@ -67,14 +68,15 @@ void observe(const Tensor& x, FakeQuant& fake, const Tape& tape) {
 }  // namespace
 
 QuantizedTensor deployed_weight(const Linear& layer, const ComputeOptions& options) {
-  Tensor merged = decode(layer.weight);
+  const FakeQuant& fake = *layer.fake_quant;
+  const bool dithers = fake.dither && !layer.adapters.empty() && can_dither(layer.weight, *fake.format, fake.encode);
+  Tensor merged = dithers ? dithered(std::get<QuantizedTensor>(layer.weight)) : decode(layer.weight);
   for (const auto& lora : layer.adapters) {
     if (!lora->magnitude.empty()) {
       fail(ErrorCode::unsupported, layer.name + ": DoRA adapters cannot be trained with quantization");
     }
     merged = merged_weight(merged, *lora);
   }
-  const FakeQuant& fake = *layer.fake_quant;
   auto deployed = std::get<QuantizedTensor>(encode(merged, *fake.format, fake.encode));
   if (fake.input && !fake.input->extents().empty()) {
     const AffineRange range = choose_range(fake.input->extents()[0], levels_of(options));

@@ -18,6 +18,7 @@ struct FakeQuant {
   /// int8-dynamic: the range of the inputs, which training observes and then fixes; nullopt = that of each call.
   std::optional<MovingExtents> input = std::nullopt;
   bool observes = true;  // false: the range stays as it is
+  bool dither = true;    // a base of adapters that is stored in the format already is dithered, see quant/dither.h
 };
 
 /// What the layer is deployed with, as files hold it: its matrix with all adapters merged into it, in the format.

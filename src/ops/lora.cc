@@ -2,7 +2,7 @@
 
 #include "core/parallel.h"
 #include "kernels/kernels.h"
-#include "ops/counter_random.h"
+#include "core/counter_random.h"
 #include "ops/elementwise.h"
 #include "ops/matrix.h"
 

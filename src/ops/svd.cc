@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
-#include "ops/counter_random.h"
+#include "core/counter_random.h"
 #include "ops/matrix.h"
 
 namespace nibble {

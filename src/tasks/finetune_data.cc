@@ -11,7 +11,7 @@
 #include "core/limits.h"
 #include "core/progress.h"
 #include "nibble/classify.h"
-#include "ops/counter_random.h"
+#include "core/counter_random.h"
 #include "ops/cross_entropy.h"
 #include "tasks/finetune_text.h"
 

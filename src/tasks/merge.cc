@@ -15,6 +15,7 @@
 #include "models/skip.h"
 #include "ops/elementwise.h"
 #include "ops/merged_weight.h"
+#include "quant/dither.h"
 #include "tasks/merge_adapter.h"
 #include "tasks/merge_aware.h"
 #include "tasks/merge_values.h"
@@ -30,6 +31,7 @@ using Names = std::set<std::string, std::less<>>;
 struct MergePlan {
   const Format* format = nullptr;
   EncodeOptions encode;
+  bool dither = false;  // matrices that are stored in that form already
   AdapterChanges changes;
   Names quantized;                        // stored in `format`, which is not a dense one
   Names in_out;                           // dense files hold these as [in, out]
@@ -63,6 +65,7 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   plan.format = &find_format(options.to);
   plan.encode.double_quant = options.double_quant;
   plan.encode.block = options.block;
+  plan.dither = options.dither;
   check_encode_options(*plan.format, plan.encode);
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
@@ -121,6 +124,10 @@ PlannedTensor planned_tensor(const SourceTensor& tensor, const MergePlan& plan) 
   return planned;
 }
 
+Tensor dithered_merge(const Weight& base, const Lora& lora) {
+  return merged_weight(dithered(std::get<QuantizedTensor>(base)), lora);
+}
+
 /// Converts one tensor at a time and reports on those that the adapter changes.
 class Merger {
  public:
@@ -139,12 +146,16 @@ class Merger {
     }
     if (!changed) return pieces(tensor, stored(tensor, values));
     const Tensor merged = merged_weight(values, lora->second);
-    const Weight result = stored(tensor, merged);
+    const bool dithers = can_dither(weight, *plan_.format, plan_.encode);
+    can_dither_ |= dithers;
+    const Weight result = stored(tensor, dithers && plan_.dither ? dithered_merge(weight, lora->second) : merged);
     record(tensor, merge_sums(values, merged, result));
     return pieces(tensor, result);
   }
 
   const MergeSums& total() const { return total_; }
+  /// Whether any of the changed matrices could be dithered.
+  bool can_dither_any() const { return can_dither_; }
 
  private:
   Weight source_weight(const SourceTensor& tensor) {
@@ -191,6 +202,7 @@ class Merger {
   const MergePlan& plan_;
   MergeReport& report_;
   MergeSums total_;
+  bool can_dither_ = false;
 };
 
 Json make_config(const ModelFiles& files, const MergePlan& plan) {
@@ -212,18 +224,30 @@ MergeTarget target_of(const ModelFiles& files, const MergePlan& plan) {
   for (const auto& [name, lora] : plan.changes.low_rank) {
     if (const SourceTensor* stored = files.weights->find(name)) bases.push_back(stored->format);
   }
-  return merge_target(*plan.format, plan.encode, bases);
+  return merge_target({*plan.format, plan.encode, plan.dither}, bases);
 }
 
-void refuse_destruction(const MergeReport& report, const std::string& adapter) {
+/// could_dither: whether that is left to try.
+void refuse_destruction(const MergeReport& report, const std::string& adapter, bool could_dither) {
   if (report.total.delta_retained >= kLeastDeltaRetained) return;
   fail(ErrorCode::unsupported,
        fmt::format(
            "{}: merging into {} would keep {:.1f} % of what the adapter changes (its norm is {:.2f} % of that of "
            "the weights; at least {:.0f} % must survive). Keep the adapter beside the model, merge --to bf16 or "
-           "int8, or use --force",
+           "int8, {}or use --force",
            adapter, report.format, 100 * report.total.delta_retained, 100 * report.total.delta_norm_ratio,
-           100 * kLeastDeltaRetained));
+           100 * kLeastDeltaRetained, could_dither ? "use --dither, " : ""));
+}
+
+[[noreturn]] void refuse_dither(const ModelFiles& files, const MergePlan& plan) {
+  const std::string block =
+      plan.format->block_choice
+          ? fmt::format(" with block {}", plan.encode.block ? plan.encode.block : plan.format->block)
+          : "";
+  fail(ErrorCode::invalid_argument,
+       fmt::format("dither: {}: no layer that the adapter changes is stored in {}{}; only a 4-bit base that is merged "
+                   "into its own format can be dithered",
+                   files.path.string(), plan.format->name, block));
 }
 
 }  // namespace
@@ -231,11 +255,12 @@ void refuse_destruction(const MergeReport& report, const std::string& adapter) {
 MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
                   const MergeOptions& options) {
   const ModelFiles files = open_model(model);
-  const MergePlan plan = make_plan(files, adapter, options);
+  MergePlan plan = make_plan(files, adapter, options);
   MergeReport report;
   report.output = out;
   report.format = options.to;
   report.trained_for = read_merge_target(adapter);
+  plan.dither |= report.trained_for && report.trained_for->dither;
   report.as_trained = report.trained_for == target_of(files, plan);
   OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
@@ -253,7 +278,11 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
     return merger.convert(tensors[i]);
   });
   report.total = merger.total().loss();
-  if (!options.force && !report.as_trained) refuse_destruction(report, adapter);
+  report.dithered = plan.dither && merger.can_dither_any();
+  if (options.dither && !report.dithered) refuse_dither(files, plan);
+  if (!options.force && !report.as_trained) {
+    refuse_destruction(report, adapter, merger.can_dither_any() && !plan.dither);
+  }
   write_side_files(folder, files, make_config(files, plan));
   folder.commit();
   return report;

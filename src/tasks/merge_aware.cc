@@ -7,6 +7,7 @@
 #include "io/model_files.h"
 #include "models/registry.h"
 #include "models/skip.h"
+#include "quant/dither.h"
 #include "tasks/adapter_targets.h"
 #include "tasks/side_files.h"
 
@@ -41,18 +42,22 @@ MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
   const bool keeps_dense = has_quantized && !files.is_gguf();  // what the maker of the base kept
   std::set<std::string, std::less<>> chosen;
   std::vector<std::string_view> bases;
+  bool dithers = false;
   for (const Parameter& p : list_parameters(files.config, model.path, files.weights.get())) {
     const auto found = layers.find(module_of(p.name));
     if (found == layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
     const Linear& layer = *found->second;
     const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
-    if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
+    if (!layer.adapters.empty()) {
+      bases.push_back(quantized ? quantized->format->name : kDense);
+      dithers |= can_dither(layer.weight, format, encode);
+    }
     const bool stored_so = quantized && layer.adapters.empty() && is_stored_so(*quantized, format, encode);
     const bool kept = p.role == Role::head || (keeps_dense && !quantized) || stored_so;
     if (!kept) chosen.insert(layer.name);
   }
   prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
-  return merge_target(format, encode, bases);
+  return merge_target({format, encode, dithers}, bases);
 }
 
 void refuse_unmergeable(const LoraConfig& config, const std::string& model) {
@@ -73,13 +78,14 @@ void refuse_unmergeable(const LoraConfig& config, const std::string& model) {
   }
 }
 
-MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std::span<const std::string_view> bases) {
+MergeTarget merge_target(const MergeForm& form, std::span<const std::string_view> bases) {
   std::set<std::string> names;
   for (const std::string_view base : bases) {
     const Format* known = find_format_or_null(base);
     names.emplace(known && !known->dense ? std::string(base) : kDense);
   }
-  MergeTarget target = {.format = std::string(format.name), .double_quant = encode.double_quant};
+  const auto& [format, encode, dither] = form;
+  MergeTarget target = {.format = std::string(format.name), .double_quant = encode.double_quant, .dither = dither};
   if (format.block_choice) target.block = encode.block ? encode.block : format.block;
   for (const std::string& name : names) target.base += (target.base.empty() ? "" : "+") + name;
   return target;
@@ -89,6 +95,7 @@ Json merge_target_json(const MergeTarget& target) {
   return Json::object({{"format", target.format},
                        {"block", target.block},
                        {"double_quant", target.double_quant},
+                       {"dither", target.dither},
                        {"base", target.base}});
 }
 
@@ -106,9 +113,11 @@ std::optional<MergeTarget> read_merge_target(const std::filesystem::path& folder
     return *value;
   };
   const auto at = [&](const char* key) { return path.string() + ": " + key; };
+  const Json* dither = json.find_value("dither");  // adapters from before there was any have none
   return MergeTarget{.format = need("format").as_string(at("format")),
                      .block = need("block").as_int(at("block")),
                      .double_quant = need("double_quant").as_bool(at("double_quant")),
+                     .dither = dither && dither->as_bool(at("dither")),
                      .base = need("base").as_string(at("base"))};
 }
 

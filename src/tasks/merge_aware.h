@@ -29,8 +29,15 @@ void refuse_unmergeable(const LoraConfig& config, const std::string& model);
 /// themselves. encode.source_dtype: what would be recorded.
 bool is_stored_so(const QuantizedTensor& w, const Format& format, const EncodeOptions& encode);
 
-/// A merge by its format and those of the layers that it changes.
-MergeTarget merge_target(const Format& format, const EncodeOptions& encode, std::span<const std::string_view> bases);
+/// How a merge stores what it changes.
+struct MergeForm {
+  const Format& format;
+  const EncodeOptions& encode;
+  bool dither;  // matrices that are stored so already, see quant/dither.h
+};
+
+/// A merge by its form and the formats of the layers that it changes.
+MergeTarget merge_target(const MergeForm& form, std::span<const std::string_view> bases);
 
 Json merge_target_json(const MergeTarget& target);
 /// Beside adapter_config.json, whose unknown fields older versions of PEFT refuse.

@@ -5,7 +5,7 @@
 #include <numbers>
 
 #include "core/error.h"
-#include "ops/counter_random.h"
+#include "core/counter_random.h"
 #include "ops/dora.h"
 #include "ops/elementwise.h"
 

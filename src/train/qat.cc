@@ -16,7 +16,8 @@ FakeQuant fake_quant_of(const QatConfig& config) {
   FakeQuant fake = {.format = &find_format(config.format),
                     .encode = {.block = config.block,
                                .double_quant = config.double_quant,
-                               .granularity = parse_granularity(config.granularity)}};
+                               .granularity = parse_granularity(config.granularity)},
+                    .dither = config.dither};
   check_encode_options(*fake.format, fake.encode);
   if (fake.format->dense) {
     fail(ErrorCode::invalid_argument, "qat: format '" + config.format + "' is not a quantized one");

@@ -32,6 +32,7 @@ struct QatConfig {
   std::string granularity = "channel";  // int8-dynamic: one weight scale per output row, or per "tensor"
   /// int8-dynamic. "dynamic": the range of each call; "observed": a moving average that training finds, then fixed.
   std::string activations = "dynamic";
+  bool dither = true;  // 4-bit formats: bases of adapters that are stored in the format already, see quant/dither.h
 };
 
 /// Marks the chosen Linear layers. @returns their modules, in the model's order

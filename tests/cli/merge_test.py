@@ -11,7 +11,7 @@ import sys
 from harness import *
 
 KEYS = {"model", "seconds", "peak_rss_bytes", "output", "format", "bytes_before", "bytes_after", "total", "layers", "replaced",
-        "trained_for", "as_trained"}
+        "trained_for", "as_trained", "dithered"}
 LOSS = {"delta_norm_ratio", "delta_retained", "rounding_ratio"}
 MODULE = "model.layers.0.self_attn.q_proj"
 
@@ -62,10 +62,13 @@ def a_destructive_merge_is_refused_unless_forced(t):
     base, out, adapter = t.folder / "base", t.folder / "out", tiny_adapter(t, 0.01)
     t.run("quantize", TINY, "-o", base, "--format", "nf4")
     arguments = ["merge", base, "--adapter", adapter, "-o", out, "--to", "nf4"]
-    t.fails(UNSUPPORTED, *arguments, says=["would keep", "--force"])
+    t.fails(UNSUPPORTED, *arguments, says=["would keep", "--dither", "--force"])
     assert not out.exists()
-    assert t.json(*arguments, "--force")["total"]["delta_retained"] < 0.5
+    forced = t.json(*arguments, "--force")
+    assert forced["total"]["delta_retained"] < 0.5 and forced["dithered"] is False
     assert out.exists()
+    dithered = t.json(*arguments, "--dither", "--overwrite")
+    assert dithered["total"]["delta_retained"] > 0.5 and dithered["dithered"] is True, dithered["total"]
 
 
 @case

@@ -265,6 +265,10 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
                            {"dense-int8", "lora", "", {.to = "int8"}},
                            {"dense-dynamic", "lora", "", {.to = "int8-dynamic"}},
                            {"nf4-nf4", "lora", "nf4", {.to = "nf4"}},
+                           {"nf4-double", "lora", "nf4", {.to = "nf4", .double_quant = true}},
+                           {"fp4-fp4", "lora", "fp4", {.to = "fp4"}},
+                           {"fp4-block", "lora", "fp4", {.to = "fp4", .block = 128}},
+                           {"int4-int4", "lora", "int4", {.to = "int4"}},
                            {"int8-nf4", "lora", "int8", {.to = "nf4"}},
                            {"loaded-nf4", "qlora", "nf4", {.to = "nf4"}}};
   for (const MergeRow& row : rows) {
@@ -279,6 +283,7 @@ TEST_F(FinetuneQatTest, AMergeAwareAdapterMergesIntoWhatTrainingSaw) {
     EXPECT_EQ(load_lora_config(at(name)).r, 4);
     const MergeReport merged = merge(base, at(name), at(name + "-merged"), row.merge);
     EXPECT_TRUE(merged.as_trained) << name;
+    EXPECT_EQ(merged.dithered, row.base == row.merge.to && row.merge.block == 0) << name;
     EXPECT_EQ(eval_loss(at(name + "-merged"), {.activations = "fp32"}), *report.eval_loss) << name;
     const MergeReport other = merge(base, at(name), at(name + "-other"), {.to = "bf16"});
     EXPECT_FALSE(other.as_trained);

@@ -164,6 +164,40 @@ TEST(Merge, ANormalDeltaDoesNotSurviveTheGridItWasTrainedOn) {
   EXPECT_TRUE(fs::exists(out));
 }
 
+// With the noise that the spread of rounding gives: a change of size d moves d / step of the weights by a step.
+TEST(Merge, ADitheredBaseKeepsTheDelta) {
+  const TempFolder temp;
+  const std::string out = (temp / "out").string(), adapter = write_adapter(temp, {});
+  const auto merge_dithered = [&](const std::string& base, const MergeOptions& options) {
+    MergeOptions o = options;
+    o.dither = o.overwrite = true;
+    return merge(base, adapter, out, o);
+  };
+  for (const char* format : {"nf4", "fp4", "int4"}) {
+    const std::string base = (temp / format).string();
+    quantize(tiny_folder().string(), base, {.format = format, .double_quant = true});
+    const MergeReport report = merge_dithered(base, {.to = format, .double_quant = true});
+    EXPECT_TRUE(report.dithered);
+    EXPECT_NEAR(report.total.delta_retained, 1, 0.2) << format;
+    EXPECT_GT(report.total.rounding_ratio, 2) << format;
+    EXPECT_LT(report.total.rounding_ratio, 9) << format << ": less than rounding every weight anew";
+  }
+  const std::string base = (temp / "nf4").string();
+  const std::string said = "no layer that the adapter changes is stored in nf4 with block ";
+  expect_error(ErrorCode::invalid_argument, said + "64",
+               [&] { merge_dithered(tiny_folder().string(), {.to = "nf4"}); });
+  expect_error(ErrorCode::invalid_argument, said + "32", [&] { merge_dithered(base, {.to = "nf4", .block = 32}); });
+  expect_error(ErrorCode::invalid_argument, "is stored in bf16;", [&] { merge_dithered(base, {}); });
+}
+
+TEST(Merge, ADitheredBaseWithoutAChangeIsTheBase) {
+  const TempFolder temp;
+  const std::string base = quantized_tiny(temp, {.format = "nf4"});
+  merge(base, write_adapter(temp, {.norm_ratio = 0}), (temp / "out").string(), {.to = "nf4", .dither = true});
+  const std::vector<int32_t> ids = {5, 17, 99, 3};
+  EXPECT_EQ(logits_of(temp / "out", ids), logits_of(base, ids));
+}
+
 TEST(Merge, WiderFormatsAndOriginalWeightsKeepTheDelta) {
   const TempFolder temp;
   const std::string base = quantized_tiny(temp, {.format = "nf4"}), adapter = write_adapter(temp, {});
