@@ -1,8 +1,8 @@
 #include "ops/lora.h"
 
+#include "core/counter_random.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
-#include "core/counter_random.h"
 #include "ops/elementwise.h"
 #include "ops/matrix.h"
 

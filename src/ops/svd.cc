@@ -4,10 +4,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/counter_random.h"
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
-#include "core/counter_random.h"
 #include "ops/matrix.h"
 
 namespace nibble {

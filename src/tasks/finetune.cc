@@ -7,10 +7,10 @@
 #include <cmath>
 #include <filesystem>
 
+#include "core/counter_random.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "io/peft.h"
-#include "core/counter_random.h"
 #include "tasks/finetune_checkpoint.h"
 #include "tasks/finetune_data.h"
 #include "tasks/finetune_folder.h"

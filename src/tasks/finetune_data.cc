@@ -6,12 +6,12 @@
 #include <map>
 #include <numeric>
 
+#include "core/counter_random.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/limits.h"
 #include "core/progress.h"
 #include "nibble/classify.h"
-#include "core/counter_random.h"
 #include "ops/cross_entropy.h"
 #include "tasks/finetune_text.h"
 

@@ -4,8 +4,8 @@
 #include <map>
 #include <numbers>
 
-#include "core/error.h"
 #include "core/counter_random.h"
+#include "core/error.h"
 #include "ops/dora.h"
 #include "ops/elementwise.h"
 
