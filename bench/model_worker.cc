@@ -39,10 +39,11 @@ void generate(const CausalLM& model, int64_t prompt, int64_t fresh) {
   std::printf("%.6f %.6f\n", g.prefill_seconds, g.decode_seconds);
 }
 
-void continue_context(const Model& model, int64_t context) {
+void continue_context(const LoadedModel& loaded, int64_t context) {
   constexpr int64_t kPasses = 15, kMost = 4;
+  const Model& model = *loaded.model;
   const std::vector<int32_t> ids = some_ids(context + kMost, model.info().vocab_size);
-  KvCache cache = model.new_cache(context + kMost, DType::f32);
+  KvCache cache = model.new_cache(context + kMost, loaded.kv_dtype);
   const auto pass = [&](int64_t first, int64_t count) {
     cache.truncate(first);
     const double start = now();
@@ -129,7 +130,7 @@ int serve(int argc, char** argv) {
     if (what == "generate") {
       generate(model, a, b);
     } else if (what == "continue") {
-      continue_context(*loaded->model, a);
+      continue_context(*loaded, a);
     } else if (what == "encode") {
       encode(model.internal(), a, b);
     } else if (what == "train") {

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,9 @@ struct GenerateOptions {
   float repeat_penalty = 1.0f;  ///< > 1 makes ids of the prompt and the text less likely (as transformers)
   std::vector<std::string> stop = {};  ///< generation ends before the first of these strings
   uint64_t seed = 0;
-  DType kv_dtype = DType::f32;  ///< of the cache: f32, f16, bf16 or i8
+  /// Of the cache: f32, f16, bf16 or i8. nullopt: f16 where the Linear layers are quantized, f32 where they are dense
+  /// and where activations are "fp32".
+  std::optional<DType> kv_dtype = {};
   /// Up to so many tokens are guessed from what followed the last ones earlier in the text, and checked together in one
   /// forward pass; 0 = none, at most 1024. The result is the same, only sooner where texts repeat themselves.
   int64_t prompt_lookup = 0;
@@ -45,6 +48,7 @@ struct Generation {
   std::vector<int32_t> ids = {};  ///< generated, the end-of-text id included
   std::string text = {};          ///< of the generated ids, without special tokens; empty when there is no tokenizer
   FinishReason finish_reason = FinishReason::length;
+  DType kv_dtype = DType::f32;  ///< of the cache that was used
   double prefill_seconds = 0, decode_seconds = 0;
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
   int64_t drafted = 0, accepted = 0;  ///< tokens that were guessed (prompt_lookup), and those that were right

@@ -27,10 +27,10 @@ struct PlanOptions {
   uint64_t max_shard_size = 5'000'000'000;
 
   PlanTask task = PlanTask::inference;
-  int64_t context = 0;          ///< positions, in training tokens per sequence; 0 = the model's own, at most 4096
-  int64_t batch = 1;            ///< sequences at the same time
-  int64_t prompt_tokens = 0;    ///< the longest prompt; 0 = as long as the context
-  DType kv_dtype = DType::f32;  ///< f32, f16, bf16 or i8
+  int64_t context = 0;        ///< positions, in training tokens per sequence; 0 = the model's own, at most 4096
+  int64_t batch = 1;          ///< sequences at the same time
+  int64_t prompt_tokens = 0;  ///< the longest prompt; 0 = as long as the context
+  std::optional<DType> kv_dtype = {};  ///< f32, f16, bf16 or i8; nullopt = as GenerateOptions has it
 
   TrainingMethod method = TrainingMethod::qlora;
   int64_t lora_r = 16;
@@ -77,6 +77,7 @@ struct MemoryPlan {
   uint64_t weights_bytes = 0;   ///< weights.total(), as stored
   uint64_t file_bytes = 0;      ///< of the safetensors files that `quantize` writes, headers included; 0 = as it is
   uint64_t resident_bytes = 0;  ///< the weights in memory, with what computing adds and without what is not used
+  DType kv_dtype = DType::f32;  ///< of the cache
   uint64_t kv_cache_bytes = 0;
   uint64_t prefill_bytes = 0, decode_bytes = 0;  ///< activations and workspace: of the prompt, of one token
   uint64_t activation_bytes = 0;                 ///< the larger of the two; in training, what is kept for backward

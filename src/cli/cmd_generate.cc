@@ -38,6 +38,7 @@ Json to_json(const Generation& g) {
                            {"ids", id_list(g.ids)},
                            {"text", g.text},
                            {"finish_reason", g.finish_reason == FinishReason::stop ? "stop" : "length"},
+                           {"kv_dtype", dtype_name(g.kv_dtype)},
                            {"prefill_tokens_per_second", g.prefill_tokens_per_second},
                            {"decode_tokens_per_second", g.decode_tokens_per_second},
                            {"drafted", g.drafted},

@@ -10,7 +10,7 @@ namespace nibble::cli {
 namespace {
 
 struct Given {
-  std::string model, task = "inference", method, optimizer = "adamw", kv_dtype = "fp32";
+  std::string model, task = "inference", method, optimizer = "adamw", kv_dtype = "auto";
   std::optional<std::string> memory, format;
   PlanOptions options;
   bool names = false;
@@ -31,7 +31,8 @@ void Given::declare(Args& args) {
   args.option("--context", o.context, "positions per sequence; 0 = the model's own, at most 4096");
   args.option("--batch", o.batch, "sequences at the same time");
   args.option("--prompt-tokens", o.prompt_tokens, "the longest prompt; 0 = as long as the context");
-  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16, bf16 or int8");
+  args.option("--kv-dtype", kv_dtype, "DTYPE",
+              "of the cache: auto (default: as generate has it), fp32, fp16, bf16 or int8");
   args.option("--method", method, "METHOD", "finetune: lora, qlora (default) or full; implies --task finetune");
   args.option("--lora-r", o.lora_r, "finetune: rank of the adapters");
   args.list("--target-modules", o.target_modules, "NAME...", "finetune: layers with adapters; default all-linear");
@@ -44,7 +45,7 @@ void Given::declare(Args& args) {
 PlanOptions Given::resolve() const {
   PlanOptions o = options;
   o.format = format.value_or("");
-  o.kv_dtype = parse_dtype(kv_dtype);
+  if (kv_dtype != "auto") o.kv_dtype = parse_dtype(kv_dtype);
   o.task = parse_plan_task(method.empty() ? task : "finetune");
   if (!method.empty()) o.method = parse_finetune_method(method);
   o.optimizer = parse_optimizer(optimizer);
@@ -86,6 +87,7 @@ Json plan_json(const MemoryPlan& p, bool asked) {
                            {"weights", weights_json(p.weights)},
                            {"file_bytes", p.file_bytes},
                            {"resident_bytes", p.resident_bytes},
+                           {"kv_dtype", dtype_name(p.kv_dtype)},
                            {"kv_cache_bytes", p.kv_cache_bytes},
                            {"prefill_bytes", p.prefill_bytes},
                            {"decode_bytes", p.decode_bytes},
@@ -171,7 +173,7 @@ void print_plan(const MemoryPlan& p, const PlanOptions& options) {
   print_line();
   rows = {{"in memory", "size", "bytes"}};
   add_row(rows, "weights", p.resident_bytes);
-  add_row(rows, "KV cache", p.kv_cache_bytes);
+  add_row(rows, fmt::format("KV cache, {}", dtype_name(p.kv_dtype)), p.kv_cache_bytes);
   add_row(rows, p.task == PlanTask::inference ? "activations, prompt" : "activations",
           p.task == PlanTask::inference ? p.prefill_bytes : p.activation_bytes);
   add_row(rows, "LoRA weights", p.lora_bytes);

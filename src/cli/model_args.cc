@@ -118,13 +118,14 @@ void SamplingArgs::declare(Args& args) {
   args.option("--seed", seed, "of the random choices");
   args.option("--prompt-lookup", options.prompt_lookup,
               "guess up to N tokens from the text so far and check them in one pass; the text is the same");
-  args.option("--kv-dtype", kv_dtype, "DTYPE", "of the cache: fp32 (default), fp16, bf16 or int8");
+  args.option("--kv-dtype", kv_dtype, "DTYPE",
+              "of the cache: fp32, fp16, bf16 or int8; default auto: fp16 with quantized layers, else fp32");
 }
 
 GenerateOptions SamplingArgs::resolve() const {
   GenerateOptions out = options;
   out.seed = static_cast<uint64_t>(seed);
-  out.kv_dtype = parse_dtype(kv_dtype);
+  if (kv_dtype != "auto") out.kv_dtype = parse_dtype(kv_dtype);
   return out;
 }
 

@@ -52,7 +52,7 @@ struct PromptArgs {
 
 struct SamplingArgs {
   GenerateOptions options;
-  std::string kv_dtype = "fp32";
+  std::string kv_dtype = "auto";
   int64_t seed = 0;
 
   void declare(Args& args);

@@ -140,15 +140,17 @@ void add_rates(const GuessedDecoding& decoding, Generation& result) {
 Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const GenerateOptions& options) {
   if (prompt.empty()) fail(ErrorCode::invalid_argument, "the prompt is empty: at least one token is needed");
   const Model& model = *loaded.model;
-  check_kv_dtype(options.kv_dtype);
+  const DType kv_dtype = options.kv_dtype.value_or(loaded.kv_dtype);
+  check_kv_dtype(kv_dtype);
   check_prompt_lookup(options.prompt_lookup);
   Sampler sampler(options);
   const std::vector<int32_t> end_ids = options.ignore_eos ? std::vector<int32_t>() : loaded.end_ids();
   const int64_t context = context_for(loaded, options, static_cast<int64_t>(prompt.size()));
-  KvCache cache = model.new_cache(context, options.kv_dtype);
+  KvCache cache = model.new_cache(context, kv_dtype);
   TextOut text(loaded, options);
   Generation result;
   result.prompt_ids.assign(prompt.begin(), prompt.end());
+  result.kv_dtype = kv_dtype;
   std::vector<int32_t> seen = result.prompt_ids;
 
   std::optional<Profile> profile;

@@ -216,6 +216,14 @@ bool mixes_tokens(const WeightSource& weights, const LoadOptions& load) {
                      [&](const SourceTensor& tensor) { return mixes(find_format_or_null(tensor.format)); });
 }
 
+/// fp16 costs a KL of 1e-6, which is nothing beside quantized layers (docs/performance.md); dense layers are computed
+/// as exactly as they are stored, and so is what was asked to be exact.
+DType default_kv_dtype(const WeightSource& weights, const LoadOptions& load) {
+  const auto& tensors = weights.tensors();
+  const bool quantized = load.format ? !load.format->dense : !std::all_of(tensors.begin(), tensors.end(), is_dense);
+  return quantized && load.compute.activations != Activations::f32 ? DType::f16 : DType::f32;
+}
+
 void append_ids(const Json* value, std::vector<int32_t>& ids) {
   if (value == nullptr) return;
   const auto add = [&](const Json& id) {
@@ -273,6 +281,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   const LoadOptions load = loader_options(files, options);
   refuse_head_of_encoder(files, load);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
+  loaded->kv_dtype = default_kv_dtype(*files.weights, load);
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
   loaded->weight_bytes = loader.bytes();

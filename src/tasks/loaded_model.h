@@ -21,8 +21,9 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
   uint64_t weight_bytes = 0;
   DeviceMap device_map;
-  bool mixes_tokens = false;  // results depend on what shares a batch: sequences have to run one by one
-  LoadModelOptions options;   // that it was loaded with
+  bool mixes_tokens = false;    // results depend on what shares a batch: sequences have to run one by one
+  DType kv_dtype = DType::f32;  // of caches for which nothing else is said
+  LoadModelOptions options;     // that it was loaded with
 
   /// @throws Error{invalid_argument} saying that ids can be given instead, when the model has no tokenizer.
   const Tokenizer& require_tokenizer() const;

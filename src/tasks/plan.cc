@@ -43,7 +43,7 @@ void check_options(const PlanModel& model, const PlanOptions& o) {
   checked("batch", o.batch, 1, kMaxBatch);
   checked("prompt_tokens", o.prompt_tokens, 0, model.info.context_length);
   checked("lora_r", o.lora_r, 1, kMaxRank);
-  check_kv_dtype(o.kv_dtype);
+  if (o.kv_dtype) check_kv_dtype(*o.kv_dtype);
 }
 
 /// The format that the Linear layers of the base get: what fine-tuning needs where nothing is said.
@@ -152,11 +152,11 @@ bool is_dense_format(const MemoryPlan& p) {
 bool trains(const PlanOptions& o) { return o.task == PlanTask::finetune; }
 
 constexpr Change kChanges[] = {
-    {"--kv-dtype bf16", "half the cache",
-     [](const MemoryPlan& p, const PlanOptions& o) { return p.kv_cache_bytes > 0 && o.kv_dtype == DType::f32; },
-     [](PlanOptions& o) { o.kv_dtype = DType::bf16; }},
+    {"--kv-dtype fp16", "half the cache",
+     [](const MemoryPlan& p, const PlanOptions&) { return p.kv_cache_bytes > 0 && p.kv_dtype == DType::f32; },
+     [](PlanOptions& o) { o.kv_dtype = DType::f16; }},
     {"--kv-dtype int8", "the cache in 8 bits: measure the loss with 'nibble evaluate'",
-     [](const MemoryPlan& p, const PlanOptions& o) { return p.kv_cache_bytes > 0 && o.kv_dtype != DType::i8; },
+     [](const MemoryPlan& p, const PlanOptions&) { return p.kv_cache_bytes > 0 && p.kv_dtype != DType::i8; },
      [](PlanOptions& o) { o.kv_dtype = DType::i8; }},
     {"--prompt-tokens 512", "prompts of at most 512 tokens",
      [](const MemoryPlan& p, const PlanOptions& o) {

@@ -54,7 +54,9 @@ void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& o
   const bool encoder = model.info.is_encoder;
   const int64_t prompt = options.prompt_tokens ? std::min(options.prompt_tokens, plan.context) : plan.context;
   const int64_t together = std::max(plan.context, std::min(kEncoderTokens, plan.context * plan.batch));
-  plan.kv_cache_bytes = static_cast<uint64_t>(plan.batch) * kv_cache_bytes(model.info, plan.context, options.kv_dtype);
+  const Format* format = find_format_or_null(plan.format);
+  plan.kv_dtype = options.kv_dtype.value_or(format && format->dense ? DType::f32 : DType::f16);
+  plan.kv_cache_bytes = static_cast<uint64_t>(plan.batch) * kv_cache_bytes(model.info, plan.context, plan.kv_dtype);
   const uint64_t logits = encoder ? 0 : bytes_of(w.vocab);
   plan.prefill_bytes = forward_bytes(model, w, plan, encoder ? together : prompt, prompt) + logits;
   plan.decode_bytes =

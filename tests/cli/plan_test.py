@@ -31,7 +31,7 @@ def expect_close(planned, measured, what):
     assert abs(error) <= CLOSE, what
 
 
-def check_generate(t, model, context, kv_dtype="fp32"):
+def check_generate(t, model, context, kv_dtype="auto"):
     """The whole context is used: a prompt that leaves room for four tokens."""
     ids = ",".join(str(5 + i % 50) for i in range(context - 4))
     peak = t.json("generate", model, "--ids", ids, "-n", 4, "--context", context, "--kv-dtype", kv_dtype)["peak_rss_bytes"]
@@ -63,7 +63,7 @@ def bench_prints_a_row_per_format(t):
 def plan_has_the_promised_keys(t):
     keys = {"model", "seconds", "peak_rss_bytes", "architecture", "task", "format", "double_quant", "block", "parameters",
             "context", "batch", "context_length", "weights_bytes", "weights", "file_bytes", "resident_bytes",
-            "kv_cache_bytes", "prefill_bytes", "decode_bytes", "activation_bytes", "trainable_parameters", "lora_bytes",
+            "kv_dtype", "kv_cache_bytes", "prefill_bytes", "decode_bytes", "activation_bytes", "trainable_parameters", "lora_bytes",
             "gradient_bytes", "optimizer_bytes", "program_bytes", "total_bytes", "lengths", "fits",
             "largest_context_that_fits", "largest_batch_that_fits", "advice"}
     one = t.json("plan", "llama-2-70b", "--format", "nf4", "--memory", "48GB")
@@ -160,7 +160,7 @@ def minilm_takes_what_is_planned(t):
 def smollm2_takes_what_is_planned(t):
     t.need_plain_memory()
     model = need("smollm2-135m")
-    for context, kv_dtype in [(64, "fp32"), (1024, "fp32"), (1024, "bf16"), (1024, "int8")]: check_generate(t, model, context, kv_dtype)
+    for context, kv_dtype in [(64, "auto"), (1024, "fp32"), (1024, "bf16"), (1024, "int8")]: check_generate(t, model, context, kv_dtype)
     for flags in [["--format", "nf4", "--double-quant"], ["--format", "int8"]]:
         out = t.folder / flags[1]
         t.run("quantize", model, "-o", out, *flags)

@@ -181,6 +181,19 @@ TEST(Generate, SmallerCachesGiveNearlyTheSame) {
                [] { tiny().generate(kPrompt, {.kv_dtype = DType::i32}); });
 }
 
+TEST(Generate, TheCacheIsAsExactAsTheLayers) {
+  const std::string model = tiny_folder().string();
+  const auto cache_of = [&](const LoadModelOptions& options) {
+    return AutoModelForCausalLM::from_pretrained(model, options).generate(kPrompt, {.max_tokens = 2}).kv_dtype;
+  };
+  EXPECT_EQ(cache_of({}), DType::f32);
+  EXPECT_EQ(cache_of({.head = "int8"}), DType::f32);
+  EXPECT_EQ(cache_of({.format = "nf4"}), DType::f16);
+  EXPECT_EQ(cache_of({.format = "int8"}), DType::f16);
+  EXPECT_EQ(cache_of({.format = "nf4", .activations = "fp32"}), DType::f32);
+  EXPECT_EQ(tiny().generate(kPrompt, {.max_tokens = 2, .kv_dtype = DType::i8}).kv_dtype, DType::i8);
+}
+
 TEST(Generate, WorksFromIdsWithoutATokenizer) {
   const TempFolder folder;
   const CausalLM model = load(tiny_variant(folder, "bare", {{"tokenizer.json", ""}, {"tokenizer_config.json", ""}}));

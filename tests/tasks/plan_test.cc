@@ -199,8 +199,17 @@ TEST(Plan, CheckpointingSavesMostAtManyLayers) {
   }
 }
 
+TEST(Plan, TheCacheOfQuantizedLayersHas16Bits) {
+  const MemoryPlan dense = plan("llama-2-7b", {.format = "bf16"}), nf4 = plan("llama-2-7b", {.format = "nf4"});
+  EXPECT_EQ(dense.kv_dtype, DType::f32);
+  EXPECT_EQ(nf4.kv_dtype, DType::f16);
+  EXPECT_EQ(dense.kv_cache_bytes, 2 * nf4.kv_cache_bytes);
+  const MemoryPlan asked = plan("llama-2-7b", {.format = "nf4", .kv_dtype = DType::f32});
+  EXPECT_EQ(asked.kv_cache_bytes, dense.kv_cache_bytes);
+}
+
 TEST(Plan, SaysWhatFits) {
-  const PlanOptions options = {.format = "nf4", .context = 2048, .memory = 8'000'000'000};
+  const PlanOptions options = {.format = "nf4", .context = 2048, .kv_dtype = DType::f32, .memory = 8'000'000'000};
   const MemoryPlan p = plan("llama-2-7b", options);
   ASSERT_TRUE(p.fits);
   EXPECT_GT(p.largest_context_that_fits, 2048);
@@ -225,7 +234,7 @@ TEST(Plan, AdvisesOnlyWhatHelps) {
     return std::any_of(p.advice.begin(), p.advice.end(), [&](const auto& line) { return line.starts_with(what); });
   };
   EXPECT_TRUE(advised("--format nf4 (4 bits: measure the loss"));
-  EXPECT_TRUE(advised("--kv-dtype bf16"));
+  EXPECT_TRUE(advised("--kv-dtype fp16"));
   EXPECT_TRUE(advised("--kv-dtype int8"));
   EXPECT_FALSE(advised("--double-quant"));
   EXPECT_FALSE(advised("--gradient-checkpointing"));

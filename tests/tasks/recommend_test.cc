@@ -75,7 +75,7 @@ TEST(Recommend, ContradictsAdviceThatIsNotSound) {
   EXPECT_TRUE(says(edge, "nf4, not int4"));
   EXPECT_EQ(edge.choice.compute_dtype, DType::f32);
   EXPECT_TRUE(says(edge, "fp16 can overflow"));
-  const Recommendation gpu = recommend("llama-2-7b", in(8, {.device = Device::gpu, .context = 1024}));
+  const Recommendation gpu = recommend("llama-2-7b", in(8, {.device = Device::gpu, .context = 2048}));
   EXPECT_EQ(gpu.choice.compute_dtype, DType::bf16);
   EXPECT_TRUE(says(gpu, "never fp16"));
   EXPECT_TRUE(says(gpu, "those of nibble on a CPU"));
