@@ -26,7 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(os.environ.get("NIBBLE_PEERS") or Path.home() / ".cache/nibble-peers")
-TORCH_LIBRARIES = ["transformers-fp32", "bitsandbytes-nf4", "bitsandbytes-int8", "torch-int8-onednn", "torch-int8-fbgemm"]
+TORCH_LIBRARIES = ["transformers-fp32", "transformers-bf16", "bitsandbytes-nf4", "bitsandbytes-nf4-bf16", "bitsandbytes-int8",
+                   "torch-int8-onednn", "torch-int8-fbgemm"]
 
 
 class Contender:

@@ -25,10 +25,11 @@ class Torch:
         config = transformers.AutoConfig.from_pretrained(folder)
         causal = any("CausalLM" in name or "LMHead" in name for name in config.architectures or [])
         auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
-        options = {"dtype": torch.float32}
-        if library == "bitsandbytes-nf4":
+        dtype = torch.bfloat16 if library.endswith("-bf16") else torch.float32
+        options = {"dtype": dtype}
+        if library.startswith("bitsandbytes-nf4"):
             options["quantization_config"] = transformers.BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         if library == "bitsandbytes-int8":
             options["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
         self.model = auto.from_pretrained(folder, **options).eval()

@@ -7,6 +7,7 @@
 #include "core/profile.h"
 #include "kernels/kernels.h"
 #include "ops/dora.h"
+#include "ops/elementwise.h"
 #include "ops/fake_quant.h"
 #include "ops/linear_observer.h"
 #include "ops/lora.h"
@@ -52,7 +53,7 @@ std::vector<AdapterPass> add_adapters(const Tensor& x, const Linear& layer, cons
     if (lora->magnitude.empty()) {
       passes.back().low_rank = add_lora(x, *lora, tape, y);
     } else {
-      passes.back().dora = add_dora(x, layer.weight, *lora, tape, y);
+      passes.back().dora = add_dora(x, layer, *lora, tape, passes.size() == 1, y);
     }
   }
   return passes;
@@ -70,9 +71,19 @@ void adapter_backward(const Tensor& x, const AdapterPass& pass, Tape::Slot to_x,
 }
 
 void add_input_gradient(Tape::Slot to_x, const Weight& weight, const Tensor& dy, bool in_pairs, Tape& tape) {
-  if (to_x == Tape::kNone) return;
   if (!tape.has_gradient(to_x)) return tape.add(to_x, matmul_by_columns(dy, weight, in_pairs));
   add_matmul_by_columns(dy, weight, tape.sum(to_x, {dy.rows(), weight_shape(weight)[1]}), in_pairs);
+}
+
+/// The gradient of x W^T, given that of y.
+Tensor through_weight(const std::vector<AdapterPass>& adapters, const Tensor& dy) {
+  Tensor through = dy;
+  for (const AdapterPass& pass : adapters) {
+    if (pass.lora->magnitude.empty() || pass.dora.drops) continue;
+    if (through.f32() == dy.f32()) through = copy_of(dy);
+    add_dora_gradient(pass.dora, dy, through);
+  }
+  return through;
 }
 
 void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>& adapters, const Tensor& y,
@@ -85,7 +96,7 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
     if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, kept));
-    add_input_gradient(to_x, weight, dy, in_pairs, t);
+    if (to_x != Tape::kNone) add_input_gradient(to_x, weight, through_weight(adapters, dy), in_pairs, t);
     for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
   });
 }

@@ -28,9 +28,15 @@ Tensor product_of_many(const Tensor& x, const Tensor& w) {
   return y;
 }
 
-bool drops(const Lora& lora, const Tape* tape) { return lora.dropout > 0 && tape && tape->dropout_seed; }
+Tensor scaled_turned_b(const Lora& lora) {
+  Tensor turned = transpose(lora.b);
+  scale_in_place(turned, lora.scaling);
+  return turned;
+}
 
 }  // namespace
+
+bool drops(const Lora& lora, const Tape* tape) { return lora.dropout > 0 && tape && tape->dropout_seed; }
 
 Tensor lora_input(const Tensor& x, const Lora& lora, const Tape* tape) {
   return drops(lora, tape) ? dropout(x, lora.dropout, *tape->dropout_seed, lora.stream) : x;
@@ -49,20 +55,25 @@ Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
   return y;
 }
 
+// Training has many tokens, and turning B is nothing beside their product.
+Tensor lora_down(const Tensor& seen, const Lora& lora, const Tape* tape) {
+  return may_overwrite(tape) ? matmul(seen, lora.a) : product_of_many(seen, lora.a);
+}
+
+Tensor lora_up(const Tensor& u, const Lora& lora, const Tape* tape) {
+  if (!may_overwrite(tape)) return matmul_by_columns(u, scaled_turned_b(lora));
+  Tensor delta = matmul(u, lora.b);
+  scale_in_place(delta, lora.scaling);
+  return delta;
+}
+
 Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {
-  if (!may_overwrite(tape)) {
-    Tensor u = product_of_many(lora_input(x, lora, tape), lora.a);
-    // Training has many tokens, and turning B is nothing beside their product.
-    Tensor turned = transpose(lora.b);
-    scale_in_place(turned, lora.scaling);
-    add_matmul_by_columns(u, turned, y);
-    return u;
+  Tensor u = lora_down(lora_input(x, lora, tape), lora, tape);
+  if (may_overwrite(tape)) {
+    add_in_place(y, lora_up(u, lora, tape));
+  } else {
+    add_matmul_by_columns(u, scaled_turned_b(lora), y);
   }
-  Tensor u = matmul(x, lora.a);
-  const Tensor delta = matmul(u, lora.b);
-  parallel_for(y.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-    kernels().axpy(lora.scaling, delta.f32() + begin, y.f32() + begin, end - begin);
-  });
   return u;
 }
 

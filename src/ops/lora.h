@@ -27,11 +27,18 @@ struct Lora {
   Tensor row_lengths = {};  // |V| when nothing of the adapter changes any more; empty = computed for every product
 };
 
+/// Whether the adapter sees x with parts of it dropped.
+bool drops(const Lora& lora, const Tape* tape);
+
 /// What A sees: x, or while training with dropout what is left of it.
 Tensor lora_input(const Tensor& x, const Lora& lora, const Tape* tape);
 
 /// Adds what the adapter gives for x [tokens, in] to y [tokens, out]. Returns drop(x) A^T [tokens, rank].
 Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y);
+
+/// The halves of it: drop(x) A^T of what lora_input() returned, and scaling * u B^T of that.
+Tensor lora_down(const Tensor& seen, const Lora& lora, const Tape* tape);
+Tensor lora_up(const Tensor& u, const Lora& lora, const Tape* tape);
 
 /// Where the gradients of a product with an adapter go.
 struct LoraSlots {

@@ -1,6 +1,8 @@
 #include "ops/merged_weight.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/parallel.h"
 #include "kernels/kernels.h"
@@ -20,18 +22,32 @@ void stretch(float* row, int64_t cols, float length) {
 
 }  // namespace
 
+void merge_rows(const float* base, const Lora& lora, int64_t begin, int64_t end, float* out) {
+  const int64_t cols = lora.a.cols(), rank = lora.a.rows(), count = (end - begin) * cols;
+  static thread_local std::vector<float> change;
+  change.resize(static_cast<size_t>(count));
+  kernels().sum_rows_f32({.x = lora.b.f32() + begin * rank,
+                          .w = lora.a.f32(),
+                          .y = change.data(),
+                          .tokens = end - begin,
+                          .k = rank,
+                          .cols = cols,
+                          .ldx = rank,
+                          .ldw = cols,
+                          .ldy = cols});
+  for (int64_t i = 0; i < count; ++i) out[i] = base[i] + lora.scaling * change[static_cast<size_t>(i)];
+}
+
 Tensor merged_weight(const Tensor& w, const Lora& lora) {
-  Tensor merged(DType::f32, w.shape);
-  const int64_t cols = w.cols(), rank = lora.a.rows();
+  Tensor merged = Tensor::uninitialized(DType::f32, w.shape);
+  const int64_t cols = w.cols();
   parallel_for(w.rows(), kRowGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      float* row = merged.f32() + r * cols;
-      for (int64_t j = 0; j < rank; ++j) {
-        kernels().axpy(lora.b.f32()[r * rank + j], lora.a.f32() + j * cols, row, cols);
-      }
-      const float* base = w.f32() + r * cols;
-      for (int64_t c = 0; c < cols; ++c) row[c] = base[c] + lora.scaling * row[c];
-      if (!lora.magnitude.empty()) stretch(row, cols, lora.magnitude.f32()[r]);
+    for (int64_t r = begin; r < end; r += kRowGrain) {
+      const int64_t stop = std::min(end, r + kRowGrain);
+      float* rows = merged.f32() + r * cols;
+      merge_rows(w.f32() + r * cols, lora, r, stop, rows);
+      if (lora.magnitude.empty()) continue;
+      for (int64_t i = r; i < stop; ++i) stretch(rows + (i - r) * cols, cols, lora.magnitude.f32()[i]);
     }
   });
   return merged;

@@ -141,7 +141,9 @@ TEST(Lora, GradientsOfAnEmbedding) {
   expect_gradients({"embedding", {gaussian({5, 7}, 1), gaussian({2, 5}, 2), gaussian({7, 2}, 3)}, apply, exact});
 }
 
-// The lengths count as constant in the gradient, so the reference is given those of the start.
+// The lengths count as constant in the gradient, so the reference is given those of the start. Alone and without
+// dropout an adapter changes the product that is there already; beside another one (here itself), or where x is dropped
+// (here nothing of it is), it has its own.
 TEST(Dora, Gradients) {
   const std::vector<Tensor> inputs = {gaussian({4, 6}, 1), gaussian({2, 6}, 2), gaussian({5, 2}, 3), gaussian({5}, 4)};
   const Tensor w = gaussian({5, 6}, 5), bias = gaussian({5}, 6);
@@ -158,23 +160,33 @@ TEST(Dora, Gradients) {
     for (const double value : row({{}, values_of(inputs[1]), values_of(inputs[2])}, o)) squares += value * value;
     EXPECT_NEAR(lengths[o], std::sqrt(squares), 1e-5);
   }
-  expect_gradients({"dora", inputs,
-                    [&](const std::vector<Tensor>& t, Tape* tape) {
-                      Linear layer = {.name = "layer", .weight = w, .bias = bias};
-                      layer.adapters.push_back(
-                          std::make_shared<Lora>(Lora{.a = t[1], .b = t[2], .scaling = 0.75f, .magnitude = t[3]}));
-                      return linear(t[0], layer, {}, tape);
-                    },
-                    [&](const std::vector<Values>& v) {
-                      Values y(4 * 5);
-                      for (size_t i = 0; i < 20; ++i) {
-                        const Values direction = row(v, i % 5);
-                        double sum = 0;
-                        for (size_t k = 0; k < 6; ++k) sum += v[0][i / 5 * 6 + k] * direction[k];
-                        y[i] = bias.f32()[i % 5] + v[3][i % 5] / lengths[i % 5] * sum;
-                      }
-                      return y;
-                    }});
+  struct Row {
+    int adapters;
+    float dropout;
+  };
+  for (const Row& test : {Row{1, 0.0f}, Row{2, 0.0f}, Row{1, 1e-9f}, Row{2, 1e-9f}}) {
+    const auto apply = [&](const std::vector<Tensor>& t, Tape* tape) {
+      if (tape) tape->dropout_seed = 1;
+      const Lora lora = {.a = t[1], .b = t[2], .scaling = 0.75f, .dropout = test.dropout, .magnitude = t[3]};
+      Linear layer = {.name = "layer", .weight = w, .bias = bias};
+      for (int i = 0; i < test.adapters; ++i) layer.adapters.push_back(std::make_shared<Lora>(lora));
+      return linear(t[0], layer, {}, tape);
+    };
+    const auto exact = [&](const std::vector<Values>& v) {
+      Values y(4 * 5);
+      for (size_t i = 0; i < 20; ++i) {
+        const Values direction = row(v, i % 5);
+        double base = 0, sum = 0;
+        for (size_t k = 0; k < 6; ++k) {
+          base += v[0][i / 5 * 6 + k] * w.f32()[i % 5 * 6 + k];
+          sum += v[0][i / 5 * 6 + k] * direction[k];
+        }
+        y[i] = bias.f32()[i % 5] + (1 - test.adapters) * base + test.adapters * v[3][i % 5] / lengths[i % 5] * sum;
+      }
+      return y;
+    };
+    expect_gradients({"dora", inputs, apply, exact});
+  }
 }
 
 /// Training adds up the products of B in another order: sums of numbers up to 20 that differ by their rounding.
