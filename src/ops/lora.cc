@@ -1,5 +1,9 @@
 #include "ops/lora.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "core/checked.h"
 #include "core/counter_random.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
@@ -10,6 +14,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kElementGrain = 16 * 1024;
+constexpr int64_t kPerDraw = 4;  // elements by 16 of the 64 random bits each
 
 /// The columns of A that belong to the ids, as rows: [ids.size(), rank].
 Tensor columns_of(std::span<const int32_t> ids, const Tensor& a) {
@@ -43,13 +48,17 @@ Tensor lora_input(const Tensor& x, const Lora& lora, const Tape* tape) {
 }
 
 Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
-  Tensor y(DType::f32, x.shape);
+  Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   const CounterRandom random(seed, stream);
   const float kept = 1.0f / (1.0f - share);
-  parallel_for(x.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const bool dropped = random.unit(static_cast<uint64_t>(i)) < share;
-      y.f32()[i] = dropped ? 0.0f : x.f32()[i] * kept;
+  const auto dropped_below = static_cast<uint64_t>(std::lround(share * 0x1p16f));
+  parallel_for(ceil_div(x.count(), kPerDraw), kElementGrain / kPerDraw, [&](int64_t begin, int64_t end) {
+    for (int64_t draw = begin; draw < end; ++draw) {
+      uint64_t bits = random.bits(static_cast<uint64_t>(draw));
+      const int64_t stop = std::min(x.count(), (draw + 1) * kPerDraw);
+      for (int64_t i = draw * kPerDraw; i < stop; ++i, bits >>= 16) {
+        y.f32()[i] = (bits & 0xffff) < dropped_below ? 0.0f : x.f32()[i] * kept;
+      }
     }
   });
   return y;
