@@ -88,6 +88,23 @@ Tensor combine(const Tensor& a, const Tensor& b, Fn fn) {
   return out;
 }
 
+void apply(const ActivationRow& row, Tensor& x) {
+  if (row.kernel == nullptr) return for_each(x, row.apply);
+  parallel_for(x.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+    (kernels().*row.kernel)(x.f32() + begin, x.f32() + begin, end - begin);
+  });
+}
+
+Tensor silu_product(const Tensor& gate, const Tensor& up) {
+  Tensor y = Tensor::uninitialized(DType::f32, gate.shape);
+  parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
+    kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
+  });
+  return y;
+}
+
+constexpr auto product_of = [](float a, float b) { return a * b; };
+
 /// x itself, or a copy when the tape may need x later; x stays valid either way.
 Tensor result_for(const Tensor& x, Tape* tape) { return may_overwrite(tape) ? x : copy_of(x); }
 
@@ -126,29 +143,26 @@ Tensor activate(Activation activation, Tensor&& x, Tape* tape) {
   const ProfileScope scope("activation");
   const ActivationRow& row = row_of(activation);
   Tensor y = result_for(x, tape);
-  if (row.kernel != nullptr) {
-    parallel_for(y.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-      (kernels().*row.kernel)(y.f32() + begin, y.f32() + begin, end - begin);
-    });
-  } else {
-    for_each(y, row.apply);
-  }
-  if (is_traced(tape, x)) {
-    tape->record(y, [x, slope = row.slope, to = tape->slot(x)](Tape& t, const Tensor& dy) {
-      t.add(to, combine(dy, x, [slope](float d, float v) { return d * slope(v); }));
-    });
-  }
+  apply(row, y);
+  if (!is_traced(tape, x)) return y;
+  tape->record(
+      y,
+      [x, slope = row.slope, to = tape->slot(x)](Tape& t, const Tensor& dy) {
+        t.add(to, combine(dy, x, [slope](float d, float v) { return d * slope(v); }));
+      },
+      [x, &row] {
+        Tensor again = copy_of(x);
+        apply(row, again);
+        return again;
+      });
   return y;
 }
 
 Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
   const ProfileScope scope("activation");
-  Tensor y = Tensor::uninitialized(DType::f32, gate.shape);
-  parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
-    kernels().silu_mul(gate.f32() + begin, up.f32() + begin, y.f32() + begin, end - begin);
-  });
+  Tensor y = silu_product(gate, up);
   if (!is_traced(tape, gate, up)) return y;
-  tape->record(y, [gate, up, to_gate = tape->slot(gate), to_up = tape->slot(up)](Tape& t, const Tensor& dy) {
+  const auto backward = [gate, up, to_gate = tape->slot(gate), to_up = tape->slot(up)](Tape& t, const Tensor& dy) {
     Tensor dgate = Tensor::uninitialized(DType::f32, gate.shape), dup = Tensor::uninitialized(DType::f32, gate.shape);
     parallel_for(gate.count(), kElementGrain, [&](int64_t begin, int64_t end) {
       kernels().silu_mul_backward({.gate = gate.f32() + begin,
@@ -160,7 +174,8 @@ Tensor silu_mul(const Tensor& gate, const Tensor& up, Tape* tape) {
     });
     t.add(to_gate, std::move(dgate));
     t.add(to_up, std::move(dup));
-  });
+  };
+  tape->record(y, backward, [gate, up] { return silu_product(gate, up); });
   return y;
 }
 
@@ -183,13 +198,14 @@ Tensor multiply(Tensor&& x, const Tensor& y, Tape* tape) {
   parallel_for(out.count(), kElementGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) out.f32()[i] *= y.f32()[i];
   });
-  if (is_traced(tape, x, y)) {
-    tape->record(out, [x, y, to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
-      const auto product = [](float a, float b) { return a * b; };
-      if (to_x != Tape::kNone) t.add(to_x, combine(dy, y, product));
-      if (to_y != Tape::kNone) t.add(to_y, combine(dy, x, product));
-    });
-  }
+  if (!is_traced(tape, x, y)) return out;
+  tape->record(
+      out,
+      [x, y, to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
+        if (to_x != Tape::kNone) t.add(to_x, combine(dy, y, product_of));
+        if (to_y != Tape::kNone) t.add(to_y, combine(dy, x, product_of));
+      },
+      [x, y] { return combine(x, y, product_of); });
   return out;
 }
 

@@ -45,13 +45,14 @@ void record(const Tensor& x, const Linear& layer, const ComputeOptions& options,
   }
   std::vector<Lora> adapters;
   for (const auto& lora : layer.adapters) adapters.push_back({.a = lora->a, .b = lora->b, .scaling = lora->scaling});
-  tape.record(y, [=](Tape& t, const Tensor& dy) {
+  tape.record(y, [=, kept = tape.kept(x)](Tape& t, const Tensor& dy) {
+    const Tensor seen = t.value(kept);
     if (slots.bias != Tape::kNone) t.add(slots.bias, column_sums(dy));
-    if (slots.weight != Tape::kNone) t.add(slots.weight, turned_matmul(dy, x));
-    for (size_t i = 0; i < adapters.size(); ++i) lora_backward(x, {}, adapters[i], slots.adapters[i], dy, t);
+    if (slots.weight != Tape::kNone) t.add(slots.weight, turned_matmul(dy, seen));
+    for (size_t i = 0; i < adapters.size(); ++i) lora_backward(seen, {}, adapters[i], slots.adapters[i], dy, t);
     if (slots.x == Tape::kNone) return;
     const Tensor dx = matmul_by_columns(dy, deployed);
-    t.add(slots.x, grid ? pass_straight(x, *grid, dx) : dx);
+    t.add(slots.x, grid ? pass_straight(seen, *grid, dx) : dx);
   });
 }
 

@@ -92,12 +92,13 @@ void record(const Tensor& x, const Linear& layer, const std::vector<AdapterPass>
   const Tape::Slot to_x = tape.slot(x), to_w = slot_of(tape, layer.weight);
   const Tape::Slot to_bias = layer.bias ? tape.slot(*layer.bias) : Tape::kNone;
   // A frozen layer without adapters needs no x.
-  const Tensor kept = to_w != Tape::kNone || !adapters.empty() ? x : Tensor();
+  const Tape::Kept kept = to_w != Tape::kNone || !adapters.empty() ? tape.kept(x) : Tape::Kept();
   tape.record(y, [=, weight = layer.weight](Tape& t, const Tensor& dy) {
+    const Tensor seen = t.value(kept);
     if (to_bias != Tape::kNone) t.add(to_bias, column_sums(dy));
-    if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, kept));
+    if (to_w != Tape::kNone) t.add(to_w, turned_matmul(dy, seen));
     if (to_x != Tape::kNone) add_input_gradient(to_x, weight, through_weight(adapters, dy), in_pairs, t);
-    for (const AdapterPass& pass : adapters) adapter_backward(kept, pass, to_x, dy, t);
+    for (const AdapterPass& pass : adapters) adapter_backward(seen, pass, to_x, dy, t);
   });
 }
 

@@ -105,10 +105,7 @@ void backward(const Normalized& norm, const NormSlots& slots, const Tensor& dy, 
   if (slots.x != Tape::kNone) tape.add(slots.x, input_gradient(norm, moments, dy));
 }
 
-}  // namespace
-
-Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
-  const ProfileScope scope("norm");
+Tensor rms_normalized(const Tensor& x, const Tensor& weight, float eps) {
   Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   const int64_t n = weight.count(), groups = x.count() / n;
   parallel_for(groups, row_grain(n), [&](int64_t begin, int64_t end) {
@@ -116,15 +113,10 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
       kernels().rms_norm(x.f32() + g * n, weight.f32(), eps, y.f32() + g * n, n);
     }
   });
-  if (!is_traced(tape, x, weight)) return y;
-  const NormSlots slots = {.x = tape->slot(x), .weight = tape->slot(weight)};
-  const Normalized norm = {.x = x, .weight = weight, .eps = eps, .moments_of = rms_moments, .centred = false};
-  tape->record(y, [norm, slots](Tape& t, const Tensor& dy) { backward(norm, slots, dy, t); });
   return y;
 }
 
-Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tape* tape) {
-  const ProfileScope scope("norm");
+Tensor layer_normalized(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
   Tensor y = Tensor::uninitialized(DType::f32, x.shape);
   const int64_t n = weight.count();
   parallel_for(x.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
@@ -132,10 +124,32 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
       kernels().layer_norm({x.f32() + t * n, weight.f32(), bias.f32(), eps, y.f32() + t * n}, n);
     }
   });
+  return y;
+}
+
+}  // namespace
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps, Tape* tape) {
+  const ProfileScope scope("norm");
+  Tensor y = rms_normalized(x, weight, eps);
+  if (!is_traced(tape, x, weight)) return y;
+  const NormSlots slots = {.x = tape->slot(x), .weight = tape->slot(weight)};
+  const Normalized norm = {.x = x, .weight = weight, .eps = eps, .moments_of = rms_moments, .centred = false};
+  tape->record(
+      y, [norm, slots](Tape& t, const Tensor& dy) { backward(norm, slots, dy, t); },
+      [norm] { return rms_normalized(norm.x, norm.weight, norm.eps); });
+  return y;
+}
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tape* tape) {
+  const ProfileScope scope("norm");
+  Tensor y = layer_normalized(x, weight, bias, eps);
   if (!is_traced(tape, x, weight, bias)) return y;
   const NormSlots slots = {.x = tape->slot(x), .weight = tape->slot(weight), .bias = tape->slot(bias)};
   const Normalized norm = {.x = x, .weight = weight, .eps = eps, .moments_of = layer_moments, .centred = true};
-  tape->record(y, [norm, slots](Tape& t, const Tensor& dy) { backward(norm, slots, dy, t); });
+  tape->record(
+      y, [norm, slots](Tape& t, const Tensor& dy) { backward(norm, slots, dy, t); },
+      [norm, bias] { return layer_normalized(norm.x, norm.weight, bias, norm.eps); });
   return y;
 }
 

@@ -50,7 +50,23 @@ Tape::Slot Tape::slot(const Tensor& x) const {
   return it == slots_.end() ? kNone : it->second;
 }
 
-void Tape::record(const Tensor& y, Backward backward) { nodes_.push_back({new_slot(y), std::move(backward)}); }
+void Tape::record(const Tensor& y, Backward backward, Again again) {
+  const Slot slot = new_slot(y);
+  nodes_.push_back({slot, std::move(backward)});
+  if (again) again_.emplace(slot, std::move(again));
+}
+
+Tape::Kept Tape::kept(const Tensor& x) const {
+  const auto found = again_.find(slot(x));
+  if (found == again_.end()) return {.x = x, .again = {}};
+  return {.x = {}, .slot = found->first, .again = found->second};
+}
+
+Tensor Tape::value(const Kept& kept) {
+  if (!kept.again) return kept.x;
+  if (made_.slot != kept.slot) made_ = {kept.slot, kept.again()};
+  return made_.value;
+}
 
 void Tape::add(Slot slot, Tensor gradient) {
   if (slot == kNone) return;
@@ -78,7 +94,9 @@ void Tape::backward(const Tensor& y, Tensor dy) {
     nodes_.pop_back();
     const Tensor gradient = std::exchange(gradients_[static_cast<size_t>(node.slot)], Tensor());
     if (!gradient.empty()) node.backward(*this, gradient);
+    again_.erase(node.slot);
   }
+  made_ = {};
   gradients_.resize(leaves_.size());
   std::erase_if(slots_, [&](const auto& entry) { return entry.second >= static_cast<Slot>(leaves_.size()); });
 }

@@ -4,6 +4,8 @@
 // inputs depend on a watched tensor leaves a function on it that turns the gradient of its result into gradients of its
 // inputs, and backward() runs these in reverse.
 //
+// Results that cost little (norms, activations) are not held for the products that they go into, but made again.
+//
 // A tensor is known by its buffer, so an operation that is recorded writes to fresh memory and takes no slices. What
 // depends on nothing watched costs nothing: below the first trained layer there is no backward pass.
 #include <cstdint>
@@ -27,6 +29,14 @@ class Tape {
   static constexpr Slot kNone = -1;
   /// dy: the gradient of the operation's result, f32 of its shape.
   using Backward = std::function<void(Tape& tape, const Tensor& dy)>;
+  /// Makes the result of an operation again, the same bits, of what its Backward keeps anyway.
+  using Again = std::function<Tensor()>;
+  /// An input that a Backward needs: the tensor itself, or how it is made again.
+  struct Kept {
+    Tensor x;
+    Slot slot = kNone;
+    Again again;
+  };
 
   // By name. A tape that watches keeps nothing by name, to hold no more memory than it needs.
   void keep(std::string_view name, const Tensor& value) {
@@ -45,8 +55,11 @@ class Tape {
 
   /// For an operation: where the gradient of its input goes, kNone when none is wanted.
   Slot slot(const Tensor& x) const;
-  /// For an operation: y was made from inputs of which one has a slot.
-  void record(const Tensor& y, Backward backward);
+  /// For an operation: y was made from inputs of which one has a slot. With `again`, operations on y do not hold it.
+  void record(const Tensor& y, Backward backward, Again again = {});
+  /// For an operation whose Backward needs its input x, and there for the Backward: valid until the next one asks.
+  Kept kept(const Tensor& x) const;
+  Tensor value(const Kept& kept);
   /// For a Backward: adds to a gradient; nothing for kNone.
   void add(Slot slot, Tensor gradient);
   bool has_gradient(Slot slot) const { return slot != kNone && !gradients_[static_cast<size_t>(slot)].empty(); }
@@ -71,6 +84,10 @@ class Tape {
     Slot slot;
     Backward backward;
   };
+  struct Made {
+    Slot slot = kNone;
+    Tensor value = {};
+  };
 
   Slot new_slot(const Tensor& x);
 
@@ -79,6 +96,8 @@ class Tape {
   std::vector<Tensor> leaves_;     // slots 0, 1, ...
   std::vector<Tensor> gradients_;  // by slot
   std::vector<Node> nodes_;
+  std::map<Slot, Again> again_;
+  Made made_;  // the last that was made again: what one operation needs, its neighbours need too
 };
 
 /// Whether an operation has to be recorded: one of its inputs depends on what is watched.

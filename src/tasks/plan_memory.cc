@@ -131,8 +131,8 @@ Widths find_widths(const PlanModel& model) {
   const bool fused_qkv = projections<4 * w.layers, is_gated = fused_gates> 0 || gates >= 2 * w.layers;
   w.attention = projected + w.hidden + (fused_qkv ? projected - w.hidden : 0);
   w.mlp = (fused_gates > 0 ? 5 : is_gated ? 3 : 1) * w.inner;
-  // The input, both norms and the sum between the halves; q, k, v and what attention mixes; the MLP's own.
-  w.kept = 4 * w.hidden + projected + (is_gated ? 3 : 2) * w.inner;
+  // The input and the sum between the halves; q, k, v and what attention mixes; of the MLP what is activated.
+  w.kept = 2 * w.hidden + projected + (is_gated ? 2 : 1) * w.inner;
   return w;
 }
 

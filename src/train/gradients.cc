@@ -13,7 +13,7 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kPortionLogits = int64_t{1} << 24;  // 64 MiB
+constexpr int64_t kPortionLogits = int64_t{1} << 25;  // 128 MiB
 
 /// Rows of the hidden states from which something is predicted.
 struct Predictions {
