@@ -10,6 +10,7 @@
 #include "ops/linear.h"
 #include "ops/lora.h"
 #include "ops/matrix.h"
+#include "ops/norm.h"
 
 namespace nibble {
 namespace {
@@ -54,6 +55,43 @@ TEST(Tape, GradientsThatAreSharedAreNotOverwritten) {
   tape.backward(add(Tensor(sum), a, &tape), Tensor::from(std::vector<float>{1, 2, 3}, {1, 3}));
   EXPECT_EQ(values_of(tape.gradient(a)), (Values{2, 4, 6}));
   EXPECT_EQ(values_of(tape.gradient(b)), (Values{1, 2, 3}));
+}
+
+/// Results that a product needs for its gradient, and that are not held for it.
+struct MadeAgain {
+  const char* name;
+  Tensor (*apply)(const Tensor& x, const Tensor& row, Tape* tape);
+};
+constexpr MadeAgain kMadeAgain[] = {
+    {"rms_norm", [](const Tensor& x, const Tensor& row, Tape* t) { return rms_norm(x, row, 1e-5f, t); }},
+    {"layer_norm", [](const Tensor& x, const Tensor& row, Tape* t) { return layer_norm(x, row, row, 1e-5f, t); }},
+    {"relu", [](const Tensor& x, const Tensor&, Tape* t) { return activate(Activation::relu, Tensor(x), t); }},
+    {"gelu", [](const Tensor& x, const Tensor&, Tape* t) { return activate(Activation::gelu_erf, Tensor(x), t); }},
+    {"silu_mul", [](const Tensor& x, const Tensor&, Tape* t) { return silu_mul(x, x, t); }},
+    {"multiply", [](const Tensor& x, const Tensor&, Tape* t) { return multiply(Tensor(x), x, t); }},
+};
+
+// With the gradients of two products with one input, and of a product with another in between.
+TEST(Tape, WhatCanBeMadeAgainIsNotHeld) {
+  const Tensor w1 = gaussian({4, 6}, 2), w2 = gaussian({4, 6}, 3), w3 = gaussian({4, 6}, 4), row = gaussian({6}, 5);
+  for (const MadeAgain& test : kMadeAgain) {
+    const Tensor x = gaussian({3, 6}, 1), z = gaussian({3, 6}, 6);
+    Tape tape;
+    for (const Tensor* leaf : {&x, &z, &w1, &w2, &w3}) tape.watch(*leaf);
+    Tensor y = test.apply(x, row, &tape), other = test.apply(z, row, &tape);
+    const Tensor expected = copy_of(y), between = copy_of(other);
+    const std::weak_ptr<const Buffer> held = y.buffer;
+    const Tensor a = linear(y, layer_of(w1), {}, &tape), b = linear(other, layer_of(w3), {}, &tape);
+    const Tensor sum = add(add(Tensor(a), b, &tape), linear(y, layer_of(w2), {}, &tape), &tape);
+    y = other = Tensor();
+    EXPECT_TRUE(held.expired()) << test.name;
+    const Tensor dy = gaussian(sum.shape, 7);
+    tape.backward(sum, dy);
+    const auto gradient_of = [&](const Tensor& input) { return values_of(turned_matmul(dy, input)); };
+    EXPECT_EQ(values_of(tape.gradient(w1)), gradient_of(expected)) << test.name;
+    EXPECT_EQ(values_of(tape.gradient(w2)), gradient_of(expected)) << test.name;
+    EXPECT_EQ(values_of(tape.gradient(w3)), gradient_of(between)) << test.name;
+  }
 }
 
 struct Outcome {

@@ -325,6 +325,22 @@ TEST_F(FinetuneQatTest, MergeAwareRunsContinueToo) {
   EXPECT_FALSE(fs::exists(temp_ / "out/merge_aware.json")) << "of the run before";
 }
 
+// Such an adapter was trained before there was dither.
+TEST_F(FinetuneQatTest, ARecordWithoutDitherMeansNone) {
+  const std::string base = at("base");
+  quantize(tiny_folder().string(), base, {.format = "nf4"});
+  FinetuneOptions o = options("lora");
+  o.merge_aware = "nf4";
+  finetune(base, at("out"), o);
+  temp_.write("out/merge_aware.json", R"({"format": "nf4", "block": 64, "double_quant": false, "base": "nf4"})");
+  const MergeReport nearest = merge(base, at("out"), at("nearest"), {.to = "nf4"});
+  EXPECT_TRUE(nearest.as_trained);
+  EXPECT_FALSE(nearest.dithered);
+  const MergeReport dithered = merge(base, at("out"), at("dithered"), {.to = "nf4", .dither = true, .force = true});
+  EXPECT_FALSE(dithered.as_trained);
+  EXPECT_TRUE(dithered.dithered);
+}
+
 TEST_F(FinetuneQatTest, ABrokenRecordOfTheMergeIsRefused) {
   FinetuneOptions o = options("lora");
   o.merge_aware = "int8";
@@ -338,6 +354,9 @@ TEST_F(FinetuneQatTest, ABrokenRecordOfTheMergeIsRefused) {
   expect_error(ErrorCode::format, "merge_aware.json: block: is missing", [&] { merge_with(R"({"format": "int8"})"); });
   expect_error(ErrorCode::format, "merge_aware.json: format",
                [&] { merge_with(R"({"format": 4, "block": 0, "double_quant": false, "base": "dense"})"); });
+  expect_error(ErrorCode::format, "merge_aware.json: dither", [&] {
+    merge_with(R"({"format": "int8", "block": 0, "double_quant": false, "dither": 1, "base": "dense"})");
+  });
   EXPECT_FALSE(fs::exists(temp_ / "merged"));
 }
 
