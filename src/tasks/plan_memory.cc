@@ -19,6 +19,7 @@ constexpr int64_t kEncoderTokens = 512;       // that encoders run together
 constexpr int64_t kLossTokens = 512;          // whose logits training holds, which become their gradients
 constexpr uint64_t kProgram = 7u << 20;       // measured
 constexpr uint64_t kTokenizerPerEntry = 320;  // measured: SmolLM2 309, MiniLM 318 bytes per entry of the vocabulary
+constexpr uint64_t kSpareShare = 32;          // of what training uses, kept of freed blocks: core/buffer.cc
 constexpr int64_t kAdam8bitBlock = 256;       // values per scale of the 8-bit optimizer state
 constexpr int64_t kAdam8bitSmallest = 4096;   // smaller tensors keep a state in 32 bits
 constexpr int64_t kShortestLength = 512, kLongestLength = 32768;
@@ -161,12 +162,16 @@ void add_activations(const PlanModel& model, const Widths& w, const PlanOptions&
   if (plan.task == PlanTask::inference) {
     add_inference(model, w, options, plan);
   } else {
-    plan.activation_bytes = training_bytes(w, plan.context * plan.batch, options.gradient_checkpointing);
+    const auto activations = [&](int64_t tokens, bool checkpointing) {
+      const uint64_t bytes = training_bytes(w, tokens, checkpointing);
+      return bytes + (base() + bytes) / kSpareShare;
+    };
+    plan.activation_bytes = activations(plan.context * plan.batch, options.gradient_checkpointing);
     const int64_t longest = std::min(model.info.context_length, kLongestLength);
     for (int64_t length = std::min(kShortestLength, longest); length <= longest; length *= 2) {
       TrainingLength row = {.context = length,
-                            .activation_bytes = training_bytes(w, length * plan.batch, false),
-                            .activation_bytes_checkpointed = training_bytes(w, length * plan.batch, true)};
+                            .activation_bytes = activations(length * plan.batch, false),
+                            .activation_bytes_checkpointed = activations(length * plan.batch, true)};
       row.total_bytes = base() + row.activation_bytes;
       row.total_bytes_checkpointed = base() + row.activation_bytes_checkpointed;
       plan.lengths.push_back(row);

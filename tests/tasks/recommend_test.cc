@@ -43,8 +43,8 @@ TEST(Recommend, FollowsTheDecisionTree) {
 TEST(Recommend, TakesTheFirstThatFits) {
   EXPECT_EQ(chosen("llama-2-7b", in(10, {.context = 2048})), "int8");
   EXPECT_EQ(chosen("llama-2-7b", in(8, {.context = 2048})), "nf4 + double quant");
-  EXPECT_EQ(chosen("llama-2-7b", in(8, {.goal = Goal::finetune, .context = 512})), "qlora over nf4");
-  EXPECT_EQ(chosen("llama-2-7b", in(7, {.goal = Goal::finetune, .context = 512})), "qlora over nf4, checkpointing");
+  EXPECT_EQ(chosen("llama-2-7b", in(9, {.goal = Goal::finetune, .context = 512})), "qlora over nf4");
+  EXPECT_EQ(chosen("llama-2-7b", in(8, {.goal = Goal::finetune, .context = 512})), "qlora over nf4, checkpointing");
   for (const uint64_t memory : {6, 8, 12, 20, 40}) {
     const Recommendation r = recommend("llama-2-7b", in(memory, {.accuracy = AccuracyWish::best, .context = 1024}));
     EXPECT_EQ(r.fits, r.choice.plan.total_bytes <= memory * kGigabyte);
@@ -120,7 +120,7 @@ TEST(Recommend, SnippetsSayWhatWasChosen) {
   EXPECT_EQ(recommend("llama-2-7b", in(64)).choice.python_snippet(), "BitsAndBytesConfig(load_in_8bit=True)");
   EXPECT_EQ(recommend("llama-2-7b", in(64, {.accuracy = AccuracyWish::best})).choice.python_snippet(),
             "dict(dtype=torch.float16)");
-  EXPECT_EQ(recommend("llama-2-7b", in(7, {.goal = Goal::finetune, .context = 512})).choice.flags(),
+  EXPECT_EQ(recommend("llama-2-7b", in(8, {.goal = Goal::finetune, .context = 512})).choice.flags(),
             "--format nf4 --compute-dtype fp32 --method qlora --lora-r 16 --target-modules all-linear --optimizer "
             "adamw --gradient-checkpointing");
 }
