@@ -87,7 +87,7 @@ Json plan_json(const MemoryPlan& p, bool asked) {
                            {"weights", weights_json(p.weights)},
                            {"file_bytes", p.file_bytes},
                            {"resident_bytes", p.resident_bytes},
-                           {"kv_dtype", dtype_name(p.kv_dtype)},
+                           {"kv_dtype", p.kv_cache_bytes ? Json(dtype_name(p.kv_dtype)) : Json()},
                            {"kv_cache_bytes", p.kv_cache_bytes},
                            {"prefill_bytes", p.prefill_bytes},
                            {"decode_bytes", p.decode_bytes},

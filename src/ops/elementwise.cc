@@ -199,13 +199,14 @@ Tensor multiply(Tensor&& x, const Tensor& y, Tape* tape) {
     for (int64_t i = begin; i < end; ++i) out.f32()[i] *= y.f32()[i];
   });
   if (!is_traced(tape, x, y)) return out;
+  const Tape::Kept of_x = tape->kept(x), of_y = tape->kept(y);
   tape->record(
       out,
-      [x, y, to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
-        if (to_x != Tape::kNone) t.add(to_x, combine(dy, y, product_of));
-        if (to_y != Tape::kNone) t.add(to_y, combine(dy, x, product_of));
+      [of_x, of_y, to_x = tape->slot(x), to_y = tape->slot(y)](Tape& t, const Tensor& dy) {
+        if (to_x != Tape::kNone) t.add(to_x, combine(dy, t.value(of_y), product_of));
+        if (to_y != Tape::kNone) t.add(to_y, combine(dy, t.value(of_x), product_of));
       },
-      [x, y] { return combine(x, y, product_of); });
+      [of_x, of_y] { return combine(of_x.make(), of_y.make(), product_of); });
   return out;
 }
 

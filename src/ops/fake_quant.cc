@@ -45,7 +45,8 @@ void record(const Tensor& x, const Linear& layer, const ComputeOptions& options,
   }
   std::vector<Lora> adapters;
   for (const auto& lora : layer.adapters) adapters.push_back({.a = lora->a, .b = lora->b, .scaling = lora->scaling});
-  tape.record(y, [=, kept = tape.kept(x)](Tape& t, const Tensor& dy) {
+  const bool needs_x = slots.weight != Tape::kNone || !adapters.empty() || grid;
+  tape.record(y, [=, kept = needs_x ? tape.kept(x) : Tape::Kept()](Tape& t, const Tensor& dy) {
     const Tensor seen = t.value(kept);
     if (slots.bias != Tape::kNone) t.add(slots.bias, column_sums(dy));
     if (slots.weight != Tape::kNone) t.add(slots.weight, turned_matmul(dy, seen));

@@ -64,7 +64,7 @@ Tape::Kept Tape::kept(const Tensor& x) const {
 
 Tensor Tape::value(const Kept& kept) {
   if (!kept.again) return kept.x;
-  if (made_.slot != kept.slot) made_ = {kept.slot, kept.again()};
+  if (made_.slot != kept.slot) made_ = {kept.slot, kept.make()};
   return made_.value;
 }
 

@@ -36,6 +36,8 @@ class Tape {
     Tensor x;
     Slot slot = kNone;
     Again again;
+
+    Tensor make() const { return again ? again() : x; }
   };
 
   // By name. A tape that watches keeps nothing by name, to hold no more memory than it needs.
@@ -57,7 +59,7 @@ class Tape {
   Slot slot(const Tensor& x) const;
   /// For an operation: y was made from inputs of which one has a slot. With `again`, operations on y do not hold it.
   void record(const Tensor& y, Backward backward, Again again = {});
-  /// For an operation whose Backward needs its input x, and there for the Backward: valid until the next one asks.
+  /// For an operation whose Backward needs its input x, and there for the Backward.
   Kept kept(const Tensor& x) const;
   Tensor value(const Kept& kept);
   /// For a Backward: adds to a gradient; nothing for kNone.

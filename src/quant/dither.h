@@ -12,7 +12,7 @@ bool can_dither(const Weight& base, const Format& format, const EncodeOptions& e
 
 /// As f32, every value at some place of the cell that is rounded to it; the place depends on where in the matrix it is
 /// and on nothing else. The first value of the largest magnitude of a block stays, so that encoding the result in the
-/// format of w gives the codes and scales of w (of double-quantized ones: of its decoded scales).
+/// format of w gives the values and scales of w (of double-quantized ones: of its decoded scales).
 /// w: nf4, fp4 or int4, packed or not.
 Tensor dithered(const QuantizedTensor& w);
 

@@ -216,12 +216,13 @@ bool mixes_tokens(const WeightSource& weights, const LoadOptions& load) {
                      [&](const SourceTensor& tensor) { return mixes(find_format_or_null(tensor.format)); });
 }
 
-/// fp16 costs a KL of 1e-6, which is nothing beside quantized layers (docs/performance.md); dense layers are computed
-/// as exactly as they are stored, and so is what was asked to be exact.
+/// fp16 costs nothing that can be seen beside quantized layers (docs/performance.md); dense layers are computed as
+/// exactly as they are stored, and so is what was asked to be exact.
 DType default_kv_dtype(const WeightSource& weights, const LoadOptions& load) {
   const auto& tensors = weights.tensors();
   const bool quantized = load.format ? !load.format->dense : !std::all_of(tensors.begin(), tensors.end(), is_dense);
-  return quantized && load.compute.activations != Activations::f32 ? DType::f16 : DType::f32;
+  const bool exact = load.compute.activations == Activations::f32 && load.compute.compute_dtype == DType::f32;
+  return quantized && !exact ? DType::f16 : DType::f32;
 }
 
 void append_ids(const Json* value, std::vector<int32_t>& ids) {

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
@@ -13,6 +14,7 @@
 #include "io/quantization_config.h"
 #include "models/registry.h"
 #include "models/skip.h"
+#include "ops/dora.h"
 #include "ops/elementwise.h"
 #include "ops/merged_weight.h"
 #include "quant/dither.h"
@@ -124,8 +126,18 @@ PlannedTensor planned_tensor(const SourceTensor& tensor, const MergePlan& plan) 
   return planned;
 }
 
+/// Rows have the factor that they have without dither, which lengthens them.
 Tensor dithered_merge(const Weight& base, const Lora& lora) {
-  return merged_weight(dithered(std::get<QuantizedTensor>(base)), lora);
+  const Lora change = {.a = lora.a, .b = lora.b, .scaling = lora.scaling};
+  Tensor merged = merged_weight(dithered(std::get<QuantizedTensor>(base)), change);
+  if (lora.magnitude.empty()) return merged;
+  const Tensor lengths = dora_row_lengths(base, change);
+  for (int64_t r = 0; r < merged.rows(); ++r) {
+    const float factor = lora.magnitude.f32()[r] / lengths.f32()[r];
+    float* row = merged.f32() + r * merged.cols();
+    for (int64_t c = 0; c < merged.cols(); ++c) row[c] *= factor;
+  }
+  return merged;
 }
 
 /// Converts one tensor at a time and reports on those that the adapter changes.
@@ -146,7 +158,7 @@ class Merger {
     }
     if (!changed) return pieces(tensor, stored(tensor, values));
     const Tensor merged = merged_weight(values, lora->second);
-    const bool dithers = can_dither(weight, *plan_.format, plan_.encode);
+    const bool dithers = plan_.quantized.contains(tensor.name) && can_dither(weight, *plan_.format, plan_.encode);
     can_dither_ |= dithers;
     const Weight result = stored(tensor, dithers && plan_.dither ? dithered_merge(weight, lora->second) : merged);
     record(tensor, merge_sums(values, merged, result));
@@ -240,14 +252,25 @@ void refuse_destruction(const MergeReport& report, const std::string& adapter, b
 }
 
 [[noreturn]] void refuse_dither(const ModelFiles& files, const MergePlan& plan) {
-  const std::string block =
-      plan.format->block_choice
-          ? fmt::format(" with block {}", plan.encode.block ? plan.encode.block : plan.format->block)
-          : "";
   fail(ErrorCode::invalid_argument,
-       fmt::format("dither: {}: no layer that the adapter changes is stored in {}{}; only a 4-bit base that is merged "
-                   "into its own format can be dithered",
-                   files.path.string(), plan.format->name, block));
+       fmt::format("dither: {}: no layer that the adapter changes is stored in {} with block {} and stays so",
+                   files.path.string(), plan.format->name, plan.encode.block ? plan.encode.block : plan.format->block));
+}
+
+/// What can be said before anything is converted; blocks are seen later.
+void check_dither(const ModelFiles& files, const MergePlan& plan) {
+  if (!plan.format->block_choice) {
+    fail(
+        ErrorCode::invalid_argument,
+        fmt::format("dither: found format {}, expected nf4, fp4 or int4: only a 4-bit base that is merged into its own "
+                    "format can be dithered",
+                    plan.format->name));
+  }
+  const bool any = std::any_of(plan.changes.low_rank.begin(), plan.changes.low_rank.end(), [&](const auto& change) {
+    const SourceTensor* stored = files.weights->find(change.first);
+    return stored && stored->format == plan.format->name && plan.quantized.contains(change.first);
+  });
+  if (!any) refuse_dither(files, plan);
 }
 
 }  // namespace
@@ -262,6 +285,7 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
   report.trained_for = read_merge_target(adapter);
   plan.dither |= report.trained_for && report.trained_for->dither;
   report.as_trained = report.trained_for == target_of(files, plan);
+  if (options.dither) check_dither(files, plan);
   OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   std::vector<PlannedTensor> planned;

@@ -48,13 +48,12 @@ MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
     if (found == layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
     const Linear& layer = *found->second;
     const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
-    if (!layer.adapters.empty()) {
-      bases.push_back(quantized ? quantized->format->name : kDense);
-      dithers |= can_dither(layer.weight, format, encode);
-    }
+    if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
     const bool stored_so = quantized && layer.adapters.empty() && is_stored_so(*quantized, format, encode);
     const bool kept = p.role == Role::head || (keeps_dense && !quantized) || stored_so;
-    if (!kept) chosen.insert(layer.name);
+    if (kept) continue;
+    chosen.insert(layer.name);
+    dithers |= !layer.adapters.empty() && can_dither(layer.weight, format, encode);
   }
   prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
   return merge_target({format, encode, dithers}, bases);

@@ -9,6 +9,7 @@
 #include "core/parallel.h"
 #include "models/skip.h"
 #include "ops/attention.h"
+#include "train/gradients.h"
 
 namespace nibble {
 namespace {
@@ -16,7 +17,6 @@ namespace {
 constexpr uint64_t kFloat = sizeof(float);
 constexpr uint64_t kCopiedInput = 4;          // bytes per value: products of quantized weights round their input
 constexpr int64_t kEncoderTokens = 512;       // that encoders run together
-constexpr int64_t kLossTokens = 512;          // whose logits training holds, which become their gradients
 constexpr uint64_t kProgram = 7u << 20;       // measured
 constexpr uint64_t kTokenizerPerEntry = 320;  // measured: SmolLM2 309, MiniLM 318 bytes per entry of the vocabulary
 constexpr uint64_t kSpareShare = 32;          // of what training uses, kept of freed blocks: core/buffer.cc
@@ -46,9 +46,9 @@ uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan
 uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing) {
   const int64_t kept = w.layers * (checkpointing ? w.hidden : w.kept);
   const int64_t at_work = checkpointing ? 2 * w.kept : w.kept;  // a layer computed again, and its gradients
-  // The logits are gone before the layers go backward.
+  // The logits, which become their own gradients, are gone before the layers go backward.
   return bytes_of(tokens * kept) +
-         std::max(bytes_of(tokens * at_work), bytes_of(std::min(tokens, kLossTokens) * w.vocab));
+         std::max(bytes_of(tokens * at_work), bytes_of(std::min(tokens, positions_at_once(w.vocab)) * w.vocab));
 }
 
 void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& options, MemoryPlan& plan) {
@@ -106,6 +106,18 @@ void add_trainable(TrainableBytes& out, OptimizerKind optimizer, int64_t values)
                                         (nearest.empty() ? "" : ", did you mean '" + nearest + "'?"));
 }
 
+/// The widths of what goes into norms, of all together. Those of q and k have one for every head.
+int64_t norm_inputs(const PlanModel& model) {
+  const ModelInfo& info = model.info;
+  int64_t sum = 0;
+  for (const PlanTensor& t : model.tensors) {
+    if (!t.parameter || t.parameter->role != Role::vector || !t.parameter->name.ends_with(".weight")) continue;
+    const int64_t width = element_count(t.parameter->shape);
+    sum += width == info.head_dim ? (info.heads + info.kv_heads) * width / 2 : width;
+  }
+  return sum;
+}
+
 }  // namespace
 
 Widths find_widths(const PlanModel& model) {
@@ -132,8 +144,8 @@ Widths find_widths(const PlanModel& model) {
   const bool fused_qkv = projections<4 * w.layers, is_gated = fused_gates> 0 || gates >= 2 * w.layers;
   w.attention = projected + w.hidden + (fused_qkv ? projected - w.hidden : 0);
   w.mlp = (fused_gates > 0 ? 5 : is_gated ? 3 : 1) * w.inner;
-  // The input and the sum between the halves; q, k, v and what attention mixes; of the MLP what is activated.
-  w.kept = 2 * w.hidden + projected + (is_gated ? 2 : 1) * w.inner;
+  // The inputs of norms; q, k, v and what attention mixes; of the MLP what is activated.
+  w.kept = norm_inputs(model) / w.layers + projected + (is_gated ? 2 : 1) * w.inner;
   return w;
 }
 

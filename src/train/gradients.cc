@@ -118,8 +118,7 @@ double run_portion(Head& head, int64_t begin, int64_t end) {
 /// fn(begin, end) for the portions of all rows.
 template <class Fn>
 void for_portions(const Model& model, const Predictions& p, Fn fn) {
-  const int64_t width = std::max<int64_t>(1, model.info().vocab_size);
-  const int64_t step = std::clamp<int64_t>(kPortionLogits / width, 16, 1024);
+  const int64_t step = positions_at_once(model.info().vocab_size);
   const auto rows = static_cast<int64_t>(p.rows.size());
   for (int64_t begin = 0; begin < rows; begin += step) fn(begin, std::min(rows, begin + step));
 }
@@ -130,6 +129,10 @@ int64_t count_of(const Predictions& p) {
 }
 
 }  // namespace
+
+int64_t positions_at_once(int64_t vocab_size) {
+  return std::clamp<int64_t>(kPortionLogits / std::max<int64_t>(1, vocab_size), 16, 1024);
+}
 
 int64_t label_count(const Model& model, const LabelledBatch& batch) { return count_of(predictions_of(model, batch)); }
 

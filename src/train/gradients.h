@@ -30,6 +30,9 @@ struct Loss {
 /// Labels that count in a batch.
 int64_t label_count(const Model& model, const LabelledBatch& batch);
 
+/// So many positions are predicted at a time, which bounds the memory of their logits.
+int64_t positions_at_once(int64_t vocab_size);
+
 /// @throws Error{invalid_argument} when labels and sequences do not fit together.
 Loss loss_of(const Model& model, const LabelledBatch& batch);
 

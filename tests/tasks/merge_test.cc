@@ -7,6 +7,7 @@
 #include <random>
 
 #include "models/harness.h"
+#include "nibble/lora.h"
 #include "nibble/quantize.h"
 #include "tasks/tiny.h"
 
@@ -187,7 +188,8 @@ TEST(Merge, ADitheredBaseKeepsTheDelta) {
   expect_error(ErrorCode::invalid_argument, said + "64",
                [&] { merge_dithered(tiny_folder().string(), {.to = "nf4"}); });
   expect_error(ErrorCode::invalid_argument, said + "32", [&] { merge_dithered(base, {.to = "nf4", .block = 32}); });
-  expect_error(ErrorCode::invalid_argument, "is stored in bf16;", [&] { merge_dithered(base, {}); });
+  expect_error(ErrorCode::invalid_argument, "dither: found format bf16, expected nf4, fp4 or int4",
+               [&] { merge_dithered(base, {}); });
 }
 
 TEST(Merge, ADitheredBaseWithoutAChangeIsTheBase) {
@@ -196,6 +198,31 @@ TEST(Merge, ADitheredBaseWithoutAChangeIsTheBase) {
   merge(base, write_adapter(temp, {.norm_ratio = 0}), (temp / "out").string(), {.to = "nf4", .dither = true});
   const std::vector<int32_t> ids = {5, 17, 99, 3};
   EXPECT_EQ(logits_of(temp / "out", ids), logits_of(base, ids));
+}
+
+// Dither makes rows longer; their length is still the magnitude's.
+TEST(Merge, ADitheredBaseKeepsTheLengthsOfDora) {
+  const TempFolder temp;
+  const std::string base = quantized_tiny(temp, {.format = "nf4"}), adapter = (temp / "adapter").string();
+  const CausalLM model = AutoModelForCausalLM::from_pretrained(base, {.activations = "fp32"});
+  get_peft_model(model, {.r = 2, .target_modules = "all-linear", .use_dora = true}).save_pretrained(adapter);
+  merge(base, adapter, (temp / "out").string(), {.to = "nf4", .dither = true, .force = true});
+  const std::vector<int32_t> ids = {5, 17, 99, 3};
+  EXPECT_LT(difference(logits_of(temp / "out", ids), logits_of(base, ids)).relative(), 1e-4);
+}
+
+// A classifier that is stored in 4 bits becomes dense, where its dither would be noise.
+TEST(Merge, OnlyWhatStaysInFourBitsIsDithered) {
+  NIBBLE_NEED_SHARED("goldens/bnb/bert-nf4");
+  const TempFolder temp;
+  const std::string base = (shared_folder() / "goldens/bnb/bert-nf4").string(), out = (temp / "out").string();
+  const std::string adapter = write_adapter(
+      temp, {.module = "classifier",
+             .out = 3,
+             .in = 80,
+             .config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["classifier"]})"});
+  expect_error(ErrorCode::invalid_argument, "is stored in nf4 with block 64 and stays so",
+               [&] { merge(base, adapter, out, {.to = "nf4", .dither = true}); });
 }
 
 TEST(Merge, WiderFormatsAndOriginalWeightsKeepTheDelta) {

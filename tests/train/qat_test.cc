@@ -313,6 +313,7 @@ TEST(Qat, MergeAwareTrainingKeepsTheGainInFourBits) {
   EXPECT_LT(rounded, 0.8 * gain);
   EXPECT_GT(dithered, rounded);
   EXPECT_GE(trained, 0.9 * gain);
+  EXPECT_GT(trained, dithered);
 }
 
 // Rounding to 4 bits costs the trained model something; a few steps that know of it win that back.
