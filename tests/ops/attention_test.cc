@@ -6,22 +6,16 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "support/random.h"
 
 namespace nibble {
 namespace {
 
-Tensor gaussian(const Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
-}
+using test::gaussian;
 
 /// Which keys a query sees.
 struct Range {

@@ -3,22 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "core/error.h"
 #include "ops/norm.h"
+#include "support/random.h"
 
 namespace nibble {
 namespace {
 
-Tensor gaussian(const Shape& shape, unsigned seed, float scale = 1.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
-}
+using test::gaussian;
 
 struct Moments {
   double mean = 0, variance = 0, square = 0;

@@ -5,24 +5,16 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "core/parallel.h"
 #include "ops/tape.h"
+#include "support/random.h"
 
 namespace nibble::test {
 
 using Values = std::vector<double>;
-
-inline Tensor gaussian(const Shape& shape, unsigned seed, float scale = 1.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
-}
 
 inline Values values_of(const Tensor& t) { return {t.f32(), t.f32() + t.count()}; }
 

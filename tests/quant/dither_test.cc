@@ -5,26 +5,19 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "core/parallel.h"
 #include "support/goldens.h"
+#include "support/random.h"
 
 namespace nibble {
 namespace {
 
 using test::floats;
+using test::gaussian;
 
 constexpr const char* kFormats[] = {"nf4", "fp4", "int4"};
-
-Tensor gaussian(const Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
-}
 
 QuantizedTensor quantized(const Tensor& values, const char* format, const EncodeOptions& options) {
   return std::get<QuantizedTensor>(encode(values, find_format(format), options));

@@ -2,18 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "core/parallel.h"
 #include "quant/error_stats.h"
 #include "quant/format.h"
 #include "quant/matmul.h"
 #include "support/goldens.h"
+#include "support/random.h"
 
 namespace nibble {
 namespace {
 
 using test::floats;
+using test::gaussian;
 
 struct Variant {
   std::string format;
@@ -36,14 +37,6 @@ std::vector<Variant> variants() {
 std::string describe(const Variant& v, const Shape& shape) {
   return v.format + " block " + std::to_string(v.options.block) + (v.options.double_quant ? " dq " : " ") +
          shape_text(shape);
-}
-
-Tensor gaussian(const Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
 }
 
 const std::vector<Shape> kShapes = {{1, 1}, {3, 5}, {7, 64}, {5, 72}, {16, 100}, {33, 129}, {64, 256}};

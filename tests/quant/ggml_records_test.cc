@@ -11,9 +11,12 @@
 #include "quant/matmul.h"
 #include "quant/resident.h"
 #include "support/goldens.h"
+#include "support/random.h"
 
 namespace nibble {
 namespace {
+
+using test::gaussian;
 
 std::vector<const Format*> packed_formats() {
   std::vector<const Format*> formats;
@@ -40,14 +43,6 @@ QuantizedTensor random_blocks(const Format& format, const Shape& shape, uint8_t 
 QuantizedTensor packed(QuantizedTensor w, Residency residency = Residency::memory) {
   w.format->pack(w, {}, residency);
   return w;
-}
-
-Tensor gaussian(const Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = normal(random);
-  return t;
 }
 
 std::vector<float> product(const QuantizedTensor& w, const Tensor& x, Activations activations) {

@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "models/harness.h"
 #include "nibble/lora.h"
 #include "nibble/quantize.h"
+#include "support/random.h"
 #include "tasks/tiny.h"
 
 namespace nibble {
@@ -113,14 +113,6 @@ struct AdapterSpec {
   std::string config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["down_proj"]})";
 };
 
-Tensor gaussian(const Shape& shape, double scale, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  Tensor t(DType::f32, shape);
-  for (int64_t i = 0; i < t.count(); ++i) t.f32()[i] = static_cast<float>(scale) * normal(random);
-  return t;
-}
-
 double norm_of(const std::vector<float>& values) {
   double sum = 0;
   for (const float v : values) sum += static_cast<double>(v) * v;
@@ -140,8 +132,8 @@ std::string write_adapter(const TempFolder& temp, const AdapterSpec& spec) {
   SafetensorsWriter writer(
       temp / "adapter/adapter_model.safetensors",
       {{prefix + ".lora_A.weight", DType::f32, {4, in}}, {prefix + ".lora_B.weight", DType::f32, {out, 4}}});
-  writer.write(prefix + ".lora_A.weight", gaussian({4, in}, scale, 1));
-  writer.write(prefix + ".lora_B.weight", gaussian({out, 4}, scale, 2));
+  writer.write(prefix + ".lora_A.weight", gaussian({4, in}, 1, static_cast<float>(scale)));
+  writer.write(prefix + ".lora_B.weight", gaussian({out, 4}, 2, static_cast<float>(scale)));
   writer.finish();
   return (temp / "adapter").string();
 }
