@@ -24,7 +24,6 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMapped = size_t{128} << 10;       // from here on a block has a mapping of its own
 constexpr size_t kSharedMapping = size_t{8} << 20;  // of lasting blocks
-constexpr size_t kSpareShare = 32;                  // a part in so many may be kept beyond the most that was in use
 constexpr size_t kShareFrom = size_t{16} << 10;
 
 [[noreturn]] void out_of_memory(size_t bytes) {
@@ -102,7 +101,7 @@ class Mappings {
 
   /// Without the share on top, a layer whose steps need blocks of several sizes, each at its time, would get fresh
   /// memory for one of them in every layer.
-  size_t limit() const { return most_used_ + most_used_ / kSpareShare; }
+  size_t limit() const { return most_used_ + most_used_ / Buffer::kSpareShare; }
 
   /// What has waited longest goes back to the system, until no more than `most` is used and kept: of a large block only
   /// as much as it takes, or the logits of a training step would be fresh memory for a few gradients' sake.

@@ -15,6 +15,7 @@ enum class Residency { memory, mapped };
 class Buffer {
  public:
   static constexpr size_t kLarge = size_t{1} << 20;  // from here on a block lies in huge pages
+  static constexpr size_t kSpareShare = 32;          // a part in so many is kept beyond the most that was in use
 
   /// Zero-filled memory aligned to 64 bytes; from kLarge up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
   /// read bandwidth of a large matrix). Blocks beyond the smallest that were freed are kept for the next calls, as long

@@ -113,7 +113,7 @@ Json quantization_config(const Format& format, const EncodeOptions& options, DTy
   // transformers writes the 4-bit members of an 8-bit folder with their defaults.
   if (name == "int8") return bitsandbytes_config(false, "fp4", {}, DType::f32, skip_modules, int8_threshold);
   return Json::object({
-      {"block", options.block ? options.block : format.block},
+      {"block", block_of(format, options)},
       {"compute_dtype", Json(torch_dtype_name(compute_dtype))},
       {"double_quant", options.double_quant},
       {"granularity", options.granularity == Granularity::channel ? "channel" : "tensor"},

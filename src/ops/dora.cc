@@ -91,7 +91,6 @@ DoraPass add_dora(const Tensor& x, const Linear& layer, const Lora& lora, const 
 }
 
 void add_dora_gradient(const DoraPass& pass, const Tensor& dy, Tensor& through) {
-  if (pass.drops) return;
   for_rows(dy, [&](int64_t first, int64_t cols) {
     const float *from = dy.f32() + first, *c = pass.scale.f32();
     float* to = through.f32() + first;

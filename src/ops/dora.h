@@ -30,7 +30,7 @@ struct DoraPass {
 /// product where nothing is dropped; else it is computed again.
 DoraPass add_dora(const Tensor& x, const Linear& layer, const Lora& lora, const Tape* tape, bool is_base, Tensor& y);
 
-/// Where nothing is dropped, c changes x W^T itself: adds that part of the gradient of y to `through`, the gradient of
+/// For a pass that drops nothing, where c changes x W^T itself: adds that part of dy to `through`, the gradient of
 /// x W^T.
 void add_dora_gradient(const DoraPass& pass, const Tensor& dy, Tensor& through);
 

@@ -33,6 +33,7 @@ Tensor product_of_many(const Tensor& x, const Tensor& w) {
   return y;
 }
 
+/// Training has many tokens, and turning B is nothing beside their product.
 Tensor scaled_turned_b(const Lora& lora) {
   Tensor turned = transpose(lora.b);
   scale_in_place(turned, lora.scaling);
@@ -64,16 +65,15 @@ Tensor dropout(const Tensor& x, float share, uint64_t seed, uint64_t stream) {
   return y;
 }
 
-// Training has many tokens, and turning B is nothing beside their product.
 Tensor lora_down(const Tensor& seen, const Lora& lora, const Tape* tape) {
   return may_overwrite(tape) ? matmul(seen, lora.a) : product_of_many(seen, lora.a);
 }
 
 Tensor lora_up(const Tensor& u, const Lora& lora, const Tape* tape) {
   if (!may_overwrite(tape)) return matmul_by_columns(u, scaled_turned_b(lora));
-  Tensor delta = matmul(u, lora.b);
-  scale_in_place(delta, lora.scaling);
-  return delta;
+  Tensor scaled = copy_of(u);
+  scale_in_place(scaled, lora.scaling);
+  return matmul(scaled, lora.b);
 }
 
 Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) {

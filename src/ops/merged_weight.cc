@@ -12,12 +12,10 @@ namespace {
 
 constexpr int64_t kRowGrain = 16;
 
-/// Gives a row this length.
-void stretch(float* row, int64_t cols, float length) {
+float length_of(const float* row, int64_t cols) {
   double squares = 0;
   for (int64_t c = 0; c < cols; ++c) squares += static_cast<double>(row[c]) * row[c];
-  const float factor = length / static_cast<float>(std::sqrt(squares));
-  for (int64_t c = 0; c < cols; ++c) row[c] *= factor;
+  return static_cast<float>(std::sqrt(squares));
 }
 
 }  // namespace
@@ -47,7 +45,11 @@ Tensor merged_weight(const Tensor& w, const Lora& lora) {
       float* rows = merged.f32() + r * cols;
       merge_rows(w.f32() + r * cols, lora, r, stop, rows);
       if (lora.magnitude.empty()) continue;
-      for (int64_t i = r; i < stop; ++i) stretch(rows + (i - r) * cols, cols, lora.magnitude.f32()[i]);
+      for (int64_t i = r; i < stop; ++i, rows += cols) {
+        const float length = lora.row_lengths.empty() ? length_of(rows, cols) : lora.row_lengths.f32()[i];
+        const float factor = lora.magnitude.f32()[i] / length;
+        for (int64_t c = 0; c < cols; ++c) rows[c] *= factor;
+      }
     }
   });
   return merged;

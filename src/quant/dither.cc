@@ -38,7 +38,7 @@ float place(uint64_t bits) { return (static_cast<float>(bits & 0xffff) + 0.5f) *
 
 bool can_dither(const Weight& base, const Format& format, const EncodeOptions& encode) {
   const auto* w = std::get_if<QuantizedTensor>(&base);
-  return w && w->format == &format && format.block_choice && w->block == (encode.block ? encode.block : format.block);
+  return w && w->format == &format && format.block_choice && w->block == block_of(format, encode);
 }
 
 Tensor dithered(const QuantizedTensor& w) {

@@ -114,6 +114,11 @@ struct Format {
   bool (*mixes_tokens)(const ComputeOptions& options) = nullptr;
 };
 
+/// Weights per scale with these options; 0 = the format has no blocks.
+inline int64_t block_of(const Format& format, const EncodeOptions& options) {
+  return options.block ? options.block : format.block;
+}
+
 /// All formats in the order in which they are listed to users.
 std::span<const Format> all_formats();
 

@@ -33,8 +33,9 @@ using Names = std::set<std::string, std::less<>>;
 struct MergePlan {
   const Format* format = nullptr;
   EncodeOptions encode;
-  bool dither = false;  // matrices that are stored in that form already
   AdapterChanges changes;
+  std::optional<MergeTarget> trained_for;
+  bool dither = false;                    // matrices that are stored in that form already
   Names quantized;                        // stored in `format`, which is not a dense one
   Names in_out;                           // dense files hold these as [in, out]
   std::vector<std::string> kept_linears;  // modules that stay dense though the others are quantized
@@ -62,18 +63,41 @@ void refuse_tied_embeddings(const ModelInfo& info, const std::vector<Parameter>&
   }
 }
 
+[[noreturn]] void refuse_dither(const ModelFiles& files, const MergePlan& plan) {
+  fail(ErrorCode::invalid_argument,
+       fmt::format("dither: {}: no layer that the adapter changes is stored in {} with block {} and stays so",
+                   files.path.string(), plan.format->name, block_of(*plan.format, plan.encode)));
+}
+
+/// What can be said before anything is converted; blocks are seen later.
+void check_dither(const ModelFiles& files, const MergePlan& plan) {
+  if (!plan.format->block_choice) {
+    fail(
+        ErrorCode::invalid_argument,
+        fmt::format("dither: found format {}, expected nf4, fp4 or int4: only a 4-bit base that is merged into its own "
+                    "format can be dithered",
+                    plan.format->name));
+  }
+  const bool any = std::any_of(plan.changes.low_rank.begin(), plan.changes.low_rank.end(), [&](const auto& change) {
+    const SourceTensor* stored = files.weights->find(change.first);
+    return stored && stored->format == plan.format->name && plan.quantized.contains(change.first);
+  });
+  if (!any) refuse_dither(files, plan);
+}
+
 MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const MergeOptions& options) {
   MergePlan plan;
   plan.format = &find_format(options.to);
   plan.encode.double_quant = options.double_quant;
   plan.encode.block = options.block;
-  plan.dither = options.dither;
   check_encode_options(*plan.format, plan.encode);
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
   plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
   const auto [info, parameters] = outline_model(files.config, where, files.weights.get());
   plan.changes = read_adapter_changes(adapter, parameters);
+  plan.trained_for = read_merge_target(adapter);
+  plan.dither = options.dither || (plan.trained_for && plan.trained_for->dither);
   refuse_tied_embeddings(info, parameters, plan.changes);
   const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is
   for (const Parameter& parameter : parameters) {
@@ -87,6 +111,7 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
       plan.quantized.insert(parameter.name);
     }
   }
+  if (options.dither) check_dither(files, plan);
   return plan;
 }
 
@@ -126,18 +151,10 @@ PlannedTensor planned_tensor(const SourceTensor& tensor, const MergePlan& plan) 
   return planned;
 }
 
-/// Rows have the factor that they have without dither, which lengthens them.
-Tensor dithered_merge(const Weight& base, const Lora& lora) {
-  const Lora change = {.a = lora.a, .b = lora.b, .scaling = lora.scaling};
-  Tensor merged = merged_weight(dithered(std::get<QuantizedTensor>(base)), change);
-  if (lora.magnitude.empty()) return merged;
-  const Tensor lengths = dora_row_lengths(base, change);
-  for (int64_t r = 0; r < merged.rows(); ++r) {
-    const float factor = lora.magnitude.f32()[r] / lengths.f32()[r];
-    float* row = merged.f32() + r * merged.cols();
-    for (int64_t c = 0; c < merged.cols(); ++c) row[c] *= factor;
-  }
-  return merged;
+/// Dither lengthens rows, so those of DoRA have the lengths that they have without it.
+Tensor dithered_merge(const Weight& base, Lora lora) {
+  if (!lora.magnitude.empty()) lora.row_lengths = dora_row_lengths(base, lora);
+  return merged_weight(dithered(std::get<QuantizedTensor>(base)), lora);
 }
 
 /// Converts one tensor at a time and reports on those that the adapter changes.
@@ -223,10 +240,8 @@ Json make_config(const ModelFiles& files, const MergePlan& plan) {
   if (plan.dense_dtype) set_config_dtype(config, *plan.dense_dtype);
   config.erase("quantization_config");
   if (plan.format->dense) return config;
-  EncodeOptions encode = plan.encode;
-  if (encode.block == 0) encode.block = plan.format->block;
   config.set("quantization_config",
-             quantization_config(*plan.format, encode, before.compute_dtype, plan.kept_linears, before.threshold));
+             quantization_config(*plan.format, plan.encode, before.compute_dtype, plan.kept_linears, before.threshold));
   return config;
 }
 
@@ -251,41 +266,17 @@ void refuse_destruction(const MergeReport& report, const std::string& adapter, b
            100 * kLeastDeltaRetained, could_dither ? "use --dither, " : ""));
 }
 
-[[noreturn]] void refuse_dither(const ModelFiles& files, const MergePlan& plan) {
-  fail(ErrorCode::invalid_argument,
-       fmt::format("dither: {}: no layer that the adapter changes is stored in {} with block {} and stays so",
-                   files.path.string(), plan.format->name, plan.encode.block ? plan.encode.block : plan.format->block));
-}
-
-/// What can be said before anything is converted; blocks are seen later.
-void check_dither(const ModelFiles& files, const MergePlan& plan) {
-  if (!plan.format->block_choice) {
-    fail(
-        ErrorCode::invalid_argument,
-        fmt::format("dither: found format {}, expected nf4, fp4 or int4: only a 4-bit base that is merged into its own "
-                    "format can be dithered",
-                    plan.format->name));
-  }
-  const bool any = std::any_of(plan.changes.low_rank.begin(), plan.changes.low_rank.end(), [&](const auto& change) {
-    const SourceTensor* stored = files.weights->find(change.first);
-    return stored && stored->format == plan.format->name && plan.quantized.contains(change.first);
-  });
-  if (!any) refuse_dither(files, plan);
-}
-
 }  // namespace
 
 MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
                   const MergeOptions& options) {
   const ModelFiles files = open_model(model);
-  MergePlan plan = make_plan(files, adapter, options);
+  const MergePlan plan = make_plan(files, adapter, options);
   MergeReport report;
   report.output = out;
   report.format = options.to;
-  report.trained_for = read_merge_target(adapter);
-  plan.dither |= report.trained_for && report.trained_for->dither;
+  report.trained_for = plan.trained_for;
   report.as_trained = report.trained_for == target_of(files, plan);
-  if (options.dither) check_dither(files, plan);
   OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   std::vector<PlannedTensor> planned;

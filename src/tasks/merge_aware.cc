@@ -85,7 +85,7 @@ MergeTarget merge_target(const MergeForm& form, std::span<const std::string_view
   }
   const auto& [format, encode, dither] = form;
   MergeTarget target = {.format = std::string(format.name), .double_quant = encode.double_quant, .dither = dither};
-  if (format.block_choice) target.block = encode.block ? encode.block : format.block;
+  if (format.block_choice) target.block = block_of(format, encode);
   for (const std::string& name : names) target.base += (target.base.empty() ? "" : "+") + name;
   return target;
 }

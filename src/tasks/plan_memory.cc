@@ -19,7 +19,6 @@ constexpr uint64_t kCopiedInput = 4;          // bytes per value: products of qu
 constexpr int64_t kEncoderTokens = 512;       // that encoders run together
 constexpr uint64_t kProgram = 7u << 20;       // measured
 constexpr uint64_t kTokenizerPerEntry = 320;  // measured: SmolLM2 309, MiniLM 318 bytes per entry of the vocabulary
-constexpr uint64_t kSpareShare = 32;          // of what training uses, kept of freed blocks: core/buffer.cc
 constexpr int64_t kAdam8bitBlock = 256;       // values per scale of the 8-bit optimizer state
 constexpr int64_t kAdam8bitSmallest = 4096;   // smaller tensors keep a state in 32 bits
 constexpr int64_t kShortestLength = 512, kLongestLength = 32768;
@@ -176,7 +175,7 @@ void add_activations(const PlanModel& model, const Widths& w, const PlanOptions&
   } else {
     const auto activations = [&](int64_t tokens, bool checkpointing) {
       const uint64_t bytes = training_bytes(w, tokens, checkpointing);
-      return bytes + (base() + bytes) / kSpareShare;
+      return bytes + (base() + bytes) / Buffer::kSpareShare;  // freed blocks that are kept
     };
     plan.activation_bytes = activations(plan.context * plan.batch, options.gradient_checkpointing);
     const int64_t longest = std::min(model.info.context_length, kLongestLength);

@@ -236,7 +236,7 @@ def a_merge_aware_adapter_is_merged_as_trained(t):
     t.run("finetune", "base", "-o", "adapter", "--data", "data.jsonl", "--lora-r", 4, "--steps", 2, "--merge-aware", "nf4")
     assert names_in(t.folder / "adapter") == ["adapter_config.json", "adapter_model.safetensors", "log.jsonl",
                                               "merge_aware.json"]
-    # Two steps change little: without the record the merge would be refused, and what survives is lost in its noise.
+    # Two steps change little: without the record the merge would be refused.
     value = t.json("merge", "base", "--adapter", "adapter", "-o", "merged", "--to", "nf4")
     assert value["trained_for"] == {"format": "nf4", "block": 64, "double_quant": False, "dither": True,
                                     "base": "nf4"}

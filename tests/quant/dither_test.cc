@@ -68,7 +68,7 @@ TEST(Dither, IsTheSamePackedAndForEveryNumberOfThreads) {
 TEST(Dither, TheMeanOfASmallChangeSurvives) {
   const QuantizedTensor w = quantized(gaussian({512, 512}, 3), "int4", {});
   const Tensor base = decode(w);
-  Tensor changed = dithered(w), rounded = base;
+  Tensor changed = dithered(w);
   const auto steps = floats(w.part("absmax"));
   const auto step_of = [&](int64_t i) { return std::fabs(steps[static_cast<size_t>(i / 64)]) / 8; };
   for (int64_t i = 0; i < base.count(); ++i) changed.f32()[i] += step_of(i) / 100;
