@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "cli/model_args.h"
 #include "cli/print.h"
 #include "core/error.h"
 #include "nibble/plan.h"
@@ -45,7 +46,7 @@ void Given::declare(Args& args) {
 PlanOptions Given::resolve() const {
   PlanOptions o = options;
   o.format = format.value_or("");
-  if (kv_dtype != "auto") o.kv_dtype = parse_dtype(kv_dtype);
+  o.kv_dtype = parse_kv_dtype(kv_dtype);
   o.task = parse_plan_task(method.empty() ? task : "finetune");
   if (!method.empty()) o.method = parse_finetune_method(method);
   o.optimizer = parse_optimizer(optimizer);

@@ -106,6 +106,14 @@ std::vector<int32_t> PromptArgs::token_ids(const CausalLM& model) const {
   return parse_ids(*ids, "--ids");
 }
 
+std::optional<DType> parse_kv_dtype(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  for (const char* known : {"fp32", "fp16", "bf16", "int8"}) {
+    if (name == known) return parse_dtype(name);
+  }
+  fail(ErrorCode::invalid_argument, "kv_dtype: found " + name + ", expected auto, fp32, fp16, bf16 or int8");
+}
+
 void SamplingArgs::declare(Args& args) {
   args.option("-n,--max-tokens", options.max_tokens, "tokens to generate at most");
   args.option("--context", options.context, "positions to reserve; 0 = as many as needed");
@@ -125,7 +133,7 @@ void SamplingArgs::declare(Args& args) {
 GenerateOptions SamplingArgs::resolve() const {
   GenerateOptions out = options;
   out.seed = static_cast<uint64_t>(seed);
-  if (kv_dtype != "auto") out.kv_dtype = parse_dtype(kv_dtype);
+  out.kv_dtype = parse_kv_dtype(kv_dtype);
   return out;
 }
 

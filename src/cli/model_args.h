@@ -50,6 +50,9 @@ struct PromptArgs {
   std::vector<int32_t> token_ids(const CausalLM& model) const;
 };
 
+/// nullopt for "auto". @throws Error{invalid_argument} for what no cache of keys and values can be in.
+std::optional<DType> parse_kv_dtype(const std::string& name);
+
 struct SamplingArgs {
   GenerateOptions options;
   std::string kv_dtype = "auto";

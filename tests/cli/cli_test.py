@@ -146,6 +146,7 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["generate", TINY, "-p", "a", "--top-p", "2"], "top_p"),
         (["generate", TINY, "-p", "a", "--context", "513"], "513"),
         (["generate", TINY, "-p", "a", "--kv-dtype", "int32"], "kv_dtype"),
+        (["generate", TINY, "-p", "a", "--kv-dtype", "int4"], "expected auto, fp32, fp16, bf16 or int8"),
         (["generate", TINY, "-p", "a", "--prompt-lookup", "2000"], "prompt_lookup"),
         (["generate", TINY, "-p", "a", "--head", "int4"], "head"),
         (["generate", TINY, "-p", "a", "--system", "b"], "--chat"),
