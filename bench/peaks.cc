@@ -89,6 +89,30 @@ __attribute__((target("avx2"))) void i16_rounds_avx2() {
   }
 }
 
+__attribute__((target("avx2,avxvnni"))) void i8_rounds_avxvnni() {
+  __m256i sums[kChains] = {};
+  const __m256i x = _mm256_set1_epi8(3);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      sum = _mm256_dpbusd_avx_epi32(sum, x, x);
+      asm volatile("" : "+x"(sum));
+    }
+  }
+}
+
+__attribute__((target("avx2,avxvnni"))) void i16_rounds_avxvnni() {
+  __m256i sums[kChains] = {};
+  const __m256i x = _mm256_set1_epi16(3);
+  for (int64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      sum = _mm256_dpwssd_avx_epi32(sum, x, x);
+      asm volatile("" : "+x"(sum));
+    }
+  }
+}
+
 __attribute__((target("avx512f,avx512vnni"))) void i8_rounds_avx512() {
   __m512i sums[kChains] = {};
   const __m512i x = _mm512_set1_epi8(3);
@@ -124,9 +148,11 @@ double dot_peak_gops([[maybe_unused]] std::string_view isa, [[maybe_unused]] int
     int64_t products;
     void (*rounds)();
   };
-  constexpr Row kRows[] = {{"avx2", 32, 8, fma_rounds_avx2},  {"avx512", 32, 16, fma_rounds_avx512},
-                           {"avx2", 8, 32, i8_rounds_avx2},   {"avx512", 8, 64, i8_rounds_avx512},
-                           {"avx2", 16, 16, i16_rounds_avx2}, {"avx512", 16, 32, i16_rounds_avx512}};
+  constexpr Row kRows[] = {{"avx2", 32, 8, fma_rounds_avx2},      {"avxvnni", 32, 8, fma_rounds_avx2},
+                           {"avx512", 32, 16, fma_rounds_avx512}, {"avx2", 8, 32, i8_rounds_avx2},
+                           {"avxvnni", 8, 32, i8_rounds_avxvnni}, {"avx512", 8, 64, i8_rounds_avx512},
+                           {"avx2", 16, 16, i16_rounds_avx2},     {"avxvnni", 16, 16, i16_rounds_avxvnni},
+                           {"avx512", 16, 32, i16_rounds_avx512}};
   const auto& tables = supported_kernels();
   for (const Row& row : kRows) {
     const bool available =

@@ -6,7 +6,7 @@
 namespace nibble {
 
 struct SystemInfo {
-  std::string isa = {};                         ///< instruction set in use: "avx512", "avx2", "scalar"
+  std::string isa = {};                         ///< instruction set in use: "avx512", "avxvnni", "avx2", "scalar"
   std::vector<std::string> isa_available = {};  ///< best first; NIBBLE_ISA chooses another
   int cores = 0;                                ///< that this process may use
   uint64_t memory_bytes = 0;

@@ -199,9 +199,10 @@ struct MatvecI8Steps : MatmulF32Steps {
 };
 constexpr int kSumTokens = 6, kSumVectors = 4;  // 24 accumulators and 4 vectors of w, of 32 registers
 
-// Pairs of 16-bit numbers.
+// Words of 32 bits: pairs of 16-bit numbers, or four bytes.
 using Words = __m512i;
 constexpr int kPairTokens = 6, kPairVectors = 4;  // 24 accumulators, 6 words of x and one vector of w
+constexpr int kCodeTokens = 6, kCodeVectors = 4;
 
 template <class T>
 NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
@@ -211,9 +212,18 @@ NIBBLE_INLINE Words same_word(const T* bytes) noexcept {
 }
 NIBBLE_INLINE Words mac_pairs(Words acc, Words a, Words b) noexcept {
   acc = _mm512_dpwssd_epi32(acc, a, b);
-  asm("" : "+v"(acc));  // as in MatmulI8Steps
+  asm("" : "+v"(acc));  // as in mac_bytes
   return acc;
 }
+// Sums of four products, bytes of a being unsigned.
+NIBBLE_INLINE Words mac_bytes(Words acc, Words a, Words b) noexcept {
+  acc = _mm512_dpbusd_epi32(acc, a, b);
+  asm("" : "+v"(acc));  // keeps GCC from reordering a step's products, which spills accumulators
+  return acc;
+}
+NIBBLE_INLINE Words all_words(int32_t x) noexcept { return _mm512_set1_epi32(x); }
+NIBBLE_INLINE void store(int32_t* p, Whole, Words x) noexcept { _mm512_storeu_si512(p, x); }
+NIBBLE_INLINE void store(int32_t* p, Part lanes, Words x) noexcept { _mm512_mask_storeu_epi32(p, lanes.mask, x); }
 NIBBLE_INLINE F to_float(Words x) noexcept { return _mm512_cvtepi32_ps(x); }
 NIBBLE_INLINE F as_float(Magnitudes x) noexcept { return _mm512_castsi512_ps(x); }
 NIBBLE_INLINE F to_pairs(F low, F high) noexcept {
@@ -253,11 +263,7 @@ struct MatmulI8Steps {
   static NIBBLE_INLINE __m512i load_w(const int8_t* p, Lanes lanes) noexcept {
     return _mm512_xor_si512(load_x(p, lanes), _mm512_set1_epi8(-128));
   }
-  static NIBBLE_INLINE Acc mac(__m512i w, __m512i x, Acc acc) noexcept {
-    acc = _mm512_dpbusd_epi32(acc, w, x);
-    asm("" : "+v"(acc));  // keeps GCC from reordering a step's products, which spills accumulators
-    return acc;
-  }
+  static NIBBLE_INLINE Acc mac(__m512i w, __m512i x, Acc acc) noexcept { return mac_bytes(acc, w, x); }
   static NIBBLE_INLINE __m256i fold(Acc x) noexcept {
     return _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti32x8_epi32(x, 1));
   }
@@ -306,7 +312,7 @@ NIBBLE_INLINE F load_group(const float* x) noexcept {  // part 0: the even value
   return _mm512_permutex2var_ps(_mm512_loadu_ps(x), order, _mm512_loadu_ps(x + 16));
 }
 
-#include "kernels/x86/code_sums_avx512-inl.h"
+#include "kernels/x86/code_sums_vnni-inl.h"
 #include "kernels/x86/decode-inl.h"
 #include "kernels/x86/float-inl.h"
 // Needs the functions of the file above.
