@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "cli/commands.h"
 #include "cli/evaluate_output.h"
 #include "cli/label_args.h"
@@ -131,6 +133,9 @@ bool has_text_gates(const EvaluateGates& gates) {
 void check_gates(const Request& request) {
   const EvaluateGates& gates = request.gates;
   const Data& data = request.data;
+  for (const auto& gate : {gates.max_kl, gates.max_perplexity_increase, gates.min_top1, gates.max_accuracy_drop}) {
+    if (gate && !std::isfinite(*gate)) fail(ErrorCode::invalid_argument, "gates: expected finite numbers");
+  }
   if ((has_text_gates(gates) || gates.max_accuracy_drop) && !request.references.given()) {
     fail(ErrorCode::invalid_argument, "gates such as --max-kl and --max-accuracy-drop need --reference");
   }

@@ -69,14 +69,24 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kTokenKey
 
 /// Rows of rope types whose parameters are a factor and the context that the model was made for.
 Json scaling_from_metadata(const Metadata& metadata) {
-  const std::string type = metadata.text("rope.scaling.type", "none");
-  const double factor = metadata.number("rope.scaling.factor", 1.0);
+  // Older files have the factor alone, under its older name.
+  const double factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0));
+  const std::string type = metadata.text("rope.scaling.type", "linear");
+  const double attention_factor = metadata.number("rope.scaling.attn_factor", 1.0);
+  if (attention_factor != 1.0 && type != "yarn") {
+    fail(ErrorCode::unsupported, metadata.place("rope.scaling.attn_factor") + ": found " +
+                                     std::to_string(attention_factor) + ", which is supported with yarn only");
+  }
   if (type == "none" || (type == "linear" && factor == 1.0)) return Json();
   if (type == "linear") return Json::object({{"rope_type", "linear"}, {"factor", factor}});
   if (type == "yarn") {
     Json scaling = Json::object({{"rope_type", "yarn"}, {"factor", factor}});
     const int64_t original = metadata.integer("rope.scaling.original_context_length", 0);
     if (original > 0) scaling.set("original_max_position_embeddings", original);
+    // There a factor of the one that follows from the stretch (ggml's rope_yarn), in configurations instead of it.
+    if (attention_factor != 1.0) {
+      scaling.set("attention_factor", attention_factor * (1.0 + 0.1 * std::log(std::max(factor, 1.0))));
+    }
     return scaling;
   }
   fail(ErrorCode::unsupported, metadata.place("rope.scaling.type") + ": '" + printable(type, 100) +

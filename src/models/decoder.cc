@@ -121,6 +121,9 @@ RopeConfig read_rope(const ConfigReader& config, const DecoderShape& shape) {
 RopeConfig read_rope_parameters(const ConfigReader& parameters, const ConfigReader& config, const DecoderShape& shape) {
   RopeConfig rope;
   rope.theta = parameters.positive_or("rope_theta", config.positive_or("rope_theta", 10000.0));
+  if (!(rope.theta > 1.0)) {
+    fail(ErrorCode::format, config.at("rope_theta") + ": found " + std::to_string(rope.theta) + ", expected above 1");
+  }
   rope.head_dim = rotated_part(parameters, config, shape);
   rope.original_context = shape.context_length;
   rope.scaling =
@@ -195,6 +198,11 @@ ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {
   info.model_type = config.text_or("model_type", "");
   info.vocab_size = shape.vocab_size;
   info.context_length = shape.context_length;
+  // Made to reach beyond the context that it counts from, and without effect within.
+  if (const RopeConfig rope = read_rope(config, shape); rope.scaling == RopeScaling::dynamic) {
+    const double reach = static_cast<double>(shape.context_length) * std::max(rope.factor, 1.0);
+    info.context_length = static_cast<int64_t>(std::min(reach, static_cast<double>(kMaxContext)));
+  }
   info.layers = shape.layers;
   info.heads = shape.heads;
   info.kv_heads = shape.kv_heads;

@@ -85,6 +85,10 @@ Weight Loader::fetch(const Parameter& parameter) {
   const Residency residency = is_new_head ? place_head(name, needed) : turned ? place_in_memory(name) : place(name);
   // Blocks become other bytes when they are packed: those of the file need not be copied for that.
   Weight weight = source_->load(name, is_block_type(*found) ? Residency::mapped : residency);
+  if (const auto* dense = std::get_if<Tensor>(&weight); dense && !is_float(dense->dtype)) {
+    fail(ErrorCode::unsupported, source_->origin(name) + ": " + name + ": found elements of " +
+                                     std::string(dtype_name(dense->dtype)) + ", expected floats");
+  }
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);

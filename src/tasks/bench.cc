@@ -67,6 +67,12 @@ void measure(Entry& entry, const BenchOptions& options) {
   const CausalLM model = AutoModelForCausalLM::from_pretrained(entry.path, entry.load);
   entry.load_seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   entry.row.bytes = model.weight_bytes();
+  const int64_t room = model.context_length();
+  if (options.prompt_tokens > room || options.gen_tokens > room - options.prompt_tokens) {
+    fail(ErrorCode::invalid_argument, "prompt_tokens and gen_tokens: found " + std::to_string(options.prompt_tokens) +
+                                          " and " + std::to_string(options.gen_tokens) + ", expected at most " +
+                                          std::to_string(room) + " together, the model's context");
+  }
   const std::vector<int32_t> ids = some_ids(options.prompt_tokens, model.vocab_size());
   const auto warm_up = std::span(ids).first(static_cast<size_t>(std::min(kWarmUpPrompt, options.prompt_tokens)));
   model.generate(warm_up, {.max_tokens = kWarmUpTokens, .ignore_eos = true});

@@ -98,7 +98,8 @@ int64_t context_for(const LoadedModel& model, const GenerateOptions& options, in
     fail(ErrorCode::invalid_argument, "context: found " + std::to_string(options.context) + ", expected 1 to " +
                                           std::to_string(limit) + ", the length this model was made for");
   }
-  const int64_t context = options.context ? options.context : std::min(limit, prompt + options.max_tokens);
+  const int64_t fresh = std::min(limit, options.max_tokens);  // max_tokens may be any number
+  const int64_t context = options.context ? options.context : std::min(limit, prompt + fresh);
   if (prompt > context) {
     fail(ErrorCode::invalid_argument,
          "the prompt has " + std::to_string(prompt) + " tokens, the context " + std::to_string(context));

@@ -44,6 +44,16 @@ void refuse_quantized_source(const ModelFiles& files) {
   }
 }
 
+void require_floats(const ModelFiles& files, std::span<const Parameter> parameters) {
+  for (const Parameter& parameter : parameters) {
+    const SourceTensor* tensor = files.weights->find(parameter.name);
+    if (tensor == nullptr || !is_dense(*tensor) || is_float(stored_dtype(*tensor))) continue;
+    fail(ErrorCode::unsupported, files.weights->origin(parameter.name) + ": " + parameter.name +
+                                     ": found elements of " + std::string(dtype_name(stored_dtype(*tensor))) +
+                                     ", expected floats");
+  }
+}
+
 Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   Recipe recipe;
   recipe.format = &find_format(options.format);
@@ -54,6 +64,7 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   recipe.dense_dtype = dense_dtype_for(files, *recipe.format);
   const auto parameters = list_parameters(files.config, files.path.string(), files.weights.get());
   check_skip_names(options.skip, parameters);
+  require_floats(files, parameters);
   for (const Parameter& parameter : parameters) {
     if (parameter.role != Role::linear && parameter.role != Role::head) continue;
     if (parameter.orientation == Orientation::in_out) recipe.in_out.insert(parameter.name);

@@ -60,8 +60,8 @@ int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
   const auto count = static_cast<int64_t>(logits.size());
   if (std::isnan(kernels().absmax(logits.data(), count))) {
     fail(ErrorCode::format,
-         "the model predicts NaN: its weights hold values that are not finite, or a computation overflowed "
-         "('nibble quantize' lists such weights)");
+         "the model predicts NaN: its weights hold values that are not finite ('nibble quantize' lists them), or a "
+         "computation overflowed (a cache in fp16 holds values up to 65504: kv_dtype fp32 or bf16 holds more)");
   }
   penalize(logits, seen);
   if (options_.temperature == 0.0f) {

@@ -163,6 +163,19 @@ TEST(GgufSource, RopeScalingOfTheMetadata) {
   const GgufModel linear =
       open(tiny("llama").text("llama.rope.scaling.type", "linear").f32("llama.rope.scaling.factor", 4.0f));
   EXPECT_EQ(linear.config.find("rope_scaling")->dump(), R"({"rope_type":"linear","factor":4.0})");
+  const GgufModel older = open(tiny("llama").f32("llama.rope.scale_linear", 8.0f));
+  EXPECT_EQ(older.config.find("rope_scaling")->dump(), R"({"rope_type":"linear","factor":8.0})");
+  const GgufModel none =
+      open(tiny("llama").text("llama.rope.scaling.type", "none").f32("llama.rope.scale_linear", 8.0f));
+  EXPECT_EQ(none.config.find("rope_scaling"), nullptr);
+  // ggml multiplies what follows from the stretch, 1 + 0.1 ln 4, with it.
+  const GgufModel yarn = open(tiny("llama")
+                                  .text("llama.rope.scaling.type", "yarn")
+                                  .f32("llama.rope.scaling.factor", 4.0f)
+                                  .f32("llama.rope.scaling.attn_factor", 0.5f));
+  EXPECT_NEAR(yarn.config.find("rope_scaling")->find("attention_factor")->as_double("x"), 0.56931472, 1e-7);
+  expect_error(ErrorCode::unsupported, "llama.rope.scaling.attn_factor: found 0.5",
+               [] { open(tiny("llama").f32("llama.rope.scaling.attn_factor", 0.5f)); });
   expect_error(ErrorCode::unsupported, "'longrope' is not supported; none, linear and yarn are",
                [] { open(tiny("llama").text("llama.rope.scaling.type", "longrope")); });
 }

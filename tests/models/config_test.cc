@@ -69,6 +69,20 @@ TEST(DecoderConfig, UnknownFamiliesAndRopeTypesAreNamedWithTheKnownOnes) {
                      [] { rope_of(R"("rope_scaling": {"type": "spiral", "factor": 2.0})"); });
 }
 
+TEST(DecoderConfig, DynamicScalingReachesBeyondTheContextItCountsFrom) {
+  const auto context_with = [](const std::string& scaling) {
+    const std::string text = R"({"model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 128)" +
+                             scaling + "}";
+    return outline_model(Json::parse(text, "config.json"), "config.json").info.context_length;
+  };
+  EXPECT_EQ(context_with(R"(, "rope_scaling": {"type": "dynamic", "factor": 4.0})"), 512);
+  EXPECT_EQ(context_with(R"(, "rope_scaling": {"type": "linear", "factor": 4.0})"), 128);
+  EXPECT_EQ(context_with(""), 128);
+  test::expect_error(ErrorCode::format, "config.json: rope_theta: found 1.0",
+                     [&] { context_with(", \"rope_theta\": 1.0"); });
+}
+
 TEST(Rope, ReadsBothSpellings) {
   const RopeConfig classic = rope_of(R"("rope_theta": 500000.0, "rope_scaling": {"type": "linear", "factor": 4.0})");
   const RopeConfig modern =

@@ -138,6 +138,9 @@ TEST(Generate, KeepsWithinTheContext) {
   EXPECT_EQ(cut.ids, std::vector<int32_t>(full.ids.begin(), full.ids.begin() + 4));
   EXPECT_EQ(cut.finish_reason, FinishReason::length);
   EXPECT_TRUE(tiny().generate(kPrompt, {.max_tokens = 0}).ids.empty());
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(tiny().generate(kPrompt, {.max_tokens = kMost, .context = 14}).ids, cut.ids);
+  EXPECT_EQ(tiny().generate(kPrompt, {.max_tokens = kMost}).ids, tiny().generate(kPrompt, {.max_tokens = 4096}).ids);
 
   const std::vector<int32_t> longest(512, 35);
   EXPECT_EQ(tiny().generate(longest, {.max_tokens = 5, .ignore_eos = true}).ids.size(), 1u);

@@ -221,6 +221,27 @@ TEST(Quantize, TensorsOfIntegersStayWhatTheyAre) {
   }
 }
 
+TEST(Quantize, ParametersOfIntegersAreRefusedByName) {
+  const TempFolder folder;
+  const SafetensorsFile original(tiny_folder() / "model.safetensors");
+  for (const std::string whole : {"model.norm.weight", "model.layers.0.mlp.up_proj.weight"}) {
+    std::vector<TensorDeclaration> declared;
+    for (const SafetensorsEntry& entry : original.entries()) {
+      declared.push_back({entry.name, entry.name == whole ? DType::i32 : DType::bf16, entry.shape});
+    }
+    const fs::path with = tiny_variant(folder, whole, {{"model.safetensors", ""}});
+    SafetensorsWriter writer(with / "model.safetensors", declared);
+    for (const SafetensorsEntry& entry : original.entries()) {
+      writer.write(entry.name, entry.name == whole ? Tensor(DType::i32, entry.shape) : original.load(entry.name));
+    }
+    writer.finish();
+    const std::string says = "model.safetensors: " + whole + ": found elements of int32, expected floats";
+    expect_error(ErrorCode::unsupported, says, [&] { quantize(with.string(), (folder / "out").string(), {}); });
+    expect_error(ErrorCode::unsupported, says, [&] { load(with); });
+    EXPECT_FALSE(fs::exists(folder / "out"));
+  }
+}
+
 TEST(Quantize, GgufBecomesAFolder) {
   NIBBLE_NEED_SHARED("goldens/gguf");
   const std::vector<int32_t> ids = {3, 14, 15, 92, 65, 35, 89, 79, 32, 38};
