@@ -219,6 +219,20 @@ AdapterFiles open_adapter(const fs::path& folder) {
   return {.config = std::move(parsed), .tensors = SafetensorsFile(weights)};
 }
 
+std::optional<ReplacedParameter> replaced_parameter(std::string_view tensor) {
+  if (tensor.find(".original_module.") != std::string_view::npos) return std::nullopt;
+  ReplacedParameter parameter = {.name = std::string(tensor)};
+  const auto drop = [&](std::string_view part) {
+    const size_t at = parameter.name.rfind(part);
+    if (at == std::string::npos) return false;
+    parameter.name.replace(at, part.size(), ".");
+    return true;
+  };
+  parameter.in_base_layer = drop(".base_layer.");
+  if (!drop(".modules_to_save.default.")) drop(".modules_to_save.");
+  return parameter;
+}
+
 std::optional<int64_t> pissa_iterations(std::string_view init) {
   if (init == kPissa) return 0;
   if (!init.starts_with(kPissaIterations)) return std::nullopt;

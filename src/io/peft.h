@@ -26,6 +26,15 @@ struct AdapterFiles {
   SafetensorsFile tensors;
 };
 
+/// A parameter of the model itself that an adapter file brings.
+struct ReplacedParameter {
+  std::string name;            // as the model has it
+  bool in_base_layer = false;  // its module has an adapter too
+};
+/// By a tensor's name without kAdapterPrefix, which is not one of an adapter's own; nothing for what PEFT keeps of the
+/// values before.
+std::optional<ReplacedParameter> replaced_parameter(std::string_view tensor);
+
 /// @throws Error{io, format, unsupported} naming file and field. An adapter that was begun by changing its base is
 /// refused: the base that its tensors go with is not the one that they are put on.
 AdapterFiles open_adapter(const std::filesystem::path& folder);

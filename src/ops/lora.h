@@ -1,7 +1,7 @@
 #pragma once
 // Low-rank adapters of Linear layers: LoRA (arXiv 2106.09685).
 //
-//   y = x W^T + b + scaling * drop(x) A^T B^T
+//   y = x W^T + b + scaling * drop(x) A^T B^T (+ a bias of the adapter's own)
 //
 // and of embeddings, whose tables have a row for every id, with A [rank, ids] and B [width, rank] as PEFT has them:
 //
@@ -21,6 +21,7 @@ struct Lora {
   float scaling = 1;    // lora_alpha / rank, or lora_alpha / sqrt(rank)
   float dropout = 0;    // share of the inputs of A that are dropped while training
   uint64_t stream = 0;  // distinguishes the dropout of this adapter from that of others
+  Tensor bias = {};     // f32 [out] that is added too, scaled already; empty = none
 
   // DoRA, see dora.h: f32 [out]; empty = plain LoRA.
   Tensor magnitude = {};

@@ -18,16 +18,22 @@ struct Modules {
   std::vector<std::string> linears, all;
 };
 
+/// By the names that PEFT gives them.
 class ListModules final : public ParameterVisitor {
  public:
+  explicit ListModules(const ClassNames& names) : names_(names) {}
+
   void linear(Linear& layer) override {
-    modules.linears.push_back(layer.name);
-    modules.all.push_back(layer.name);
+    modules.linears.push_back(names_.of(layer.name));
+    modules.all.push_back(modules.linears.back());
   }
-  void embedding(Embedding& table) override { modules.all.push_back(table.name); }
+  void embedding(Embedding& table) override { modules.all.push_back(names_.of(table.name)); }
   void vector(const std::string&, Tensor&) override {}
 
   Modules modules;
+
+ private:
+  const ClassNames& names_;
 };
 
 void check(const LoraConfig& c) {
@@ -93,15 +99,16 @@ std::string_view module_name(std::string_view parameter) { return parameter.subs
 /// Parameters of the model itself that are trained with the adapter.
 std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets) {
   const LoraConfig& c = targets.config();
-  return train_parameters(model, [&](std::string_view name) {
+  const auto chosen = [&](std::string_view name) {
     if (targets.is_saved(module_name(name))) return true;
     if (!name.ends_with(".bias") || c.bias == "none") return false;
     return c.bias == "all" || targets.is_target(module_name(name), ModuleKind::linear);
-  });
+  };
+  return train_parameters(model, chosen, TiedHead::stands_alone);  // as PEFT, whose copy of a module is its alone
 }
 
-Modules modules_of(const LoadedModel& model) {
-  ListModules visitor;
+Modules modules_of(const LoadedModel& model, const ClassNames& names) {
+  ListModules visitor(names);
   model.model->visit(visitor);
   return visitor.modules;
 }
@@ -131,8 +138,9 @@ std::string joined(const std::vector<std::string>& names) {
 
 AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed) {
   check(config);
-  const Modules modules = modules_of(model);
-  AdapterTargets targets(completed(config, model, modules), kWhere);
+  const ClassNames names(model);
+  const Modules modules = modules_of(model, names);
+  AdapterTargets targets(completed(config, model, modules), kWhere, names);
   const std::vector<std::string> chosen = targets_in(targets, modules);
   if (chosen.empty()) {
     fail(ErrorCode::invalid_argument, "target_modules: no Linear layer of " + model.path + " is meant (layers: " +
@@ -148,7 +156,7 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
   adapter.starts = set_starts(model, starts, targets);
   adapter.parameters.insert(adapter.parameters.end(), whole.begin(), whole.end());
   adapter.config = targets.config();
-  adapter.config.fan_in_fan_out = StoredForm(model.config, model.path).turns_matrices();
+  adapter.config.fan_in_fan_out = StoredForm(model.config, model.path, model.parameters).turns_matrices();
   // As PEFT stores it: a list, in which the choice of layers is worked in already.
   adapter.config.target_modules = shortest_names(chosen, modules, !model.model->info().is_encoder);
   adapter.config.exclude_modules = {};
@@ -158,7 +166,8 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
 }
 
 void write_adapter(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& adapter) {
-  const StoredForm stored(model.config, model.path);
+  const StoredForm stored(model.config, model.path, model.parameters);
+  const ClassNames names(model);
   std::set<std::string, std::less<>> adapted;
   std::vector<TrainedParameter> all = adapter.parameters;
   all.insert(all.end(), adapter.kept.begin(), adapter.kept.end());
@@ -170,9 +179,10 @@ void write_adapter(OutputFolder& folder, const LoadedModel& model, const Attache
   std::vector<std::pair<std::string, Tensor>> tensors;
   std::vector<TensorDeclaration> declared;
   for (const TrainedParameter& p : all) {
-    std::string name = p.name;
-    const bool of_model = name.ends_with(".weight") || name.ends_with(".bias");
-    if (of_model && adapted.contains(module_name(name))) name.insert(module_name(name).size(), ".base_layer");
+    const size_t lora = p.name.find(".lora_"), end = std::min(lora, p.name.rfind('.'));
+    const std::string module = p.name.substr(0, end);
+    const char* inside = lora == std::string::npos && adapted.contains(module) ? ".base_layer" : "";
+    const std::string name = names.of(module) + inside + p.name.substr(end);
     const Tensor value = with_start(p.name, p.value, adapter.starts);
     tensors.emplace_back(std::string(kAdapterPrefix) + name, stored.to_file(p.name, value));
     declared.push_back({tensors.back().first, DType::f32, tensors.back().second.shape});

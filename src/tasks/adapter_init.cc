@@ -47,8 +47,8 @@ FirstValues split(const Tensor& w, const std::string& layer, const SvdOptions& o
 /// The weights before they were quantized.
 class Originals {
  public:
-  explicit Originals(const std::string& path)
-      : files_(open_model(path)), stored_(files_.config, files_.path.string(), files_.weights.get()) {}
+  explicit Originals(const LoadedModel& model)
+      : files_(open_model(model.path)), stored_(files_.config, files_.path.string(), model.parameters) {}
 
   void require(const std::string& name) const {
     const SourceTensor* source = files_.weights->find(name);
@@ -99,7 +99,7 @@ void check_loftq(const std::vector<Linear*>& layers, const LoadedModel& model) {
     fail(ErrorCode::invalid_argument, std::string(kWhere) + "loftq makes up for quantization, and no layer of " +
                                           model.path + " that is meant is quantized; take method qlora, or pissa");
   }
-  const Originals originals(model.path);
+  const Originals originals(model);
   for (const Linear* layer : layers) originals.require(layer->name + ".weight");
 }
 
@@ -132,7 +132,7 @@ void check_starts(const std::vector<Linear*>& layers, const LoadedModel& model, 
 /// The matrix whose largest part an adapter begins with: for loftq what quantization has taken, else the weight.
 std::function<Tensor(const Linear&)> beginning_of(const std::string& init, const LoadedModel& model) {
   if (init != "loftq") return [](const Linear& layer) { return decode(layer.weight); };
-  const auto originals = std::make_shared<Originals>(model.path);
+  const auto originals = std::make_shared<Originals>(model);
   return [originals](const Linear& layer) { return lost_in(layer, *originals); };
 }
 

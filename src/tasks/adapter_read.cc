@@ -5,7 +5,6 @@
 
 #include "core/error.h"
 #include "io/peft.h"
-#include "kernels/kernels.h"
 #include "ops/dora.h"
 #include "ops/elementwise.h"
 #include "tasks/adapter.h"
@@ -19,12 +18,13 @@ constexpr size_t kListedMismatches = 10;
 
 /// What the file has of one module; the names of its tensors.
 struct ModuleTensors {
+  std::string module;  // its own name of it, which ranks and alphas go by
   std::optional<std::string> a, b, b_bias, magnitude, embedding_a, embedding_b;
 };
 
 struct Ending {
   std::string_view text;
-  std::optional<std::string> ModuleTensors::*part;
+  std::optional<std::string> ModuleTensors::*part = nullptr;
 };
 constexpr Ending kEndings[] = {
     {".lora_A.weight", &ModuleTensors::a},
@@ -57,15 +57,15 @@ Contents sort_tensors(const SafetensorsFile& file) {
     }
     if (found) {
       const std::string module(name.substr(0, name.size() - found->text.size()));
-      contents.modules[module].*(found->part) = entry.name;
+      ModuleTensors& tensors = contents.modules[one_spelling(module)];
+      tensors.module = module;
+      tensors.*(found->part) = entry.name;
       continue;
     }
-    std::string parameter(name);
-    constexpr std::string_view kBase = ".base_layer.";
-    if (const size_t at = parameter.rfind(kBase); at != std::string::npos) {
-      parameter.replace(at, kBase.size(), ".");
-      contents.base_layer.insert(parameter);
-    }
+    const std::optional<ReplacedParameter> replaced = replaced_parameter(name);
+    if (!replaced) continue;
+    const std::string parameter = one_spelling(replaced->name);
+    if (replaced->in_base_layer) contents.base_layer.insert(parameter);
     contents.replaced[parameter] = entry.name;
   }
   return contents;
@@ -74,7 +74,8 @@ Contents sort_tensors(const SafetensorsFile& file) {
 /// The entry for a name of the model. Models are stored with and without the prefix of their class, so one name may
 /// also be the end of the other.
 template <class Value>
-typename ByName<Value>::iterator find_entry(ByName<Value>& entries, const std::string& name) {
+typename ByName<Value>::iterator find_entry(ByName<Value>& entries, const std::string& stored) {
+  const std::string name = one_spelling(stored);
   if (const auto exact = entries.find(name); exact != entries.end()) return exact;
   auto found = entries.end();
   for (auto it = entries.begin(); it != entries.end(); ++it) {
@@ -93,7 +94,10 @@ class Attacher final : public ParameterVisitor {
         targets_(targets),
         use_(use),
         contents_(sort_tensors(files.tensors)),
-        stored_(model.config, model.path) {}
+        stored_(model.config, model.path, model.parameters),
+        before_(model.replaced) {
+    leave_out(model.left_out);
+  }
 
   void linear(Linear& layer) override {
     if (const auto found = find_entry(contents_.modules, layer.name); found != contents_.modules.end()) {
@@ -151,9 +155,13 @@ class Attacher final : public ParameterVisitor {
   std::optional<Tensor> take_replacement(const std::string& name, const Shape& shape) {
     const auto found = find_entry(contents_.replaced, name);
     if (found == contents_.replaced.end()) return std::nullopt;
+    const bool kept_as_it_was = contents_.base_layer.contains(found->first) && name.ends_with(".weight");
+    if (const auto before = before_.find(name); before != before_.end() && !(before->second && kept_as_it_was)) {
+      mismatches.push_back(name + ": an adapter before this one has replaced it");
+    }
+    replaced[name] = kept_as_it_was;
     const Shape in_file = stored_.to_file_shape(name, shape);
     const std::optional<Tensor> value = take(found->second, in_file, name);
-    frozen_[name] = contents_.base_layer.contains(found->first) && name.ends_with(".weight");
     contents_.replaced.erase(found);
     return value ? std::optional(stored_.to_memory(name, *value)) : std::nullopt;
   }
@@ -168,33 +176,34 @@ class Attacher final : public ParameterVisitor {
   }
 
   void note_trained(const std::string& name, const Tensor& value) {
-    (frozen_[name] ? kept : parameters).push_back({name, value});
+    (replaced[name] ? kept : parameters).push_back({name, value});
   }
 
   void adapt(Linear& layer, const ModuleTensors& tensors) {
     const Shape shape = weight_shape(layer.weight);
-    const LoraOptions options = {
-        .rank = targets_.rank(layer.name), .alpha = targets_.alpha(layer.name), .rslora = targets_.config().use_rslora};
+    const LoraOptions options = options_of(tensors);
     const auto a = take(tensors.a, {options.rank, shape[1]}, layer.name + ".lora_A.weight");
     const auto b = take(tensors.b, {shape[0], options.rank}, layer.name + ".lora_B.weight");
     std::optional<Tensor> magnitude, bias;
     if (targets_.config().use_dora) {
       magnitude = take(tensors.magnitude, {shape[0]}, layer.name + ".lora_magnitude_vector");
+      if (!layer.adapters.empty()) mismatches.push_back(layer.name + ": use_dora: has to be the first of its adapters");
     }
     if (targets_.config().lora_bias) bias = take(tensors.b_bias, {shape[0]}, layer.name + ".lora_B.bias");
     if ((!targets_.config().use_dora && tensors.magnitude) || (!targets_.config().lora_bias && tensors.b_bias)) {
       mismatches.push_back(layer.name + ": has tensors of DoRA or of a bias that adapter_config.json does not name");
     }
     if (!a || !b) return;
+    if (bias) scale_in_place(*bias, lora_scaling(options));
     auto lora = std::make_shared<Lora>(Lora{.a = *a,
                                             .b = *b,
                                             .scaling = lora_scaling(options),
                                             .dropout = static_cast<float>(targets_.config().lora_dropout),
                                             .stream = dropout_stream(layer.name),
+                                            .bias = bias.value_or(Tensor()),
                                             .magnitude = magnitude.value_or(Tensor())});
-    actions.push_back([this, &layer, lora, bias] {
+    actions.push_back([this, &layer, lora] {
       layer.adapters.push_back(lora);
-      if (bias) add_bias(layer, *bias, lora->scaling);
       // Last of all, because another action may replace the weight.
       if (!lora->magnitude.empty() && use_ == AdapterUse::inference) {
         late.push_back([&layer, lora] { lora->row_lengths = dora_row_lengths(layer.weight, *lora); });
@@ -203,17 +212,27 @@ class Attacher final : public ParameterVisitor {
     });
   }
 
-  static void add_bias(Linear& layer, const Tensor& bias, float scaling) {
-    Tensor sum = layer.bias ? copy_of(*layer.bias) : Tensor(DType::f32, bias.shape);
-    kernels().axpy(scaling, bias.f32(), sum.f32(), sum.count());
-    layer.bias = sum;
+  LoraOptions options_of(const ModuleTensors& tensors) const {
+    return {.rank = targets_.rank(tensors.module),
+            .alpha = targets_.alpha(tensors.module),
+            .rslora = targets_.config().use_rslora};
+  }
+
+  /// Parts of the base that this model leaves out, such as the pooler of a sentence encoder, are out with their
+  /// changes.
+  void leave_out(const std::set<std::string, std::less<>>& left_out) {
+    for (const std::string& name : left_out) {
+      const auto module = find_entry(contents_.modules, name.substr(0, name.rfind('.')));
+      if (module != contents_.modules.end()) contents_.modules.erase(module);
+      const auto parameter = find_entry(contents_.replaced, name);
+      if (parameter != contents_.replaced.end()) contents_.replaced.erase(parameter);
+    }
   }
 
   void adapt(Embedding& table, const ModuleTensors& tensors) {
     const std::string& name = table.name;
     const Shape shape = weight_shape(table.weight);
-    const LoraOptions options = {
-        .rank = targets_.rank(name), .alpha = targets_.alpha(name), .rslora = targets_.config().use_rslora};
+    const LoraOptions options = options_of(tensors);
     if (targets_.config().use_dora) mismatches.push_back(name + ": DoRA of an embedding is not supported");
     const auto a = take(tensors.embedding_a, {options.rank, shape[0]}, name + ".lora_embedding_A");
     const auto b = take(tensors.embedding_b, {shape[1], options.rank}, name + ".lora_embedding_B");
@@ -230,10 +249,11 @@ class Attacher final : public ParameterVisitor {
   AdapterUse use_;
   Contents contents_;
   StoredForm stored_;
-  ByName<bool> frozen_;
+  const ByName<bool>& before_;
 
  public:
   std::vector<std::function<void()>> late;
+  ByName<bool> replaced = {};  // as LoadedModel has them
 };
 
 [[noreturn]] void refuse(const AdapterFiles& files, const LoadedModel& model, const std::vector<std::string>& list) {
@@ -251,13 +271,15 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
   if (use == AdapterUse::training && files.config.lora_bias) {
     fail(ErrorCode::unsupported, folder + ": lora_bias: such an adapter can be used, not trained");
   }
-  const AdapterTargets targets(files.config, (std::filesystem::path(folder) / kAdapterConfigFile).string());
+  const AdapterTargets targets(files.config, (std::filesystem::path(folder) / kAdapterConfigFile).string(),
+                               ClassNames(model));
   Attacher attacher(model, files, targets, use);
   model.model->visit(attacher);
   attacher.finish();
   if (!attacher.mismatches.empty()) refuse(files, model, attacher.mismatches);
   for (const auto& action : attacher.actions) action();
   for (const auto& action : attacher.late) action();
+  model.replaced.insert(attacher.replaced.begin(), attacher.replaced.end());
   for (const TrainedParameter& p : attacher.parameters) model.weight_bytes += p.value.bytes();
   return {.config = files.config,
           .parameters = std::move(attacher.parameters),

@@ -80,7 +80,8 @@ bool ends_with_name(std::string_view module, std::string_view name) {
   return module.size() == name.size() || module[module.size() - name.size() - 1] == '.';
 }
 
-AdapterTargets::AdapterTargets(LoraConfig config, std::string where) : config_(std::move(config)) {
+AdapterTargets::AdapterTargets(LoraConfig config, std::string where, ClassNames names)
+    : config_(std::move(config)), names_(std::move(names)) {
   targets_ = compile(config_.target_modules, where + ": target_modules");
   excluded_ = compile(config_.exclude_modules, where + ": exclude_modules");
   for (const auto& [key, rank] : config_.rank_pattern) {
@@ -91,11 +92,12 @@ AdapterTargets::AdapterTargets(LoraConfig config, std::string where) : config_(s
   }
 }
 
-bool AdapterTargets::is_saved(std::string_view module) const {
+bool AdapterTargets::is_saved(std::string_view stored) const {
+  const std::string module = names_.of(stored);
   return std::any_of(config_.modules_to_save.begin(), config_.modules_to_save.end(), [&](const std::string& name) {
     // Without a dot in front, unlike targets: DistilBERT's pre_classifier is saved with its classifier.
     return module.ends_with(name) || module.starts_with(name + ".") ||
-           module.find("." + name + ".") != std::string_view::npos;
+           module.find("." + name + ".") != std::string::npos;
   });
 }
 
@@ -114,7 +116,8 @@ bool AdapterTargets::is_in(const ModuleChoice& choice, const std::vector<Regex>&
                      [&](const std::string& name) { return ends_with_name(module, name); });
 }
 
-bool AdapterTargets::is_target(std::string_view module, ModuleKind kind) const {
+bool AdapterTargets::is_target(std::string_view stored, ModuleKind kind) const {
+  const std::string module = names_.of(stored);
   if (is_saved(module) || is_in(config_.exclude_modules, excluded_, module, kind)) return false;
   if (!is_in(config_.target_modules, targets_, module, kind)) return false;
   // A module that is named in full is meant whatever its layer.
@@ -122,14 +125,16 @@ bool AdapterTargets::is_target(std::string_view module, ModuleKind kind) const {
   return std::find(names.begin(), names.end(), module) != names.end() || is_in_layers(module);
 }
 
-int64_t AdapterTargets::rank(std::string_view module) const {
+int64_t AdapterTargets::rank(std::string_view stored) const {
+  const std::string module = names_.of(stored);
   for (const auto& [regex, rank] : ranks_) {
     if (matches_whole(regex, module)) return rank;
   }
   return config_.r;
 }
 
-double AdapterTargets::alpha(std::string_view module) const {
+double AdapterTargets::alpha(std::string_view stored) const {
+  const std::string module = names_.of(stored);
   for (const auto& [regex, alpha] : alphas_) {
     if (matches_whole(regex, module)) return alpha;
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nibble/lora_config.h"
+#include "tasks/class_names.h"
 #include "text/regex.h"
 
 namespace nibble {
@@ -16,8 +17,9 @@ enum class ModuleKind { linear, embedding };
 class AdapterTargets {
  public:
   /// @param where  names the configuration for messages
+  /// @param names  of modules that are asked for by the names of the model's files
   /// @throws Error{format} for a pattern that is no regular expression.
-  AdapterTargets(LoraConfig config, std::string where);
+  AdapterTargets(LoraConfig config, std::string where, ClassNames names = {});
 
   bool is_target(std::string_view module, ModuleKind kind) const;
   /// Trained whole and saved: a module of modules_to_save, or inside of one.
@@ -38,6 +40,7 @@ class AdapterTargets {
   bool is_in_layers(std::string_view module) const;
 
   LoraConfig config_;
+  ClassNames names_;
   std::vector<Regex> targets_, excluded_;  // of the patterns: none or one
   Pattern<int64_t> ranks_;
   Pattern<double> alphas_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "tasks/loaded_model.h"
 
@@ -103,15 +104,12 @@ void check_cut(const EvaluateOptions& options) {
 }
 
 std::string chunks_hash(const Chunks& chunks) {
-  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, 64 bits
-  const auto mix = [&](uint64_t value) {
-    for (int shift = 0; shift < 64; shift += 8) hash = (hash ^ ((value >> shift) & 0xff)) * 0x100000001b3;
-  };
+  Checksum checksum;
   for (const auto& chunk : chunks) {
-    mix(chunk.size());
-    for (const int32_t id : chunk) mix(static_cast<uint64_t>(id));
+    checksum.add(chunk.size());
+    for (const int32_t id : chunk) checksum.add(static_cast<uint64_t>(id));
   }
-  return fmt::format("{:016x}", hash);
+  return fmt::format("{:016x}", checksum.value());
 }
 
 }  // namespace nibble

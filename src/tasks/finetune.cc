@@ -2,11 +2,15 @@
 // from finetune_data, and the mathematics of a step from train/.
 #include "nibble/finetune.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 
+#include "core/checksum.h"
 #include "core/counter_random.h"
 #include "core/error.h"
 #include "core/progress.h"
@@ -18,6 +22,7 @@
 #include "tasks/finetune_methods.h"
 #include "tasks/finetune_options.h"
 #include "tasks/finetune_settings.h"
+#include "tasks/stored_form.h"
 #include "train/schedule.h"
 #include "train/train_step.h"
 
@@ -44,6 +49,11 @@ bool is_classification(const LoadedModel& model, const std::string& task) {
   }
   if (info.is_encoder && info.labels.empty()) {
     fail(ErrorCode::unsupported, model.path + ": " + info.architecture + " has no classifier to train");
+  }
+  const Json* problem = model.config.find_value("problem_type");
+  if (problem && problem->is_string() && problem->as_string("problem_type") == "multi_label_classification") {
+    fail(ErrorCode::unsupported, model.path + ": problem_type: is multi_label_classification; a classifier of one " +
+                                     "label for each text can be trained, and a regression");
   }
   return info.is_encoder;
 }
@@ -77,6 +87,19 @@ Batches read_batches(const std::shared_ptr<LoadedModel>& model, const std::strin
   return batches;
 }
 
+/// Of what is trained on: a run continues over the same data.
+std::string checksum_of(const std::vector<TrainingSample>& samples) {
+  Checksum checksum;
+  for (const TrainingSample& sample : samples) {
+    for (const std::vector<int32_t>* ids : {&sample.ids, &sample.labels, &sample.token_type_ids}) {
+      checksum.add(ids->size());
+      for (const int32_t id : *ids) checksum.add(static_cast<uint64_t>(id));
+    }
+    for (const float target : sample.targets) checksum.add(std::bit_cast<uint32_t>(target));
+  }
+  return fmt::format("{:016x}", checksum.value());
+}
+
 class Run {
  public:
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
@@ -88,6 +111,8 @@ class Run {
     if (!o_.eval_data.empty()) eval_ = read_batches(model_, o_.eval_data, o_);
     if (o_.on_data) o_.on_data(train_.data.report);
     trained_ = method_.prepare(*model_, o_);
+    const StoredForm stored(model_->config, model, model_->parameters);
+    for (TrainedParameter& p : trained_.parameters) p.decays_to = stored.zero(p.name);
     o_.use_lora = method_.use_lora;
     o_.lora = trained_.config;
     const double in_epoch = static_cast<double>(train_.count()) / static_cast<double>(o_.grad_accum);
@@ -104,12 +129,16 @@ class Run {
                                               .eps = o_.epsilon,
                                               .weight_decay = o_.weight_decay,
                                               .momentum = o_.momentum});
+    fs::path from;
     if (!o_.resume.empty()) {
-      const fs::path from = RunFolder::checkpoint_to_resume(out_, o_);
+      from = RunFolder::checkpoint_to_resume(out_, o_);
       state_ = read_checkpoint_state(from, optimizer, settings());
       restore_observed_ranges(*model_->model, state_.observed);
+      stopped_early_ = has_stopped_early();
+      eval_loss_ = state_.eval_loss;
     }
     RunFolder folder(out_, o_);
+    if (state_.best_eval_loss) folder.take_best(from.parent_path());
     FinetuneLog log(folder.path(), state_.step, o_.tensorboard);
     try {
       loop(folder, log, optimizer);
@@ -123,6 +152,7 @@ class Run {
                                        ", --resume continues from there");
     }
     log.close();
+    const HoldInterrupts done;  // all that a run that continued could do now is this
     method_.write(folder.result(), *model_, trained_);
     folder.publish();
     return report();
@@ -213,8 +243,13 @@ class Run {
     return state_.step % every == 0 || state_.step == steps_;
   }
 
+  bool has_stopped_early() const {
+    return o_.early_stopping > 0 && state_.evaluations_without_gain >= o_.early_stopping;
+  }
+
   // Not interrupted: a checkpoint of this step has to have seen it.
   void evaluate(RunFolder& folder, FinetuneStep& step) {
+    const HoldInterrupts whole;
     const std::vector<size_t> order = epoch_order(eval_->rows.size(), false, 0, 0);
     Loss loss;
     for (int64_t i = 0; i < eval_->count(); ++i) {
@@ -222,10 +257,10 @@ class Run {
       loss.sum += part.sum;
       loss.count += part.count;
     }
-    step.eval_loss = eval_loss_ = loss.mean();
+    step.eval_loss = eval_loss_ = state_.eval_loss = loss.mean();
     const bool better = std::isfinite(loss.mean()) && (!state_.best_eval_loss || loss.mean() < *state_.best_eval_loss);
     state_.evaluations_without_gain = better ? 0 : state_.evaluations_without_gain + 1;
-    stopped_early_ = o_.early_stopping > 0 && state_.evaluations_without_gain >= o_.early_stopping;
+    stopped_early_ = has_stopped_early();
     if (!better) return;
     state_.best_eval_loss = loss.mean();
     OutputFolder best(folder.path() / "best", Overwrite::yes);
@@ -234,6 +269,7 @@ class Run {
   }
 
   void save(RunFolder& folder, const Optimizer& optimizer) {
+    const HoldInterrupts whole;
     OutputFolder checkpoint(checkpoint_path(folder.path(), state_.step), Overwrite::yes);
     method_.write(checkpoint, *model_, trained_);
     write_checkpoint_state(checkpoint, optimizer, state_, settings());
@@ -247,6 +283,7 @@ class Run {
     settings.set("model_type", model_->model->info().model_type);
     settings.set("samples", train_.data.report.samples);
     settings.set("data_tokens", train_.data.report.tokens);
+    settings.set("data_checksum", checksum_of(train_.data.samples));
     return settings;
   }
 

@@ -83,6 +83,7 @@ void write_checkpoint_state(OutputFolder& folder, const Optimizer& optimizer, co
                                   {"skipped", state.skipped},
                                   {"tokens", state.tokens},
                                   {"last_loss", state.last_loss},
+                                  {"eval_loss", state.eval_loss ? Json(*state.eval_loss) : Json()},
                                   {"best_eval_loss", state.best_eval_loss ? Json(*state.best_eval_loss) : Json()},
                                   {"evaluations_without_gain", state.evaluations_without_gain},
                                   {"settings", settings}});
@@ -102,6 +103,7 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
                         .skipped = need("skipped").as_int(where),
                         .tokens = need("tokens").as_int(where),
                         .last_loss = need("last_loss").as_double(where)};
+  if (const Json& last = need("eval_loss"); !last.is_null()) state.eval_loss = last.as_double(where);
   if (const Json& best = need("best_eval_loss"); !best.is_null()) state.best_eval_loss = best.as_double(where);
   const int64_t optimizer_steps = need("optimizer_steps").as_int(where);
   if (state.step < 0 || optimizer_steps < 0) fail(ErrorCode::format, where + ": step: expected at least 0");

@@ -17,7 +17,7 @@ namespace nibble {
 struct TrainerState {
   int64_t step = 0, skipped = 0, tokens = 0;
   double last_loss = 0;
-  std::optional<double> best_eval_loss = {};
+  std::optional<double> eval_loss = {}, best_eval_loss = {};
   int64_t evaluations_without_gain = 0;
   ObservedRanges observed = {};
 };

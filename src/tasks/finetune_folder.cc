@@ -9,6 +9,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLast = "last";
+constexpr const char* kBest = "best";
 constexpr const char* kResult = "result";
 
 }  // namespace
@@ -40,12 +41,22 @@ RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
     : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
   if (!options.resume.empty()) return;
   for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
-  fs::remove_all(path_ / "best");
+  fs::remove_all(path_ / kBest);
   std::vector<fs::path> old_results;
   for (const auto& entry : fs::directory_iterator(path_)) {
     if (is_result_of_run(entry.path())) old_results.push_back(entry.path());
   }
   for (const fs::path& old : old_results) fs::remove(old);
+}
+
+void RunFolder::take_best(const fs::path& other) const {
+  const fs::path mine = path_ / kBest;
+  if (fs::exists(mine) || !fs::is_directory(other / kBest)) return;
+  OutputFolder copy(mine, Overwrite::no);
+  for (const auto& entry : fs::recursive_directory_iterator(other / kBest)) {
+    if (entry.is_regular_file()) copy.copy(entry.path(), entry.path().lexically_relative(other / kBest).string());
+  }
+  copy.commit();
 }
 
 void RunFolder::prune() const {

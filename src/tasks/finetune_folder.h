@@ -21,6 +21,8 @@ class RunFolder {
   RunFolder(std::filesystem::path path, const FinetuneOptions& options);
 
   const std::filesystem::path& path() const { return path_; }
+  /// The best result of the run in another folder that this one continues, unless there is one here.
+  void take_best(const std::filesystem::path& other) const;
   /// Where the result is written.
   OutputFolder& result() { return result_; }
   /// Removes the oldest checkpoints beyond the limit.

@@ -1,5 +1,7 @@
 #include "tasks/finetune_methods.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
@@ -62,10 +64,7 @@ AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& optio
   return adapter;
 }
 
-AttachedAdapter prepare_full(LoadedModel& model, const FinetuneOptions& options) {
-  if (!options.init_adapter.empty()) {
-    fail(ErrorCode::invalid_argument, "init_adapter: method " + options.method + " trains no adapter");
-  }
+AttachedAdapter prepare_full(LoadedModel& model, const FinetuneOptions&) {
   return {.config = {},
           .parameters = train_parameters(*model.model, [](std::string_view) { return true; }),
           .unused_targets = {}};
@@ -119,7 +118,7 @@ struct Planned {
 void write_model(OutputFolder& folder, const LoadedModel& model, const AttachedAdapter& trained) {
   const ModelFiles files = open_model(model.path);
   const std::string where = files.path.string();
-  const StoredForm stored(files.config, where, files.weights.get());
+  const StoredForm stored(files.config, where, model.parameters);
   std::map<std::string, const Tensor*, std::less<>> values;
   for (const TrainedParameter& p : trained.parameters) values.emplace(p.name, &p.value);
   const DType other = config_dtype(files.config, where).value_or(DType::f16);  // for the block formats of GGUF
@@ -199,10 +198,39 @@ const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
   fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of " + known);
 }
 
+/// As text; lists of names, whose order means nothing, sorted.
+std::string setting_text(const Json& value) {
+  if (!value.is_array()) return value.dump();
+  std::vector<std::string> items;
+  for (const Json& item : value.as_array("setting")) items.push_back(item.dump());
+  std::sort(items.begin(), items.end());
+  return fmt::format("[{}]", fmt::join(items, ","));
+}
+
+/// An adapter that is trained on stays what it is: what was asked for beside it, and is not the default, has to be so.
+void refuse_other_settings(const FinetuneOptions& options, const LoraConfig& adapter) {
+  const Json asked = lora_config_json(options.lora), usual = lora_config_json(FinetuneOptions().lora);
+  const Json has = lora_config_json(adapter);
+  for (const auto& [key, value] : asked.as_object("lora")) {
+    const std::string found = setting_text(value), is = setting_text(*has.find(key));
+    if (found == setting_text(*usual.find(key)) || found == is) continue;
+    fail(ErrorCode::invalid_argument, key + ": found " + printable(found, 200) + ", but the adapter " +
+                                          options.init_adapter + " has " + printable(is, 200) +
+                                          ", and training goes on with what it has");
+  }
+}
+
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {
   const bool is_merged = !options.merge_aware.empty() || (options.method == "qat" && options.use_lora);
-  if (!is_merged) return;
-  refuse_unmergeable(options.init_adapter.empty() ? options.lora : open_adapter(options.init_adapter).config, model);
+  LoraConfig config = options.lora;
+  if (!options.init_adapter.empty()) {
+    if (!find_finetune_method(options).use_lora) {
+      fail(ErrorCode::invalid_argument, "init_adapter: method " + options.method + " trains no adapter");
+    }
+    config = open_adapter(options.init_adapter).config;
+    refuse_other_settings(options, config);
+  }
+  if (is_merged) refuse_unmergeable(config, model);
 }
 
 }  // namespace nibble

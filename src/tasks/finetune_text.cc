@@ -48,6 +48,11 @@ std::string_view role_of(const std::string& from, const std::string& where) {
   fail(ErrorCode::format, where + ": from: found '" + printable(from, 60) + "', expected one of " + known);
 }
 
+std::string_view first_word(std::string_view text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  return begin == std::string_view::npos ? "" : text.substr(begin);
+}
+
 }  // namespace
 
 void MaskedText::add(std::string_view piece, bool trained) {
@@ -162,6 +167,17 @@ TrainingSample SampleReader::conversation(const Json::Array& messages, size_t fi
     return template_->render(Json(Json::Array(messages.begin(), messages.begin() + static_cast<int64_t>(count))),
                              {.add_generation_prompt = opening, .variables = variables});
   };
+  // What stands before the words of the first message: as far as two texts agree that differ in their first word.
+  const auto before_first = [&](const std::string& text) {
+    const Json* content = messages[0].find_value("content");
+    const bool begins_with_a =
+        content && content->is_string() && first_word(content->as_string(where)).starts_with("a");
+    Json other = messages[0];
+    other.set("content", begins_with_a ? "b" : "a");
+    const std::string changed = template_->render(Json(Json::Array{other}), {.variables = variables});
+    const auto [end, unused] = std::mismatch(text.begin(), text.end(), changed.begin(), changed.end());
+    return std::string(text.begin(), end);
+  };
   MaskedText sample(model_.require_tokenizer(), false);
   const auto advance = [&](const std::string& to, bool trained, size_t message) {
     if (!to.starts_with(sample.text())) {
@@ -176,7 +192,7 @@ TrainingSample SampleReader::conversation(const Json::Array& messages, size_t fi
     const std::string at = where + "[" + std::to_string(i) + "]";
     if (text_of(messages[i], "role", at) != "assistant" || i < first_trained) continue;
     const std::string after = render(i + 1, false);
-    std::string before = render(i, true);
+    std::string before = i == 0 ? before_first(after) : render(i, true);
     if (!after.starts_with(before)) before = render(i, false);
     advance(before, false, i);
     advance(after, true, i);

@@ -225,6 +225,30 @@ DType default_kv_dtype(const WeightSource& weights, const LoadOptions& load) {
   return quantized && !exact ? DType::f16 : DType::f32;
 }
 
+/// Takes away what a model computes with.
+class RemoveUsed final : public ParameterVisitor {
+ public:
+  explicit RemoveUsed(std::set<std::string, std::less<>>& names) : names_(names) {}
+
+  void linear(Linear& layer) override {
+    names_.erase(layer.name + ".weight");
+    names_.erase(layer.name + ".bias");
+  }
+  void embedding(Embedding& table) override { names_.erase(table.name + ".weight"); }
+  void vector(const std::string& name, Tensor&) override { names_.erase(name); }
+
+ private:
+  std::set<std::string, std::less<>>& names_;
+};
+
+std::set<std::string, std::less<>> left_out_of(const WeightSource& weights, Model& model) {
+  std::set<std::string, std::less<>> names;
+  for (const SourceTensor& tensor : weights.tensors()) names.insert(tensor.name);
+  RemoveUsed visitor(names);
+  model.visit(visitor);
+  return names;
+}
+
 void append_ids(const Json* value, std::vector<int32_t>& ids) {
   if (value == nullptr) return;
   const auto add = [&](const Json& id) {
@@ -285,6 +309,8 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->kv_dtype = default_kv_dtype(*files.weights, load);
   Loader loader(*files.weights, load);
   loaded->model = build_model(files.config, files.path.string(), loader);
+  loaded->parameters = loader.parameters();
+  loaded->left_out = left_out_of(*files.weights, *loaded->model);
   loaded->weight_bytes = loader.bytes();
   loaded->device_map = device_map_of(loader);
   loaded->options = options;

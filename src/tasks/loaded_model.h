@@ -1,12 +1,15 @@
 #pragma once
 // A model in memory with everything that goes with it; what the public CausalLM holds.
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
+#include "models/loader.h"
 #include "models/model.h"
 #include "nibble/model.h"
 #include "text/tokenizer.h"
@@ -19,6 +22,10 @@ struct LoadedModel {
   std::optional<Tokenizer> tokenizer;
   std::optional<std::string> chat_template;
   std::unique_ptr<Model> model;
+  std::vector<Parameter> parameters;            // of the model, by the names of its files
+  std::set<std::string, std::less<>> left_out;  // tensors of the files that the model has no use for
+  /// Parameters that adapters have brought; true: only the base's own values, beside an adapter of the module.
+  std::map<std::string, bool, std::less<>> replaced;
   uint64_t weight_bytes = 0;
   DeviceMap device_map;
   bool mixes_tokens = false;    // results depend on what shares a batch: sequences have to run one by one

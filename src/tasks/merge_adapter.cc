@@ -27,13 +27,6 @@ constexpr std::array<Suffix, 6> kParts = {{{".lora_A.weight", &Lora::a, false},
                                            {".lora_magnitude_vector.weight", &Lora::magnitude, false}}};
 constexpr std::string_view kBias = ".lora_B.bias";
 
-/// "X.weight" of "X.base_layer.weight"
-std::string without_base_layer(std::string name) {
-  constexpr std::string_view kInner = ".base_layer.";
-  const size_t at = name.rfind(kInner);
-  return at == std::string::npos ? name : name.replace(at, kInner.size(), ".");
-}
-
 /// The file's tensors, by the adapter's own names of modules and tensors.
 struct Contents {
   std::map<std::string, Lora> modules;
@@ -61,7 +54,7 @@ Contents read_tensors(const SafetensorsFile& file) {
     const auto part =
         std::find_if(kParts.begin(), kParts.end(), [&](const Suffix& s) { return name.ends_with(s.text); });
     if (part == kParts.end()) {
-      contents.replaced.emplace(without_base_layer(name), values);
+      if (const auto replaced = replaced_parameter(name)) contents.replaced.emplace(replaced->name, values);
       continue;
     }
     const size_t rank = part->part == &Lora::magnitude ? 1 : 2;
@@ -76,12 +69,14 @@ Contents read_tensors(const SafetensorsFile& file) {
 }
 
 /// The parameter that an adapter's name means: the same, or one of the two with a prefix in front.
-const Parameter* find_parameter(const std::vector<Parameter>& parameters, const std::string& name) {
+const Parameter* find_parameter(const std::vector<Parameter>& parameters, const std::string& of_adapter) {
+  const std::string name = one_spelling(of_adapter);
   const Parameter* found = nullptr;
   int matches = 0;
   for (const Parameter& parameter : parameters) {
-    if (parameter.name == name) return &parameter;
-    if (!ends_with_name(parameter.name, name) && !ends_with_name(name, parameter.name)) continue;
+    const std::string stored = one_spelling(parameter.name);
+    if (stored == name) return &parameter;
+    if (!ends_with_name(stored, name) && !ends_with_name(name, stored)) continue;
     found = &parameter;
     ++matches;
   }

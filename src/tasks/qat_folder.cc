@@ -43,7 +43,7 @@ Layers layers_of(const LoadedModel& model) {
 class QatWriter {
  public:
   QatWriter(const LoadedModel& model, const ModelFiles& files, const std::vector<TrainedParameter>& trained)
-      : files_(files), stored_(files.config, files.path.string(), files.weights.get()), layers_(layers_of(model)) {
+      : files_(files), stored_(files.config, files.path.string(), model.parameters), layers_(layers_of(model)) {
     if (layers_.prepared.empty()) fail(ErrorCode::internal, model.path + ": is not prepared for qat");
     for (const TrainedParameter& p : trained) trained_.emplace(p.name, p.value);
     compute_.reduce_range = model.options.reduce_range;

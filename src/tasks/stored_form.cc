@@ -14,9 +14,9 @@ Tensor shifted(const Tensor& value, float by) {
 
 }  // namespace
 
-StoredForm::StoredForm(const Json& config, const std::string& where, const WeightSource* weights) {
+StoredForm::StoredForm(const Json& config, const std::string& where, std::span<const Parameter> parameters) {
   const bool is_gemma = find_architecture(config, where).model_type.starts_with("gemma");
-  for (const Parameter& parameter : list_parameters(config, where, weights)) {
+  for (const Parameter& parameter : parameters) {
     if (parameter.orientation == Orientation::in_out) turned_.insert(parameter.name);
     // Gemma has no other vectors but norms and biases.
     if (is_gemma && parameter.role == Role::vector && parameter.name.ends_with(".weight")) {

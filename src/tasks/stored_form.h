@@ -2,23 +2,25 @@
 // Between a parameter as models hold it in memory and as files hold it: GPT-2's matrices are [in, out] in files, and
 // Gemma's norms are w where the model computes with 1 + w.
 #include <set>
+#include <span>
 #include <string>
 
 #include "core/json.h"
 #include "core/tensor.h"
-#include "quant/weight_source.h"
+#include "models/loader.h"
 
 namespace nibble {
 
 class StoredForm {
  public:
-  /// @param weights  as list_parameters() wants them; may be null
-  StoredForm(const Json& config, const std::string& where, const WeightSource* weights = nullptr);
+  StoredForm(const Json& config, const std::string& where, std::span<const Parameter> parameters);
 
   /// f32 to f32; `name` is the parameter's, with ".weight" or ".bias".
   Tensor to_file(const std::string& name, const Tensor& value) const;
   Tensor to_memory(const std::string& name, const Tensor& value) const;
   Shape to_file_shape(const std::string& name, const Shape& shape) const;
+  /// What a value is in memory that is 0 in files.
+  float zero(const std::string& name) const { return shifted_.contains(name) ? 1.0f : 0.0f; }
   /// Whether any matrix is [in, out] in files.
   bool turns_matrices() const { return !turned_.empty(); }
 

@@ -29,12 +29,14 @@ struct Run {
   const float* gradient;
   float *first, *second;
   int64_t count;
+  float decays_to = 0.0f;
 };
 
 // torch.optim.AdamW, single tensor: decay, moments, then value -= rate / c1 * m / (sqrt(v) / sqrt(c2) + eps).
 void update_adamw(const StepContext& c, const Run& r) {
   const OptimizerOptions& o = c.options;
   const auto decay = static_cast<float>(1.0 - c.rate * o.weight_decay);
+  const auto rest = static_cast<float>(c.rate * o.weight_decay * static_cast<double>(r.decays_to));
   const auto step = static_cast<double>(c.step);
   const auto size = static_cast<float>(c.rate / (1.0 - std::pow(o.beta1, step)));
   const auto correction = static_cast<float>(std::sqrt(1.0 - std::pow(o.beta2, step)));
@@ -44,7 +46,8 @@ void update_adamw(const StepContext& c, const Run& r) {
     const float g = r.gradient[i];
     r.first[i] += fresh1 * (g - r.first[i]);
     r.second[i] = beta2 * r.second[i] + fresh2 * g * g;
-    r.value[i] = r.value[i] * decay - size * (r.first[i] / (std::sqrt(r.second[i]) / correction + eps));
+    const float kept = r.value[i] * decay + rest;
+    r.value[i] = kept - size * (r.first[i] / (std::sqrt(r.second[i]) / correction + eps));
   }
 }
 
@@ -53,7 +56,7 @@ void update_sgd(const StepContext& c, const Run& r) {
   const auto decay = static_cast<float>(c.options.weight_decay), momentum = static_cast<float>(c.options.momentum);
   const auto rate = static_cast<float>(c.rate);
   for (int64_t i = 0; i < r.count; ++i) {
-    r.first[i] = momentum * r.first[i] + (r.gradient[i] + decay * r.value[i]);
+    r.first[i] = momentum * r.first[i] + (r.gradient[i] + decay * (r.value[i] - r.decays_to));
     r.value[i] -= rate * r.first[i];
   }
 }
@@ -115,7 +118,7 @@ void update_coded(const OptimizerRow& row, const StepContext& context, Optimizer
       const int64_t at = b * kBlock, count = std::min(kBlock, run.count - at);
       CodedMoment first(DynamicMap::with_sign, state.first, state.first_scale, at, count);
       CodedMoment second(DynamicMap::without_sign, state.second, state.second_scale, at, count);
-      row.update(context, {run.value + at, run.gradient + at, first.values, second.values, count});
+      row.update(context, {run.value + at, run.gradient + at, first.values, second.values, count, run.decays_to});
       first.encode();
       second.encode();
     }
@@ -128,7 +131,7 @@ void update(const OptimizerRow& row, const StepContext& context, OptimizerState&
   float* second = row.has_second ? state.second.f32() : nullptr;
   parallel_for(run.count, kElementGrain, [&](int64_t begin, int64_t end) {
     row.update(context, {run.value + begin, run.gradient + begin, first + begin, second ? second + begin : nullptr,
-                         end - begin});
+                         end - begin, run.decays_to});
   });
 }
 
@@ -172,7 +175,8 @@ void Optimizer::step(const std::vector<Tensor>& gradients, double rate) {
             .gradient = gradients[i].f32(),
             .first = nullptr,
             .second = nullptr,
-            .count = value.count()});
+            .count = value.count(),
+            .decays_to = parameters_[i].decays_to});
   }
 }
 

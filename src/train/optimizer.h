@@ -18,7 +18,7 @@ struct OptimizerOptions {
   std::string name = "adamw";
   double beta1 = 0.9, beta2 = 0.999;
   double eps = 1e-8;
-  double weight_decay = 0;  // decoupled; of sgd a part of the gradient
+  double weight_decay = 0;  // decoupled; of sgd a part of the gradient; towards TrainedParameter::decays_to
   double momentum = 0;      // sgd
 };
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <numbers>
 
+#include "core/checksum.h"
 #include "core/counter_random.h"
 #include "core/error.h"
 #include "ops/dora.h"
@@ -12,16 +13,16 @@
 namespace nibble {
 namespace {
 
-/// FNV-1a: the same number for the same name everywhere.
 uint64_t hash_of(std::string_view name) {
-  uint64_t hash = 14695981039346656037u;
-  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 1099511628211u;
-  return hash;
+  Checksum checksum;
+  checksum.add(name);
+  return checksum.value();
 }
 
 class Choose final : public ParameterVisitor {
  public:
-  explicit Choose(const std::function<bool(std::string_view)>& chosen) : chosen_(chosen) {}
+  Choose(const std::function<bool(std::string_view)>& chosen, TiedHead tied_head)
+      : chosen_(chosen), tied_head_(tied_head) {}
 
   void linear(Linear& layer) override {
     weight(layer.name + ".weight", layer.weight);
@@ -37,7 +38,7 @@ class Choose final : public ParameterVisitor {
  private:
   void weight(const std::string& name, Weight& w) {
     auto* dense = std::get_if<Tensor>(&w);
-    if (dense && copies_.count(dense->buffer.get())) {
+    if (tied_head_ == TiedHead::follows && dense && copies_.count(dense->buffer.get())) {
       *dense = copies_.at(dense->buffer.get());
       return;
     }
@@ -58,6 +59,7 @@ class Choose final : public ParameterVisitor {
   }
 
   const std::function<bool(std::string_view)>& chosen_;
+  TiedHead tied_head_;
   std::map<const Buffer*, Tensor> copies_;  // by what they replace, for the tied head
   std::vector<Tensor> kept_;                // so that no address comes twice
 };
@@ -161,8 +163,9 @@ class ListLora final : public ParameterVisitor {
 
 }  // namespace
 
-std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen) {
-  Choose visitor(chosen);
+std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen,
+                                               TiedHead tied_head) {
+  Choose visitor(chosen, tied_head);
   model.visit(visitor);
   return visitor.parameters;
 }

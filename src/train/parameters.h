@@ -16,14 +16,19 @@ namespace nibble {
 
 /// A tensor that training changes, f32, by the name that files give it.
 struct TrainedParameter {
-  std::string name;  // "model.norm.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"
-  Tensor value;      // shares the model's memory
+  std::string name;       // "model.norm.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"
+  Tensor value;           // shares the model's memory
+  float decays_to = 0.0;  // what weight decay moves it towards
 };
 
-/// Replaces the parameters that are chosen by f32 copies and returns these, in the model's order. A head that is tied
-/// to the embeddings stays tied and counts once, as the embeddings.
+/// What a head that has the embeddings' matrix does when these are trained: learns with them and counts once, as the
+/// embeddings, or is what it was, and a parameter of its own.
+enum class TiedHead { follows, stands_alone };
+
+/// Replaces the parameters that are chosen by f32 copies and returns these, in the model's order.
 /// @throws Error{unsupported} when a chosen parameter is quantized.
-std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen);
+std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen,
+                                               TiedHead tied_head = TiedHead::follows);
 
 /// How A and B begin. uniform: A within 1 / sqrt(in), B zero; gaussian: A normal, 1 / rank wide, B zero; random: both
 /// uniform, so that the adapter changes something from the start.

@@ -229,6 +229,8 @@ TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--t
            "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
            "llama/pissa": ["--target-modules", "all-linear", "--init", "pissa"],
            "gpt2/pissa-rslora": ["--target-modules", "c_attn", "c_fc", "--init", "pissa_niter_8", "--rslora"],
+           "llama-tied/saved-table": ["--target-modules", "q_proj", "--modules-to-save", "embed_tokens"],
+           "llama-tied/saved-both": ["--target-modules", "q_proj", "--modules-to-save", "lm_head", "embed_tokens"],
            "llama/embedding": ["--target-modules", "q_proj", "embed_tokens"],
            "bert/embedding": ["--target-modules", "word_embeddings", "position_embeddings", "query"],
            "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
@@ -250,6 +252,7 @@ def case_trained_adapter(nibble, source, options):
     before = base.eval()(torch.tensor([IDS])).logits[0].detach().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT warns of adapter keys that are missing
+        warnings.filterwarnings("ignore", message=".*tie")  # and of tied matrices, of which it copies one
         model = peft.PeftModel.from_pretrained(base, str(folder)).eval()
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         ours = set(stored.keys())
@@ -263,6 +266,50 @@ def case_trained_adapter(nibble, source, options):
     nibble("classify" if encoder else "logits", source, "--adapter", folder, "--ids", ",".join(map(str, IDS)), "--npy", file)
     mine = np.load(file)[0] if encoder else np.load(file)
     expect_close(mine, after, TOLERANCE, f"{source.name}: nibble, PEFT")
+
+
+# Adapters of PEFT whose configurations are easily read wrongly; all parameters get random values.
+READ = {"llama/biases": {"target_modules": ["q_proj"], "lora_bias": True, "bias": "all"},
+        "llama/saved-biases": {"target_modules": ["q_proj"], "modules_to_save": ["down_proj"], "bias": "all"},
+        "bert/saved-biases": {"target_modules": ["query", "value"], "bias": "all"},
+        "gpt2/alphas": {"target_modules": ["c_attn"], "fan_in_fan_out": True,
+                        "alpha_pattern": {"transformer.h.0.attn.c_attn": 40, r"^transformer\.h\.1.*": 1}}}
+
+
+def without_prefix(source, folder):
+    """GPT-2 with the names of OpenAI's file."""
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(exist_ok=True)
+    tensors = load_file(source / "model.safetensors")
+    save_file({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    return folder
+
+
+def case_adapter_of_peft(nibble, source, options):
+    """An adapter that PEFT has written gives the same here, over files with the names of the class and with others."""
+    import peft
+
+    encoder = source.name in ENCODERS
+    kind = AutoModelForSequenceClassification if encoder else AutoModelForCausalLM
+    base = kind.from_pretrained(need(source), dtype=torch.float32)
+    config = peft.LoraConfig(r=4, lora_alpha=6, init_lora_weights=False, task_type="SEQ_CLS" if encoder else "CAUSAL_LM",
+                             **options)
+    model = peft.get_peft_model(base, config).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad: parameter.add_(torch.randn_like(parameter) * 0.1)
+        expected = model(torch.tensor([IDS])).logits[0].numpy()
+    model.save_pretrained(nibble.folder / "adapter")
+    folders = [source] + ([without_prefix(source, nibble.folder / "raw")] if source.name == "gpt2" else [])
+    for folder in folders:
+        file = nibble.folder / "logits.npy"
+        nibble("classify" if encoder else "logits", folder, "--adapter", nibble.folder / "adapter", "--ids",
+               ",".join(map(str, IDS)), "--npy", file)
+        mine = np.load(file)[0] if encoder else np.load(file)
+        expect_close(mine, expected, TOLERANCE, f"{folder.name}: nibble, PEFT")
 
 
 def case_pissa_start(nibble, source):
@@ -391,6 +438,8 @@ def cases():
                 SHARED / "goldens/models" / source, SHARED / "goldens/peft" / adapter, target)
     for name, options in TRAINED.items():
         yield f"Trained.{name}", case_trained_adapter, (SHARED / "goldens/models" / name.split("/")[0], options)
+    for name, options in READ.items():
+        yield f"Read.{name}", case_adapter_of_peft, (SHARED / "goldens/models" / name.split("/")[0], options)
     for family in ["llama", "gpt2"]:
         yield f"Pissa.{family}", case_pissa_start, (SHARED / "goldens/models" / family,)
         yield f"Loftq.{family}", case_loftq_adapter, (SHARED / "goldens/models" / family,)

@@ -53,6 +53,8 @@ TEST_F(FinetuneDataTest, EveryFormTrainsTheAnswersOnly) {
            {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
            {"role": "assistant", "content": "d"}, {"role": "user", "content": "e"}]})",
        "b<|im_end|>\nd<|im_end|>\n", "d<|im_end|>\n<|im_start|>user\ne<|im_end|>\n"},
+      {R"({"messages": [{"role": "assistant", "content": " assistant"}, {"role": "user", "content": "a"}]})",
+       " assistant<|im_end|>\n", "assistant<|im_end|>\n<|im_start|>user\na<|im_end|>\n"},
       {R"({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]})",
        "Hello<|im_end|>\n", "<|im_start|>assistant\nHello<|im_end|>\n"},
       {R"({"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},

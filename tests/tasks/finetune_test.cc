@@ -159,6 +159,41 @@ TEST_F(FinetuneTest, AnInterruptLeavesACheckpointToContinueFrom) {
   for (size_t i = 0; i < 6; ++i) EXPECT_EQ(number(continued[i], "loss"), number(whole[i], "loss")) << i;
 }
 
+// When the last step is done, nothing is left to continue: the result is written.
+TEST_F(FinetuneTest, AnInterruptAfterTheLastStepDoesNotTakeTheResult) {
+  for (const std::string method : {"lora", "full"}) {
+    FinetuneOptions o = options();
+    o.method = method;
+    o.steps = 2;
+    run(method, o);
+    o.on_step = [](const FinetuneStep& step) {
+      if (step.step == 2) request_interrupt();
+    };
+    run(method + "-stopped", o);
+    clear_interrupt();
+    EXPECT_EQ(bytes(method + "-stopped"), bytes(method));
+  }
+}
+
+TEST_F(FinetuneTest, AnAdapterThatIsTrainedOnStaysWhatItIs) {
+  FinetuneOptions o = options();
+  o.steps = 1;
+  run("first", o);
+  o.init_adapter = at("first");
+  o.lora = FinetuneOptions().lora;
+  run("further", o);
+  o.lora.r = 2;
+  expect_error(ErrorCode::invalid_argument, "r: found 2, but the adapter", [&] { run("x", o); });
+  o.lora = FinetuneOptions().lora;
+  o.lora.use_dora = true;
+  expect_error(ErrorCode::invalid_argument, "use_dora: found true, but the adapter", [&] { run("x", o); });
+  o.lora = {.r = 4, .target_modules = "all-linear"};  // the first run's own words
+  o.lora.target_modules = {"v_proj", "up_proj", "q_proj", "o_proj", "k_proj", "gate_proj", "down_proj"};
+  run("again", o);
+  o.lora.target_modules = {"q_proj"};
+  expect_error(ErrorCode::invalid_argument, "target_modules: found [\"q_proj\"]", [&] { run("x", o); });
+}
+
 TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
   FinetuneOptions o = options();
   o.save_every = 3;
@@ -174,6 +209,11 @@ TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
   other.compute_dtype = DType::bf16;
   expect_error(ErrorCode::invalid_argument, "compute_dtype: the checkpoint has null, this run \"bf16\"",
                [&] { run("out", other); });
+  other = o;
+  const std::string lines = read_file(o.data);  // the same in another order
+  const size_t first = lines.find('\n') + 1;
+  other.data = temp_.write("other.jsonl", lines.substr(first) + lines.substr(0, first)).string();
+  expect_error(ErrorCode::invalid_argument, "data_checksum: the checkpoint has", [&] { run("out", other); });
   expect_error(ErrorCode::io, "has no checkpoint", [&] { run("nothing", o); });
   o.resume.clear();
   expect_error(ErrorCode::exists, "exists already", [&] { run("out", o); });
@@ -258,6 +298,19 @@ TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
   EXPECT_TRUE(fs::exists(temp_ / "out/best/adapter_model.safetensors"));
   EXPECT_NE(bytes("out/best"), bytes("out"));
   EXPECT_EQ(names_in(temp_ / "out").size(), 6u) << "best, two checkpoints, log, two files of the adapter";
+  // Continued where it stopped, here or elsewhere, it has nothing to do.
+  const std::string stopped = bytes("out"), best = bytes("out/best");
+  const std::string last = at("out/checkpoint-" + std::to_string(report.steps));
+  for (const std::string out : {"out", "elsewhere"}) {
+    o.resume = out == "out" ? "last" : last;
+    const FinetuneReport again = run(out, o);
+    EXPECT_EQ(again.steps, report.steps);
+    EXPECT_TRUE(again.stopped_early);
+    EXPECT_EQ(again.eval_loss, report.eval_loss);
+    EXPECT_EQ(again.best_eval_loss, report.best_eval_loss);
+    EXPECT_EQ(bytes(out), stopped);
+    EXPECT_EQ(bytes(out + "/best"), best);
+  }
 }
 
 TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {
@@ -297,6 +350,15 @@ TEST_F(FinetuneTest, OptionsOutOfRangeAreRefused) {
   FinetuneOptions o = options();
   o.task = "seq_cls";
   expect_error(ErrorCode::unsupported, "can be trained for causal_lm", [&] { run("out", o); });
+}
+
+TEST_F(FinetuneTest, SeveralLabelsForATextAreNotWhatItTrains) {
+  Json config = Json::parse(kTinyBert, "config.json");
+  config.set("problem_type", "multi_label_classification");
+  const std::string model = write_encoder(temp_, "bert", {.config = config.dump()});
+  const std::string data = temp_.write("d.tsv", "text\tlabel\ngood\tgood\n").string();
+  expect_error(ErrorCode::unsupported, "problem_type: is multi_label_classification",
+               [&] { finetune(model, at("out"), {.data = data}); });
 }
 
 TEST_F(FinetuneTest, AClassifierLearns) {

@@ -45,6 +45,33 @@ TEST(TrainParameters, LeaveTheModelAsItWas) {
   EXPECT_EQ(loss_of(*model, some_batch()).sum, before);
 }
 
+// tiny-llama's head is tied. PEFT's modules_to_save train a copy of the table, which the head does not see.
+TEST(TrainParameters, ATiedHeadFollowsOrStandsAlone) {
+  struct Row {
+    TiedHead tied_head;
+    bool head_too;
+    size_t parameters;
+    bool same;
+  };
+  for (const Row& row : {Row{TiedHead::follows, false, 1, true}, Row{TiedHead::follows, true, 1, true},
+                         Row{TiedHead::stands_alone, false, 1, false}, Row{TiedHead::stands_alone, true, 2, false}}) {
+    const auto model = load(kTiny);
+    const auto chosen = [&](std::string_view name) {
+      return name == "model.embed_tokens.weight" || (row.head_too && name == "lm_head.weight");
+    };
+    const auto parameters = train_parameters(*model, chosen, row.tied_head);
+    ASSERT_EQ(parameters.size(), row.parameters);
+    const void* head = nullptr;
+    for_each_linear(*model, [&](Linear& layer) {
+      if (layer.name == "lm_head") head = std::get<Tensor>(layer.weight).raw();
+    });
+    EXPECT_EQ(parameters[0].value.raw() == head, row.same);
+    if (row.parameters == 2) {
+      EXPECT_EQ(parameters[1].value.raw(), head);
+    }
+  }
+}
+
 TEST(TrainParameters, RefusesQuantizedOnes) {
   const auto model = load(kTiny, {.format = &find_format("nf4")});
   expect_error(ErrorCode::unsupported, "is stored as nf4, only dense weights can be trained", [&] {

@@ -1,0 +1,25 @@
+#pragma once
+#include <cstdint>
+#include <string_view>
+
+namespace nibble {
+
+/// FNV-1a, 64 bits: the same number for the same bytes everywhere. To tell what differs, not against forgery.
+class Checksum {
+ public:
+  void add(std::string_view bytes) {
+    for (const char c : bytes) add_byte(static_cast<uint8_t>(c));
+  }
+  /// As eight bytes, the lowest first.
+  void add(uint64_t value) {
+    for (int shift = 0; shift < 64; shift += 8) add_byte(static_cast<uint8_t>(value >> shift));
+  }
+  uint64_t value() const { return value_; }
+
+ private:
+  void add_byte(uint8_t byte) { value_ = (value_ ^ byte) * 0x100000001b3u; }
+
+  uint64_t value_ = 0xcbf29ce484222325u;
+};
+
+}  // namespace nibble

@@ -1,0 +1,186 @@
+// What adapter files call things, and several of them on one model.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "io/peft.h"
+#include "models/registry.h"
+#include "support/goldens.h"
+#include "tasks/adapter.h"
+#include "tasks/tiny.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+/// GPT-2 with the names of OpenAI's file, which lack "transformer.".
+class NamesWithoutPrefix final : public WeightSource {
+ public:
+  explicit NamesWithoutPrefix(const Json& config) {
+    for (const Parameter& p : list_parameters(config, "c")) {
+      const std::string name = p.name.starts_with(kPrefix) ? p.name.substr(kPrefix.size()) : p.name;
+      const Shape shape = p.orientation == Orientation::in_out ? Shape{p.shape[1], p.shape[0]} : p.shape;
+      tensors_.push_back({name, shape, "fp32"});
+    }
+  }
+  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
+  const SourceTensor* find(std::string_view name) const override {
+    for (const SourceTensor& tensor : tensors_) {
+      if (tensor.name == name) return &tensor;
+    }
+    return nullptr;
+  }
+  Weight load(std::string_view name, Residency) const override { return Tensor(DType::f32, find(name)->shape); }
+  std::string origin(std::string_view) const override { return "memory"; }
+
+ private:
+  static constexpr std::string_view kPrefix = "transformer.";
+
+  std::vector<SourceTensor> tensors_;
+};
+
+LoadedModel gpt2_without_prefix() {
+  LoadedModel model;
+  model.path = "gpt2";
+  model.config = Json::parse(
+      R"({"model_type": "gpt2", "vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32})", "c");
+  const NamesWithoutPrefix weights(model.config);
+  Loader loader(weights, {});
+  model.model = build_model(model.config, "c", loader);
+  model.parameters = loader.parameters();
+  return model;
+}
+
+// PEFT sees the names of the class in transformers, whatever the files call a layer.
+TEST(Adapter, OfGpt2WithoutItsPrefixHasTheNamesOfItsClass) {
+  LoadedModel model = gpt2_without_prefix();
+  const LoraConfig config = {.r = 4,
+                             .target_modules = "transformer.h.0.attn.c_(attn|proj)",
+                             .modules_to_save = {"ln_f"},
+                             .rank_pattern = {{"^transformer.h.0.attn.c_attn", 2}}};
+  const AttachedAdapter adapter = new_adapter(model, config, 0);
+  const TempFolder temp;
+  OutputFolder folder(temp / "adapter", Overwrite::no);
+  write_adapter(folder, model, adapter);
+  folder.commit();
+  const SafetensorsFile file(temp / "adapter/adapter_model.safetensors");
+  std::set<std::string> names;
+  for (const SafetensorsEntry& entry : file.entries()) names.insert(entry.name);
+  const std::string at = "base_model.model.transformer.";
+  EXPECT_EQ(names, (std::set<std::string>{at + "h.0.attn.c_attn.lora_A.weight", at + "h.0.attn.c_attn.lora_B.weight",
+                                          at + "h.0.attn.c_proj.lora_A.weight", at + "h.0.attn.c_proj.lora_B.weight",
+                                          at + "ln_f.weight", at + "ln_f.bias"}));
+  EXPECT_EQ(file.find(at + "h.0.attn.c_attn.lora_A.weight")->shape, (Shape{2, 48}));
+  EXPECT_EQ(file.find(at + "h.0.attn.c_proj.lora_A.weight")->shape, (Shape{4, 48}));
+  LoadedModel again = gpt2_without_prefix();
+  EXPECT_EQ(attach_adapter(again, (temp / "adapter").string(), AdapterUse::inference).parameters.size(), 6u);
+}
+
+/// An adapter of q_proj of tiny-llama's first layer, by what its file has.
+class AdapterFile {
+ public:
+  explicit AdapterFile(const TempFolder& temp) : temp_(temp) {}
+
+  AdapterFile& add(const std::string& name, const Shape& shape, float value) {
+    Tensor values(DType::f32, shape);
+    for (int64_t i = 0; i < values.count(); ++i) values.f32()[i] = value * static_cast<float>(1 + i % 3);
+    tensors_.emplace_back(name, values);
+    return *this;
+  }
+  AdapterFile& add_lora(const std::string& module) {
+    return add(module + ".lora_A.weight", {2, 128}, 0.01f).add(module + ".lora_B.weight", {128, 2}, 0.02f);
+  }
+  std::string write(const std::string& name, const std::string& members = "") const {
+    temp_.write(name + "/adapter_config.json",
+                R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["none"])" + members + "}");
+    std::vector<TensorDeclaration> declared;
+    for (const auto& [tensor, values] : tensors_)
+      declared.push_back({"base_model.model." + tensor, DType::f32, values.shape});
+    SafetensorsWriter out(temp_ / (name + "/adapter_model.safetensors"), declared);
+    for (const auto& [tensor, values] : tensors_) out.write("base_model.model." + tensor, values);
+    out.finish();
+    return (temp_ / name).string();
+  }
+
+ private:
+  const TempFolder& temp_;
+  std::vector<std::pair<std::string, Tensor>> tensors_;
+};
+
+const std::string kQ = "model.layers.0.self_attn.q_proj";
+
+std::vector<float> logits_with(const std::vector<std::string>& adapters) {
+  return load(tiny_folder(), {.activations = "fp32", .adapters = adapters}).logits(std::vector<int32_t>{5, 17, 9});
+}
+
+TEST(Adapter, SeveralThatContradictEachOtherAreRefused) {
+  const TempFolder temp;
+  const std::string plain = AdapterFile(temp).add_lora(kQ).write("plain");
+  const std::string norm = AdapterFile(temp).add_lora(kQ).add("model.norm.weight", {128}, 0.5f).write("norm");
+  const std::string other = AdapterFile(temp).add("model.norm.weight", {128}, 0.25f).write("other");
+  const std::string dora = AdapterFile(temp)
+                               .add_lora(kQ)
+                               .add(kQ + ".lora_magnitude_vector", {128}, 1.0f)
+                               .write("dora", R"(, "use_dora": true)");
+  EXPECT_LE(difference(logits_with({plain, norm}), logits_with({norm, plain})).largest, 1e-4);
+  expect_error(ErrorCode::format, "model.norm.weight: an adapter before this one has replaced it", [&] {
+    logits_with({norm, other});
+  });
+  logits_with({dora, plain});
+  expect_error(ErrorCode::format, kQ + ": use_dora: has to be the first of its adapters", [&] {
+    logits_with({plain, dora});
+  });
+}
+
+// A bias of B is added beside the base's, with the adapter's scale.
+TEST(Adapter, ABiasOfItsOwnIsScaledAndAdded) {
+  const TempFolder temp;
+  const auto with = [&](const std::string& name, float bias, const std::string& members) {
+    return AdapterFile(temp)
+        .add(kQ + ".lora_A.weight", {2, 128}, 0.0f)
+        .add(kQ + ".lora_B.weight", {128, 2}, 0.0f)
+        .add(kQ + ".lora_B.bias", {128}, bias)
+        .write(name, R"(, "lora_bias": true)" + members);
+  };
+  const auto once = logits_with({with("once", 0.5f, "")});  // scaled by 4 / 2
+  EXPECT_GT(difference(once, logits_with({})).largest, 0.01);
+  EXPECT_LE(difference(once, logits_with({with("twice", 1.0f, R"(, "alpha_pattern": {"q_proj": 2})")})).largest, 1e-5);
+  const std::vector<std::string> halves = {with("half", 0.25f, ""), with("half too", 0.25f, "")};
+  EXPECT_LE(difference(once, logits_with(halves)).largest, 1e-4);
+}
+
+TEST(Adapter, TheNamesOfPeftForSavedModulesAreRead) {
+  const TempFolder temp;
+  const std::string plain = AdapterFile(temp).add_lora(kQ).add("model.norm.weight", {128}, 0.5f).write("plain");
+  const std::string wrapped = AdapterFile(temp)
+                                  .add_lora(kQ)
+                                  .add("model.norm.modules_to_save.weight", {128}, 0.5f)
+                                  .add("model.norm.original_module.weight", {128}, 7.0f)
+                                  .write("wrapped");
+  EXPECT_EQ(logits_with({plain}), logits_with({wrapped}));
+}
+
+// What the model leaves out of its files has no effect, with an adapter or without.
+TEST(Adapter, OfPartsThatTheModelLeavesOutIsLeftOutToo) {
+  const TempFolder temp;
+  const std::string adapter =
+      AdapterFile(temp).add_lora(kQ).add_lora("vision.proj").add("vision.norm.weight", {4}, 1).write("adapter");
+  expect_error(ErrorCode::format, "the model has no module vision.proj", [&] { logits_with({adapter}); });
+  const SafetensorsFile in(tiny_folder() / "model.safetensors");
+  const auto folder = tiny_variant(temp, "more", {{"model.safetensors", ""}});
+  std::vector<TensorDeclaration> declared = {{"vision.proj.weight", DType::f32, {128, 128}},
+                                             {"vision.norm.weight", DType::f32, {4}}};
+  for (const SafetensorsEntry& e : in.entries()) declared.push_back({e.name, DType::bf16, e.shape});
+  SafetensorsWriter out(folder / "model.safetensors", declared);
+  for (const TensorDeclaration& d : declared) {
+    out.write(d.name, in.find(d.name) ? in.load(d.name) : Tensor(d.dtype, d.shape));
+  }
+  out.finish();
+  const std::vector<int32_t> ids = {5, 17, 9};
+  const std::string alone = AdapterFile(temp).add_lora(kQ).write("alone");
+  EXPECT_EQ(load(folder, {.activations = "fp32", .adapters = {adapter}}).logits(ids), logits_with({alone}));
+}
+
+}  // namespace
+}  // namespace nibble
