@@ -41,7 +41,7 @@ int64_t checked(const char* name, int64_t value, int64_t low, int64_t high) {
 void check_options(const PlanModel& model, const PlanOptions& o) {
   checked("context", o.context, 0, model.info.context_length);
   checked("batch", o.batch, 1, kMaxBatch);
-  checked("prompt_tokens", o.prompt_tokens, 0, model.info.context_length);
+  checked("prompt_tokens", o.prompt_tokens, 0, o.context ? o.context : model.info.context_length);
   checked("lora_r", o.lora_r, 1, kMaxRank);
   if (o.kv_dtype) check_kv_dtype(*o.kv_dtype);
 }

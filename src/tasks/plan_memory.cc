@@ -18,6 +18,7 @@ constexpr uint64_t kFloat = sizeof(float);
 constexpr uint64_t kCopiedInput = 4;          // bytes per value: products of quantized weights round their input
 constexpr int64_t kEncoderTokens = 512;       // that encoders run together
 constexpr uint64_t kProgram = 7u << 20;       // measured
+constexpr uint64_t kGgufPerEntry = 370;       // what reading its vocabulary takes besides: 290 to 450 at 49,152 entries
 constexpr uint64_t kTokenizerPerEntry = 320;  // measured: SmolLM2 309, MiniLM 318 bytes per entry of the vocabulary
 constexpr int64_t kAdam8bitBlock = 256;       // values per scale of the 8-bit optimizer state
 constexpr int64_t kAdam8bitSmallest = 4096;   // smaller tensors keep a state in 32 bits
@@ -169,7 +170,8 @@ void add_activations(const PlanModel& model, const Widths& w, const PlanOptions&
   const auto base = [&] {
     return plan.resident_bytes + plan.lora_bytes + plan.gradient_bytes + plan.optimizer_bytes + plan.program_bytes;
   };
-  plan.program_bytes = kProgram + kTokenizerPerEntry * static_cast<uint64_t>(w.vocab);
+  const uint64_t per_entry = kTokenizerPerEntry + (model.is_gguf ? kGgufPerEntry : 0);
+  plan.program_bytes = kProgram + per_entry * static_cast<uint64_t>(w.vocab);
   if (plan.task == PlanTask::inference) {
     add_inference(model, w, options, plan);
   } else {

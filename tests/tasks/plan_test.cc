@@ -246,6 +246,7 @@ TEST(Plan, RefusesWhatMeansNothing) {
   const auto refuse = [](const PlanOptions& options, const std::string& fragment) {
     expect_error(ErrorCode::invalid_argument, fragment, [&] { plan("llama-2-7b", options); });
   };
+  refuse({.context = 100, .prompt_tokens = 500}, "prompt_tokens: found 500, expected an integer from 0 to 100");
   refuse({.format = "int8", .double_quant = true}, "double_quant has no meaning for format 'int8'");
   refuse({.format = "nf5"}, "did you mean 'nf4'?");
   refuse({.context = 5000}, "context: found 5000, expected an integer from 0 to 4096");
