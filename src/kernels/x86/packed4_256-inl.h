@@ -6,6 +6,7 @@ struct Rows {
 };
 constexpr int kUnrolledLines = 4;
 constexpr int kColumns = 4;  // 8 accumulators of 16 registers
+constexpr int64_t kPanelsTogether = 4;
 
 NIBBLE_INLINE Rows load_rows(const void* p) noexcept {
   const auto* halves = static_cast<const __m256i*>(p);

@@ -2,7 +2,8 @@
 
 using Rows = __m512i;
 constexpr int kUnrolledLines = 8;
-constexpr int kColumns = 16;  // accumulators
+constexpr int kColumns = 16;  // accumulators: all of a panel
+constexpr int64_t kPanelsTogether = 1;
 
 PanelLayout panels_of(const RecordLayout& layout) noexcept { return panels_by_groups(layout); }
 

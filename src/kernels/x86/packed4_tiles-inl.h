@@ -2,16 +2,18 @@
 // target region and anonymous namespace. No include guard and no includes: not a header of its own.
 //
 // A tile is a record's 16 rows by up to kColumns tokens of a panel. Its sums over the groups are kept in memory, in the
-// first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups.
+// first-level cache: one load and one store per 1024 products, or per 512 or 256 in smaller groups. Where a panel has
+// more columns than a tile, its weights are looked up once for several panels.
 //
 // The instruction set provides Rows, 16 lanes of 32 bits, one per row; reload(rows), the same from memory; kColumns;
-// kUnrolledLines, a compromise with the size of the code; panels_of(layout), of the panels for a record;
-// scaled_add(value, scales, sums) in place; load_scales(scales, layout, n), scale or minimum n of what follows a
-// record's codes; times(rows, factor); same(word), its float in all lanes. M has: kPanels; kLines, the lines of a
-// record; kSteps, the words of a line; kExact (integers); Acc, zero and add if exact; Table table(levels),
-// unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x, acc), x being one word;
-// value(acc, scale of x) -> Rows of floats. Or, where corrections are per line, instead of dot dot_line(first, second,
-// x, next, correction, acc), the words of a line being x[0] and x[next]; start ignores its argument then.
+// kPanelsTogether, 1 where kColumns is a whole panel; kUnrolledLines, a compromise with the size of the code;
+// panels_of(layout), of the panels for a record; scaled_add(value, scales, sums) in place; load_scales(scales, layout,
+// n), scale or minimum n of what follows a record's codes; times(rows, factor); same(word), its float in all lanes. M
+// has: kPanels; kLines, the lines of a record; kSteps, the words of a line; kExact (integers); Acc, zero and add if
+// exact; Table table(levels), unit(levels); weights<step>(line, table) -> Rows; start(correction); dot(weights, x,
+// acc), x being one word; value(acc, scale of x) -> Rows of floats. Or, where corrections are per line, instead of dot
+// dot_line(first, second, x, next, correction, acc), the words of a line being x[0] and x[next]; start ignores its
+// argument then.
 
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kPrefetchBytes = 4352;    // measured: the longest linear read is still slower without
@@ -120,20 +122,17 @@ NIBBLE_INLINE void look_up(const FromCodes<M>& codes, Rows* tile, std::integer_s
   }
 }
 
+// The columns of panels that lie so many words apart, by one record: few from its codes, more from what was looked up
+// once for all.
 template <class M, int W, int Groups>
-void multiply_panel(const MatmulPacked4& a, const uint8_t* record, const uint32_t* x, float* sums) noexcept {
-  const typename M::Table table = M::table(a.w.levels);
-  const RecordLayout& layout = a.w.layout;
-  const int64_t bytes = record_bytes(layout), words = W * block_words(M::kPanels, panels_of(layout));
-  Scales scales = {nullptr, &layout, 1.0f / M::unit(a.w.levels)};
-  for (int64_t b = 0; b < a.w.k / kPackInputs; ++b, record += bytes, x += words) {
-    const FromCodes<M> codes{record, &table};
-    scales.at = record + M::kLines * kLineBytes;
-    if constexpr (W <= kColumns) {
-      multiply_block<M, W, W, Groups>(codes, x, scales, sums);
-    } else {
-      Rows tile[M::kLines * M::kSteps];
-      look_up<M>(codes, tile, std::make_integer_sequence<int, M::kSteps>{});
+NIBBLE_INLINE void multiply_record(const FromCodes<M>& codes, const uint32_t* x, int64_t panels, int64_t apart,
+                                   const Scales& scales, float* sums) noexcept {
+  if constexpr (W <= kColumns) {
+    multiply_block<M, W, W, Groups>(codes, x, scales, sums);
+  } else {
+    Rows tile[M::kLines * M::kSteps];
+    look_up<M>(codes, tile, std::make_integer_sequence<int, M::kSteps>{});
+    for (int64_t p = 0; p < panels; ++p, x += apart, sums += kPanelTokens * kPackRows) {
       for (int64_t n = 0; n < W; n += kColumns) {
         multiply_block<M, kColumns, W, Groups>(FromTile<M>{tile}, x + n, scales, sums + n * kPackRows);
       }
@@ -141,36 +140,52 @@ void multiply_panel(const MatmulPacked4& a, const uint8_t* record, const uint32_
   }
 }
 
-using MultiplyPanel = void (*)(const MatmulPacked4&, const uint8_t*, const uint32_t*, float*) noexcept;
+// sums: of the panels, [kPanelTokens][kPackRows] each.
+template <class M, int W, int Groups>
+void multiply_panels(const MatmulPacked4& a, const uint8_t* record, const uint32_t* x, int64_t panels,
+                     float* sums) noexcept {
+  const typename M::Table table = M::table(a.w.levels);
+  const RecordLayout& layout = a.w.layout;
+  const int64_t blocks = a.w.k / kPackInputs, bytes = record_bytes(layout);
+  const int64_t words = W * block_words(M::kPanels, panels_of(layout));
+  Scales scales = {nullptr, &layout, 1.0f / M::unit(a.w.levels)};
+  for (int64_t b = 0; b < blocks; ++b, record += bytes, x += words) {
+    scales.at = record + M::kLines * kLineBytes;
+    multiply_record<M, W, Groups>({record, &table}, x, panels, blocks * words, scales, sums);
+  }
+}
 
-// By the width of the panel.
+using MultiplyPanels = void (*)(const MatmulPacked4&, const uint8_t*, const uint32_t*, int64_t, float*) noexcept;
+
+// By the width of the panels.
 template <class M, int Groups>
-MultiplyPanel panel_function(int64_t width) noexcept {
-  constexpr MultiplyPanel kByWidth[] = {multiply_panel<M, 1, Groups>, multiply_panel<M, 2, Groups>,
-                                        multiply_panel<M, 4, Groups>, multiply_panel<M, 8, Groups>,
-                                        multiply_panel<M, 16, Groups>};
+MultiplyPanels panels_function(int64_t width) noexcept {
+  constexpr MultiplyPanels kByWidth[] = {multiply_panels<M, 1, Groups>, multiply_panels<M, 2, Groups>,
+                                         multiply_panels<M, 4, Groups>, multiply_panels<M, 8, Groups>,
+                                         multiply_panels<M, 16, Groups>};
   return kByWidth[__builtin_ctzll(static_cast<unsigned long long>(width))];
 }
 
 template <class M>
-MultiplyPanel panel_function(int64_t width, int64_t groups) noexcept {
-  return groups == 1   ? panel_function<M, 1>(width)
-         : groups == 2 ? panel_function<M, 2>(width)
-                       : panel_function<M, 4>(width);
+MultiplyPanels panels_function(int64_t width, int64_t groups) noexcept {
+  return groups == 1   ? panels_function<M, 1>(width)
+         : groups == 2 ? panels_function<M, 2>(width)
+                       : panels_function<M, 4>(width);
 }
 
+// Some whole panels, or one of any width, by the rows of a record.
 template <class M>
-void multiply_rows(const MatmulPacked4& a, int64_t words, int64_t row, int64_t token) noexcept {
+void multiply_rows(const MatmulPacked4& a, int64_t words, int64_t row, int64_t token, int64_t panels) noexcept {
   constexpr size_t kTokenBytes = kPackRows * sizeof(float);
-  alignas(64) float sums[kPanelTokens * kPackRows];
-  const int64_t width = panel_width(a.tokens - token);
-  for (int64_t n = 0; n < width; ++n) std::memset(sums + n * kPackRows, 0, kTokenBytes);
+  alignas(64) float sums[kPanelsTogether * kPanelTokens * kPackRows];
+  const int64_t width = panel_width(a.tokens - token), columns = panels * width;
+  std::memset(sums, 0, static_cast<size_t>(columns) * kTokenBytes);
   const uint8_t* record = a.w.records + packed4_bytes(row, a.w.k, a.w.layout);
   const uint32_t* x = a.panels + panel_words(token, a.w.k, words);
-  panel_function<M>(width, a.w.layout.groups)(a, record, x, sums);
+  panels_function<M>(width, a.w.layout.groups)(a, record, x, panels, sums);
   const float unit = M::unit(a.w.levels);
   const int64_t rows = a.w.rows - row < kPackRows ? a.w.rows - row : kPackRows;
-  for (int64_t n = 0; n < width && token + n < a.tokens; ++n) {
+  for (int64_t n = 0; n < columns && token + n < a.tokens; ++n) {
     float *y = a.y + (token + n) * a.ldy + row, *values = sums + n * kPackRows;
     for (int64_t r = 0; r < kPackRows; ++r) values[r] *= unit;
     std::memcpy(y, values, rows == kPackRows ? kTokenBytes : static_cast<size_t>(rows) * sizeof(float));
@@ -185,7 +200,11 @@ void multiply_packed(const MatmulPacked4& a) noexcept {
   for (int64_t first = 0; first < a.tokens; first += pass) {
     const int64_t last = first + pass < a.tokens ? first + pass : a.tokens;
     for (int64_t row = 0; row < a.w.rows; row += kPackRows) {
-      for (int64_t token = first; token < last; token += kPanelTokens) multiply_rows<M>(a, words, row, token);
+      for (int64_t token = first, panels = 1; token < last; token += panels * kPanelTokens) {
+        const int64_t whole = (last - token) / kPanelTokens;
+        panels = whole > kPanelsTogether ? kPanelsTogether : whole > 1 ? whole : 1;
+        multiply_rows<M>(a, words, row, token, panels);
+      }
     }
   }
 }
