@@ -8,7 +8,8 @@
 // M has: Args, In (weights), Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
 // start(term); load_w and load_x (Whole or part); mac(w, x, acc); part(count), the mask of the last step;
 // sum(acc); sum4(acc, acc, acc, acc), four f32 or i32, each added up in the order of sum; kPrefetch, the most tokens
-// of a tile for which rows to come are fetched into the second-level cache.
+// of a tile for which the rows of the next one are fetched: as far as the first level, which made 1.07 of the tokens/s
+// of SmolLM2 (Zen 5).
 
 constexpr int kTileRows = 4;
 constexpr int64_t kRowBlockBytes = 256 << 10;  // rows that stay in the second-level cache while all tokens pass by
@@ -22,7 +23,7 @@ NIBBLE_INLINE void step(const typename M::In* w, int64_t ldw, const X* x, int64_
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const auto ws = M::load_w(w + r * ldw, lanes);
-    if constexpr (T <= M::kPrefetch) _mm_prefetch(w + (r + R) * ldw, _MM_HINT_T1);
+    if constexpr (T <= M::kPrefetch) _mm_prefetch(w + (r + R) * ldw, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) acc[r][t] = M::mac(ws, xs[t], acc[r][t]);
   }
