@@ -79,8 +79,9 @@ void declare_rounding(Args& args, Given& g) {
               "qat to int8-dynamic: the range of each token (default), or a fixed one that training observes");
   args.option("--merge-aware", g.merge_aware, "FORMAT",
               "lora, qlora: train through the rounding of a merge into this format, so that merge keeps the gain");
-  args.option("--activations", g.activations, "int16|fp32",
-              "what weights that do not learn are multiplied in; int16 is faster with AVX-512; default fp32");
+  args.option(
+      "--activations", g.activations, "int16|fp32",
+      "what weights that do not learn are multiplied in; int16 is faster with AVX-512 and AVX-VNNI; default fp32");
   args.option("--compute-dtype", g.compute_dtype, "DTYPE",
               "4-bit formats, of evaluation, and of training with qat; else training multiplies in fp32");
 }

@@ -70,7 +70,8 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kTokenKey
 /// Rows of rope types whose parameters are a factor and the context that the model was made for.
 Json scaling_from_metadata(const Metadata& metadata) {
   // Older files have the factor alone, under its older name.
-  const double factor = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0));
+  const double stored = metadata.number("rope.scaling.factor", metadata.number("rope.scale_linear", 1.0));
+  const double factor = stored == 0.0 ? 1.0 : stored;  // as llama.cpp
   const std::string type = metadata.text("rope.scaling.type", "linear");
   const double attention_factor = metadata.number("rope.scaling.attn_factor", 1.0);
   if (attention_factor != 1.0 && type != "yarn") {

@@ -60,6 +60,11 @@ void settle(Weight& weight) {
 
 }  // namespace
 
+void refuse_elements(const WeightSource& source, const std::string& name, DType found) {
+  fail(ErrorCode::unsupported, source.origin(name) + ": " + name + ": found elements of " +
+                                   std::string(dtype_name(found)) + ", expected floats");
+}
+
 Loader::Loader(const WeightSource& source, LoadOptions options)
     : source_(&source), names_(&source), options_(std::move(options)) {}
 
@@ -86,8 +91,7 @@ Weight Loader::fetch(const Parameter& parameter) {
   // Blocks become other bytes when they are packed: those of the file need not be copied for that.
   Weight weight = source_->load(name, is_block_type(*found) ? Residency::mapped : residency);
   if (const auto* dense = std::get_if<Tensor>(&weight); dense && !is_float(dense->dtype)) {
-    fail(ErrorCode::unsupported, source_->origin(name) + ": " + name + ": found elements of " +
-                                     std::string(dtype_name(dense->dtype)) + ", expected floats");
+    refuse_elements(*source_, name, dense->dtype);
   }
   if (turned) weight = std::get<Tensor>(weight).transposed();
   const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);

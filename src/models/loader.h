@@ -44,6 +44,9 @@ struct Placement {
   uint64_t bytes = 0;
 };
 
+/// Of a parameter that is stored in something else than floats. @throws Error{unsupported}
+[[noreturn]] void refuse_elements(const WeightSource& source, const std::string& name, DType found);
+
 class Loader {
  public:
   /// Describes only. `names`, when there are any, answers has().

@@ -83,7 +83,8 @@ Tensor add_lora(const Tensor& x, const Lora& lora, const Tape* tape, Tensor& y) 
   } else {
     add_matmul_by_columns(u, scaled_turned_b(lora), y);
   }
-  for (int64_t t = 0; !lora.bias.empty() && t < y.rows(); ++t) {
+  if (lora.bias.empty()) return u;
+  for (int64_t t = 0; t < y.rows(); ++t) {
     kernels().axpy(1.0f, lora.bias.f32(), y.f32() + t * y.cols(), y.cols());
   }
   return u;

@@ -94,17 +94,15 @@ LoraPlan plan_of(const AdapterTargets& targets, ModuleKind kind, uint64_t seed) 
   };
 }
 
-std::string_view module_name(std::string_view parameter) { return parameter.substr(0, parameter.rfind('.')); }
-
 /// Parameters of the model itself that are trained with the adapter.
-std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets) {
+std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets, TiedHead tied_head) {
   const LoraConfig& c = targets.config();
   const auto chosen = [&](std::string_view name) {
-    if (targets.is_saved(module_name(name))) return true;
+    if (targets.is_saved(owner_of(name))) return true;
     if (!name.ends_with(".bias") || c.bias == "none") return false;
-    return c.bias == "all" || targets.is_target(module_name(name), ModuleKind::linear);
+    return c.bias == "all" || targets.is_target(owner_of(name), ModuleKind::linear);
   };
-  return train_parameters(model, chosen, TiedHead::stands_alone);  // as PEFT, whose copy of a module is its alone
+  return train_parameters(model, chosen, tied_head);
 }
 
 Modules modules_of(const LoadedModel& model, const ClassNames& names) {
@@ -136,7 +134,14 @@ std::string joined(const std::vector<std::string>& names) {
 
 }  // namespace
 
-AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed) {
+std::set<std::string> meant_modules(const LoadedModel& model, const LoraConfig& config) {
+  const ClassNames names(model);
+  const Modules modules = modules_of(model, names);
+  const auto meant = targets_in(AdapterTargets(completed(config, model, modules), kWhere, names), modules);
+  return {meant.begin(), meant.end()};
+}
+
+AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed, TiedHead tied_head) {
   check(config);
   const ClassNames names(model);
   const Modules modules = modules_of(model, names);
@@ -148,7 +153,7 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
   }
   // What can fail comes first, so that no layer is left with an adapter.
   const Starts starts = find_starts(model, targets, seed);
-  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets);
+  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets, tied_head);
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters =

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,12 @@ enum class AdapterUse {
 AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, AdapterUse use);
 
 /// Puts a new adapter on the model. @throws Error{invalid_argument} when no module is meant.
-AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed);
+/// @param tied_head  when modules_to_save name the embeddings; PEFT's copy of a module is its alone
+AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed,
+                            TiedHead tied_head = TiedHead::stands_alone);
+
+/// The modules that target_modules of a configuration mean, by PEFT's names.
+std::set<std::string> meant_modules(const LoadedModel& model, const LoraConfig& config);
 
 /// Writes the two files of an adapter folder, f32, for the model as its files have it: what was begun with PiSSA as a
 /// plain adapter of twice the rank. A third file where it was trained for a merge.

@@ -15,6 +15,7 @@ namespace nibble {
 namespace {
 
 constexpr size_t kListedMismatches = 10;
+constexpr std::string_view kWeight = ".weight";
 
 /// What the file has of one module; the names of its tensors.
 struct ModuleTensors {
@@ -95,9 +96,8 @@ class Attacher final : public ParameterVisitor {
         use_(use),
         contents_(sort_tensors(files.tensors)),
         stored_(model.config, model.path, model.parameters),
-        before_(model.replaced) {
-    leave_out(model.left_out);
-  }
+        before_(model.replaced),
+        left_out_(model.left_out) {}
 
   void linear(Linear& layer) override {
     if (const auto found = find_entry(contents_.modules, layer.name); found != contents_.modules.end()) {
@@ -129,6 +129,7 @@ class Attacher final : public ParameterVisitor {
 
   /// Tensors that no module has asked for.
   void finish() {
+    if (use_ == AdapterUse::inference) leave_out();
     for (const auto& [module, tensors] : contents_.modules) mismatches.push_back("the model has no module " + module);
     for (const auto& [name, tensor] : contents_.replaced) mismatches.push_back("the model has no parameter " + name);
   }
@@ -218,14 +219,13 @@ class Attacher final : public ParameterVisitor {
             .rslora = targets_.config().use_rslora};
   }
 
-  /// Parts of the base that this model leaves out, such as the pooler of a sentence encoder, are out with their
-  /// changes.
-  void leave_out(const std::set<std::string, std::less<>>& left_out) {
-    for (const std::string& name : left_out) {
-      const auto module = find_entry(contents_.modules, name.substr(0, name.rfind('.')));
-      if (module != contents_.modules.end()) contents_.modules.erase(module);
-      const auto parameter = find_entry(contents_.replaced, name);
-      if (parameter != contents_.replaced.end()) contents_.replaced.erase(parameter);
+  /// Of what no part of the model has asked for: parts of the base that the model leaves out, such as the pooler of a
+  /// sentence encoder, are out with their changes. Training would write an adapter without them.
+  void leave_out() {
+    for (const std::string& name : left_out_) {
+      const std::string parameter = one_spelling(name);
+      contents_.replaced.erase(parameter);
+      if (parameter.ends_with(kWeight)) contents_.modules.erase(parameter.substr(0, parameter.size() - kWeight.size()));
     }
   }
 
@@ -250,6 +250,7 @@ class Attacher final : public ParameterVisitor {
   Contents contents_;
   StoredForm stored_;
   const ByName<bool>& before_;
+  const std::set<std::string, std::less<>>& left_out_;
 
  public:
   std::vector<std::function<void()>> late;

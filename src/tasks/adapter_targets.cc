@@ -75,11 +75,6 @@ std::optional<int64_t> layer_index(std::string_view module, const std::vector<st
 
 }  // namespace
 
-bool ends_with_name(std::string_view module, std::string_view name) {
-  if (!module.ends_with(name)) return false;
-  return module.size() == name.size() || module[module.size() - name.size() - 1] == '.';
-}
-
 AdapterTargets::AdapterTargets(LoraConfig config, std::string where, ClassNames names)
     : config_(std::move(config)), names_(std::move(names)) {
   targets_ = compile(config_.target_modules, where + ": target_modules");

@@ -46,9 +46,6 @@ class AdapterTargets {
   Pattern<double> alphas_;
 };
 
-/// Whether a module name is `name` or ends with it behind a dot.
-bool ends_with_name(std::string_view module, std::string_view name);
-
 /// target_modules when the user gives none, as PEFT has them. @throws Error{invalid_argument} for other architectures.
 ModuleChoice default_targets(const std::string& model_type);
 

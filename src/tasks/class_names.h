@@ -9,6 +9,7 @@
 
 namespace nibble {
 
+/// A file that lacks tensors which the configuration alone would have is taken to have the names of the class.
 class ClassNames {
  public:
   /// Of a model whose files have the names of its class.
@@ -21,6 +22,12 @@ class ClassNames {
  private:
   std::map<std::string, std::string, std::less<>> by_stored_;  // those that differ
 };
+
+/// The module of a parameter: its name but for the last part.
+std::string_view owner_of(std::string_view parameter);
+
+/// Whether a module name is `name` or ends with it behind a dot.
+bool ends_with_name(std::string_view module, std::string_view name);
 
 /// One spelling for the two that versions of transformers have for the text part of multimodal models:
 /// "language_model.model.X" for "model.language_model.X".

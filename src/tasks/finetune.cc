@@ -108,7 +108,11 @@ class Run {
     check_finetune_adapter(o_, model);
     model_ = load_model(model, method_.load_options(o_, model));
     train_ = read_batches(model_, o_.data, o_);
-    if (!o_.eval_data.empty()) eval_ = read_batches(model_, o_.eval_data, o_);
+    data_checksum_ = checksum_of(train_.data.samples);
+    if (!o_.eval_data.empty()) {
+      eval_ = read_batches(model_, o_.eval_data, o_);
+      state_.eval_checksum = checksum_of(eval_->data.samples);
+    }
     if (o_.on_data) o_.on_data(train_.data.report);
     trained_ = method_.prepare(*model_, o_);
     const StoredForm stored(model_->config, model, model_->parameters);
@@ -132,7 +136,9 @@ class Run {
     fs::path from;
     if (!o_.resume.empty()) {
       from = RunFolder::checkpoint_to_resume(out_, o_);
+      const std::string eval_checksum = state_.eval_checksum;
       state_ = read_checkpoint_state(from, optimizer, settings());
+      if (state_.eval_checksum != eval_checksum) state_.forget_evaluations(eval_checksum);
       restore_observed_ranges(*model_->model, state_.observed);
       stopped_early_ = has_stopped_early();
       eval_loss_ = state_.eval_loss;
@@ -155,6 +161,7 @@ class Run {
     const HoldInterrupts done;  // all that a run that continued could do now is this
     method_.write(folder.result(), *model_, trained_);
     folder.publish();
+    clear_interrupt();  // it has come too late
     return report();
   }
 
@@ -263,7 +270,7 @@ class Run {
     stopped_early_ = has_stopped_early();
     if (!better) return;
     state_.best_eval_loss = loss.mean();
-    OutputFolder best(folder.path() / "best", Overwrite::yes);
+    OutputFolder best(folder.best(), Overwrite::yes);
     method_.write(best, *model_, trained_);
     best.commit();
   }
@@ -283,7 +290,7 @@ class Run {
     settings.set("model_type", model_->model->info().model_type);
     settings.set("samples", train_.data.report.samples);
     settings.set("data_tokens", train_.data.report.tokens);
-    settings.set("data_checksum", checksum_of(train_.data.samples));
+    settings.set("data_checksum", data_checksum_);
     return settings;
   }
 
@@ -311,6 +318,7 @@ class Run {
   std::shared_ptr<LoadedModel> model_;
   AttachedAdapter trained_;
   Batches train_;
+  std::string data_checksum_;
   std::optional<Batches> eval_;
   Schedule schedule_;
   int64_t steps_ = 0, steps_in_epoch_ = 0;

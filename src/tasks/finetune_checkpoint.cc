@@ -86,6 +86,7 @@ void write_checkpoint_state(OutputFolder& folder, const Optimizer& optimizer, co
                                   {"eval_loss", state.eval_loss ? Json(*state.eval_loss) : Json()},
                                   {"best_eval_loss", state.best_eval_loss ? Json(*state.best_eval_loss) : Json()},
                                   {"evaluations_without_gain", state.evaluations_without_gain},
+                                  {"eval_checksum", state.eval_checksum},
                                   {"settings", settings}});
   folder.write_text(kState, json.dump(2) + "\n");
 }
@@ -108,6 +109,7 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
   const int64_t optimizer_steps = need("optimizer_steps").as_int(where);
   if (state.step < 0 || optimizer_steps < 0) fail(ErrorCode::format, where + ": step: expected at least 0");
   state.evaluations_without_gain = need("evaluations_without_gain").as_int(where);
+  state.eval_checksum = need("eval_checksum").as_string(where);
 
   const SafetensorsFile file(folder / kTensors);
   for (const TrainedParameter& p : optimizer.parameters()) {

@@ -19,7 +19,15 @@ struct TrainerState {
   double last_loss = 0;
   std::optional<double> eval_loss = {}, best_eval_loss = {};
   int64_t evaluations_without_gain = 0;
+  std::string eval_checksum = {};  // of the data that these losses are of
   ObservedRanges observed = {};
+
+  /// Losses over other data say nothing of these.
+  void forget_evaluations(std::string checksum) {
+    eval_loss = best_eval_loss = std::nullopt;
+    evaluations_without_gain = 0;
+    eval_checksum = std::move(checksum);
+  }
 };
 
 /// Adds state.safetensors and trainer_state.json to a folder.

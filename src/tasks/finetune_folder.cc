@@ -26,7 +26,9 @@ fs::path RunFolder::checked(const std::string& out, const FinetuneOptions& optio
 }
 
 fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOptions& options) {
-  return options.resume == kLast ? list_checkpoints(out).back() : fs::path(options.resume);
+  if (options.resume == kLast) return list_checkpoints(out).back();
+  const fs::path given = fs::absolute(options.resume).lexically_normal();
+  return given.has_filename() ? given : given.parent_path();  // a slash behind it means nothing
 }
 
 /// Whether a run leaves files of this name in its folder: what --overwrite must not mix with the new ones.
@@ -41,7 +43,7 @@ RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
     : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
   if (!options.resume.empty()) return;
   for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
-  fs::remove_all(path_ / kBest);
+  fs::remove_all(best());
   std::vector<fs::path> old_results;
   for (const auto& entry : fs::directory_iterator(path_)) {
     if (is_result_of_run(entry.path())) old_results.push_back(entry.path());
@@ -49,10 +51,12 @@ RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
   for (const fs::path& old : old_results) fs::remove(old);
 }
 
+fs::path RunFolder::best() const { return path_ / kBest; }
+
 void RunFolder::take_best(const fs::path& other) const {
-  const fs::path mine = path_ / kBest;
-  if (fs::exists(mine) || !fs::is_directory(other / kBest)) return;
-  OutputFolder copy(mine, Overwrite::no);
+  std::error_code none;  // that one of the two is not there
+  if (fs::equivalent(path_, other, none) || !fs::is_directory(other / kBest)) return;
+  OutputFolder copy(best(), Overwrite::yes);
   for (const auto& entry : fs::recursive_directory_iterator(other / kBest)) {
     if (entry.is_regular_file()) copy.copy(entry.path(), entry.path().lexically_relative(other / kBest).string());
   }

@@ -21,7 +21,9 @@ class RunFolder {
   RunFolder(std::filesystem::path path, const FinetuneOptions& options);
 
   const std::filesystem::path& path() const { return path_; }
-  /// The best result of the run in another folder that this one continues, unless there is one here.
+  /// Where the best result so far is.
+  std::filesystem::path best() const;
+  /// Copies that of the run in another folder which this one continues.
   void take_best(const std::filesystem::path& other) const;
   /// Where the result is written.
   OutputFolder& result() { return result_; }

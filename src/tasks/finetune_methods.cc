@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "core/error.h"
 #include "io/model_files.h"
@@ -49,9 +50,26 @@ LoadModelOptions load_as_deployed(const FinetuneOptions& options, const std::str
   return load;
 }
 
-AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options) {
-  if (options.init_adapter.empty()) return new_adapter(model, options.lora, options.seed);
-  return attach_adapter(model, options.init_adapter, AdapterUse::training);
+/// What was asked for beside an adapter that is trained on, and is not the default, has to mean its modules.
+void require_modules(const LoadedModel& model, const AttachedAdapter& adapter, const FinetuneOptions& options) {
+  if (options.lora.target_modules == FinetuneOptions().lora.target_modules) return;
+  const ClassNames names(model);
+  std::set<std::string> adapted;
+  for (const TrainedParameter& p : adapter.parameters) {
+    const size_t end = std::min(p.name.find(".lora_A"), p.name.find(".lora_embedding_A"));
+    if (end != std::string::npos) adapted.insert(names.of(p.name.substr(0, end)));
+  }
+  if (meant_modules(model, options.lora) == adapted) return;
+  fail(ErrorCode::invalid_argument, "target_modules: means other modules than the adapter " + options.init_adapter +
+                                        " has, and training goes on with those");
+}
+
+AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options,
+                            TiedHead tied_head = TiedHead::stands_alone) {
+  if (options.init_adapter.empty()) return new_adapter(model, options.lora, options.seed, tied_head);
+  AttachedAdapter adapter = attach_adapter(model, options.init_adapter, AdapterUse::training);
+  require_modules(model, adapter, options);
+  return adapter;
 }
 
 AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
@@ -84,6 +102,16 @@ AttachedAdapter prepare_qat_full(LoadedModel& model, const FinetuneOptions& opti
   return trained;
 }
 
+/// A head that shares the embeddings' matrix has none of its own in the result.
+void require_place(const LoadedModel& model, const std::string& name) {
+  if (name.find(".lora_") != std::string::npos) return;
+  const bool there =
+      std::any_of(model.parameters.begin(), model.parameters.end(), [&](const Parameter& p) { return p.name == name; });
+  if (there) return;
+  fail(ErrorCode::unsupported, "modules_to_save: " + name + ": has no place of its own in the result; name the " +
+                                   "embeddings that it shares, or train without qat");
+}
+
 /// Here all-linear means all layers that are quantized: the adapter of another one could not be merged without moving a
 /// bit.
 AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& options) {
@@ -91,8 +119,9 @@ AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& o
   const std::vector<std::string> kept = unprepared_layers(model);
   FinetuneOptions o = options;
   if (o.lora.target_modules == "all-linear" && o.lora.exclude_modules.empty()) o.lora.exclude_modules = kept;
-  AttachedAdapter trained = put_adapter(model, o);
+  AttachedAdapter trained = put_adapter(model, o, TiedHead::follows);  // the result is one model, tied as before
   for (const TrainedParameter& p : trained.parameters) {
+    require_place(model, p.name);
     const size_t at = p.name.find(".lora_A.");
     const std::string module = p.name.substr(0, at);
     if (at == std::string::npos || std::find(kept.begin(), kept.end(), module) == kept.end()) continue;
@@ -198,6 +227,12 @@ const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
   fail(ErrorCode::invalid_argument, "method: found '" + options.method + "', expected one of " + known);
 }
 
+namespace {
+
+/// Fields of which the modules that they mean are compared instead, when the model is there.
+constexpr std::string_view kModuleFields[] = {"target_modules", "exclude_modules", "layers_to_transform",
+                                              "layers_pattern"};
+
 /// As text; lists of names, whose order means nothing, sorted.
 std::string setting_text(const Json& value) {
   if (!value.is_array()) return value.dump();
@@ -212,6 +247,7 @@ void refuse_other_settings(const FinetuneOptions& options, const LoraConfig& ada
   const Json asked = lora_config_json(options.lora), usual = lora_config_json(FinetuneOptions().lora);
   const Json has = lora_config_json(adapter);
   for (const auto& [key, value] : asked.as_object("lora")) {
+    if (std::find(std::begin(kModuleFields), std::end(kModuleFields), key) != std::end(kModuleFields)) continue;
     const std::string found = setting_text(value), is = setting_text(*has.find(key));
     if (found == setting_text(*usual.find(key)) || found == is) continue;
     fail(ErrorCode::invalid_argument, key + ": found " + printable(found, 200) + ", but the adapter " +
@@ -219,6 +255,8 @@ void refuse_other_settings(const FinetuneOptions& options, const LoraConfig& ada
                                           ", and training goes on with what it has");
   }
 }
+
+}  // namespace
 
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {
   const bool is_merged = !options.merge_aware.empty() || (options.method == "qat" && options.use_lora);
@@ -230,7 +268,7 @@ void check_finetune_adapter(const FinetuneOptions& options, const std::string& m
     config = open_adapter(options.init_adapter).config;
     refuse_other_settings(options, config);
   }
-  if (is_merged) refuse_unmergeable(config, model);
+  if (is_merged) refuse_unmergeable(config, model, !options.merge_aware.empty());
 }
 
 }  // namespace nibble

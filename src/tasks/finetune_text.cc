@@ -48,7 +48,7 @@ std::string_view role_of(const std::string& from, const std::string& where) {
   fail(ErrorCode::format, where + ": from: found '" + printable(from, 60) + "', expected one of " + known);
 }
 
-std::string_view first_word(std::string_view text) {
+std::string_view without_leading_space(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t\r\n");
   return begin == std::string_view::npos ? "" : text.substr(begin);
 }
@@ -171,7 +171,7 @@ TrainingSample SampleReader::conversation(const Json::Array& messages, size_t fi
   const auto before_first = [&](const std::string& text) {
     const Json* content = messages[0].find_value("content");
     const bool begins_with_a =
-        content && content->is_string() && first_word(content->as_string(where)).starts_with("a");
+        content && content->is_string() && without_leading_space(content->as_string(where)).starts_with("a");
     Json other = messages[0];
     other.set("content", begins_with_a ? "b" : "a");
     const std::string changed = template_->render(Json(Json::Array{other}), {.variables = variables});

@@ -7,6 +7,7 @@
 #include "io/peft.h"
 #include "ops/elementwise.h"
 #include "tasks/adapter_targets.h"
+#include "tasks/class_names.h"
 #include "train/parameters.h"
 
 namespace nibble {

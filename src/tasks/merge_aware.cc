@@ -59,7 +59,7 @@ MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
   return merge_target({format, encode, dithers}, bases);
 }
 
-void refuse_unmergeable(const LoraConfig& config, const std::string& model) {
+void refuse_unmergeable(const LoraConfig& config, const std::string& model, bool merges_later) {
   if (config.use_dora) {
     fail(ErrorCode::unsupported, "use_dora: DoRA adapters cannot be trained with quantization of the merged matrix");
   }
@@ -69,8 +69,14 @@ void refuse_unmergeable(const LoraConfig& config, const std::string& model) {
   }
   const ModelFiles files = open_model(model);
   const AdapterTargets targets(config, "LoraConfig");
-  for (const Parameter& p : list_parameters(files.config, model, files.weights.get())) {
+  const auto [info, parameters] = outline_model(files.config, model);  // by the names of the class
+  const bool has_head = std::any_of(parameters.begin(), parameters.end(), [](auto& p) { return p.role == Role::head; });
+  for (const Parameter& p : parameters) {
     const std::string module(module_of(p.name));
+    if (p.role == Role::embedding && !has_head && !info.is_encoder && merges_later && targets.is_saved(module)) {
+      fail(ErrorCode::unsupported, "modules_to_save: " + module + ": the output head shares these embeddings, so a " +
+                                       "copy of one of them cannot be merged; leave it out");
+    }
     if (p.role != Role::embedding || !targets.is_target(module, ModuleKind::embedding)) continue;
     fail(ErrorCode::unsupported, "target_modules: " + module + ": is an embedding, and no rounding of a merge is " +
                                      "trained through its adapter; leave it out, or train without merge_aware and qat");

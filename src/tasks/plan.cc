@@ -38,10 +38,14 @@ int64_t checked(const char* name, int64_t value, int64_t low, int64_t high) {
        fmt::format("{}: found {}, expected an integer from {} to {}", name, value, low, high));
 }
 
+int64_t context_of(const PlanModel& model, const PlanOptions& options) {
+  return options.context ? options.context : std::min(model.info.context_length, kDefaultContext);
+}
+
 void check_options(const PlanModel& model, const PlanOptions& o) {
   checked("context", o.context, 0, model.info.context_length);
   checked("batch", o.batch, 1, kMaxBatch);
-  checked("prompt_tokens", o.prompt_tokens, 0, o.context ? o.context : model.info.context_length);
+  checked("prompt_tokens", o.prompt_tokens, 0, context_of(model, o));
   checked("lora_r", o.lora_r, 1, kMaxRank);
   if (o.kv_dtype) check_kv_dtype(*o.kv_dtype);
 }
@@ -84,7 +88,7 @@ class Planner {
     p.task = options.task;
     p.parameters = model_.parameters();
     p.context_length = model_.info.context_length;
-    p.context = options.context ? options.context : std::min(p.context_length, kDefaultContext);
+    p.context = context_of(model_, options);
     p.batch = options.batch;
     const WeightPlan weights = plan_weights(model_, options);
     p.weights = weights.bytes;

@@ -48,9 +48,7 @@ void require_floats(const ModelFiles& files, std::span<const Parameter> paramete
   for (const Parameter& parameter : parameters) {
     const SourceTensor* tensor = files.weights->find(parameter.name);
     if (tensor == nullptr || !is_dense(*tensor) || is_float(stored_dtype(*tensor))) continue;
-    fail(ErrorCode::unsupported, files.weights->origin(parameter.name) + ": " + parameter.name +
-                                     ": found elements of " + std::string(dtype_name(stored_dtype(*tensor))) +
-                                     ", expected floats");
+    refuse_elements(*files.weights, parameter.name, stored_dtype(*tensor));
   }
 }
 

@@ -16,9 +16,9 @@ namespace nibble {
 
 /// A tensor that training changes, f32, by the name that files give it.
 struct TrainedParameter {
-  std::string name;       // "model.norm.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"
-  Tensor value;           // shares the model's memory
-  float decays_to = 0.0;  // what weight decay moves it towards
+  std::string name;        // "model.norm.weight", "model.layers.0.self_attn.q_proj.lora_A.weight"
+  Tensor value;            // shares the model's memory
+  float decays_to = 0.0f;  // what weight decay moves it towards
 };
 
 /// What a head that has the embeddings' matrix does when these are trained: learns with them and counts once, as the

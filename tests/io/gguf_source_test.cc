@@ -168,6 +168,8 @@ TEST(GgufSource, RopeScalingOfTheMetadata) {
   const GgufModel none =
       open(tiny("llama").text("llama.rope.scaling.type", "none").f32("llama.rope.scale_linear", 8.0f));
   EXPECT_EQ(none.config.find("rope_scaling"), nullptr);
+  const GgufModel zero = open(tiny("llama").f32("llama.rope.scaling.factor", 0.0f));
+  EXPECT_EQ(zero.config.find("rope_scaling"), nullptr);
   // ggml multiplies what follows from the stretch, 1 + 0.1 ln 4, with it.
   const GgufModel yarn = open(tiny("llama")
                                   .text("llama.rope.scaling.type", "yarn")

@@ -124,10 +124,21 @@ TEST(Adapter, SeveralThatContradictEachOtherAreRefused) {
                                .add(kQ + ".lora_magnitude_vector", {128}, 1.0f)
                                .write("dora", R"(, "use_dora": true)");
   EXPECT_LE(difference(logits_with({plain, norm}), logits_with({norm, plain})).largest, 1e-4);
+  // PEFT stores the base's table beside an adapter of it: twice the same is no contradiction.
+  const std::string table = "model.embed_tokens";
+  const auto of_table = [&](const std::string& name) {
+    return AdapterFile(temp)
+        .add(table + ".lora_embedding_A", {2, 512}, 0.01f)
+        .add(table + ".lora_embedding_B", {128, 2}, 0.02f)
+        .add(table + ".base_layer.weight", {512, 128}, 0.03f)
+        .write(name);
+  };
+  const std::string first = of_table("first"), second = of_table("second");
+  EXPECT_GT(difference(logits_with({first, second}), logits_with({first})).largest, 1e-3);
   expect_error(ErrorCode::format, "model.norm.weight: an adapter before this one has replaced it", [&] {
     logits_with({norm, other});
   });
-  logits_with({dora, plain});
+  EXPECT_GT(difference(logits_with({dora, plain}), logits_with({dora})).largest, 1e-4);
   expect_error(ErrorCode::format, kQ + ": use_dora: has to be the first of its adapters", [&] {
     logits_with({plain, dora});
   });
@@ -166,11 +177,15 @@ TEST(Adapter, OfPartsThatTheModelLeavesOutIsLeftOutToo) {
   const TempFolder temp;
   const std::string adapter =
       AdapterFile(temp).add_lora(kQ).add_lora("vision.proj").add("vision.norm.weight", {4}, 1).write("adapter");
+  // Beside what is used, and with a name that ends like one that is.
+  const std::string scale = kQ + ".input_scale", longer = "mtp." + kQ + ".weight";
   expect_error(ErrorCode::format, "the model has no module vision.proj", [&] { logits_with({adapter}); });
   const SafetensorsFile in(tiny_folder() / "model.safetensors");
   const auto folder = tiny_variant(temp, "more", {{"model.safetensors", ""}});
   std::vector<TensorDeclaration> declared = {{"vision.proj.weight", DType::f32, {128, 128}},
-                                             {"vision.norm.weight", DType::f32, {4}}};
+                                             {"vision.norm.weight", DType::f32, {4}},
+                                             {scale, DType::f32, {1}},
+                                             {longer, DType::f32, {128, 128}}};
   for (const SafetensorsEntry& e : in.entries()) declared.push_back({e.name, DType::bf16, e.shape});
   SafetensorsWriter out(folder / "model.safetensors", declared);
   for (const TensorDeclaration& d : declared) {

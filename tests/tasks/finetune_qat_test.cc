@@ -360,6 +360,24 @@ TEST_F(FinetuneQatTest, ABrokenRecordOfTheMergeIsRefused) {
   EXPECT_FALSE(fs::exists(temp_ / "merged"));
 }
 
+// The result is one model with one table, so the head that shares it learns with it.
+TEST_F(FinetuneQatTest, ATableThatTheHeadSharesStaysOne) {
+  FinetuneOptions o = options("qat");
+  o.format = "int4";
+  o.use_lora = true;
+  o.lora.modules_to_save = {"embed_tokens"};
+  const FinetuneReport report = run("out", o);
+  EXPECT_EQ(eval_loss(at("out"), {}), *report.eval_loss);
+  o.lora.modules_to_save = {"lm_head"};
+  expect_error(ErrorCode::unsupported, "modules_to_save: lm_head.weight: has no place of its own",
+               [&] { run("x", o); });
+  o = options("lora");
+  o.merge_aware = "nf4";
+  o.lora.modules_to_save = {"embed_tokens"};
+  expect_error(ErrorCode::unsupported, "modules_to_save: model.embed_tokens: the output head shares",
+               [&] { run("x", o); });
+}
+
 TEST_F(FinetuneQatTest, OptionsThatMakeNoSenseAreRefused) {
   struct Row {
     const char* method;

@@ -187,11 +187,12 @@ TEST_F(FinetuneTest, AnAdapterThatIsTrainedOnStaysWhatItIs) {
   o.lora = FinetuneOptions().lora;
   o.lora.use_dora = true;
   expect_error(ErrorCode::invalid_argument, "use_dora: found true, but the adapter", [&] { run("x", o); });
-  o.lora = {.r = 4, .target_modules = "all-linear"};  // the first run's own words
+  o.lora = {.r = 4, .target_modules = R"(model\.layers\..*_proj)"};  // the same modules in other words
+  run("same", o);
   o.lora.target_modules = {"v_proj", "up_proj", "q_proj", "o_proj", "k_proj", "gate_proj", "down_proj"};
   run("again", o);
   o.lora.target_modules = {"q_proj"};
-  expect_error(ErrorCode::invalid_argument, "target_modules: found [\"q_proj\"]", [&] { run("x", o); });
+  expect_error(ErrorCode::invalid_argument, "target_modules: means other modules", [&] { run("x", o); });
 }
 
 TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
@@ -301,8 +302,9 @@ TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
   // Continued where it stopped, here or elsewhere, it has nothing to do.
   const std::string stopped = bytes("out"), best = bytes("out/best");
   const std::string last = at("out/checkpoint-" + std::to_string(report.steps));
+  temp_.write("elsewhere/best/adapter_model.safetensors", "of another run");
   for (const std::string out : {"out", "elsewhere"}) {
-    o.resume = out == "out" ? "last" : last;
+    o.resume = out == "out" ? "last" : last + "/";
     const FinetuneReport again = run(out, o);
     EXPECT_EQ(again.steps, report.steps);
     EXPECT_TRUE(again.stopped_early);
@@ -311,6 +313,11 @@ TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
     EXPECT_EQ(bytes(out), stopped);
     EXPECT_EQ(bytes(out + "/best"), best);
   }
+  // Losses over other texts say nothing of these.
+  o.eval_data = temp_.write("other.txt", heldout().substr(3000, 500)).string();
+  o.resume = last;
+  o.steps = report.steps + 1;
+  EXPECT_EQ(run("further", o).steps, report.steps + 1);
 }
 
 TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {

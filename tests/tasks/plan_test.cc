@@ -246,6 +246,8 @@ TEST(Plan, RefusesWhatMeansNothing) {
   const auto refuse = [](const PlanOptions& options, const std::string& fragment) {
     expect_error(ErrorCode::invalid_argument, fragment, [&] { plan("llama-2-7b", options); });
   };
+  const PlanOptions longer = {.prompt_tokens = 20'000};
+  expect_error(ErrorCode::invalid_argument, "expected an integer from 0 to 4096", [&] { plan("mistral-7b", longer); });
   refuse({.context = 100, .prompt_tokens = 500}, "prompt_tokens: found 500, expected an integer from 0 to 100");
   refuse({.format = "int8", .double_quant = true}, "double_quant has no meaning for format 'int8'");
   refuse({.format = "nf5"}, "did you mean 'nf4'?");

@@ -42,22 +42,6 @@ TEST(Optimizer, SgdWithMomentumEqualsItsFormula) {
   EXPECT_NEAR(after({.name = "sgd", .weight_decay = 0.05, .momentum = 0.9}, 4), value, 1e-5);
 }
 
-// A norm that files hold less 1: in memory 1 more, it takes the same way.
-TEST(Optimizer, DecaysTowardsWhatIsZeroInFiles) {
-  for (const std::string name : {"adamw", "sgd"}) {
-    const OptimizerOptions options = {.name = name, .weight_decay = 0.3, .momentum = 0.5};
-    const TrainedParameter stored = parameter({-0.25f, 0.5f}),
-                           held = {"p", Tensor::from(std::vector<float>{0.75f, 1.5f}), 1.0f};
-    Optimizer one({stored}, options), other({held}, options);
-    for (int i = 0; i < 5; ++i) {
-      const Tensor gradient = Tensor::from(std::vector<float>{0.5f, static_cast<float>(-i)});
-      one.step({gradient}, 0.1);
-      other.step({gradient}, 0.1);
-    }
-    for (int64_t i = 0; i < 2; ++i) EXPECT_NEAR(held.value.f32()[i] - 1.0f, stored.value.f32()[i], 1e-6) << name;
-  }
-}
-
 TEST(Optimizer, UnknownNamesAndRangesAreRefused) {
   expect_error(ErrorCode::invalid_argument, "expected one of adamw, adamw8bit, sgd",
                [] { Optimizer({parameter({1})}, {.name = "adam"}); });
@@ -69,6 +53,23 @@ Tensor wave(int64_t count, double phase) {
   Tensor t(DType::f32, {count});
   for (int64_t i = 0; i < count; ++i) t.f32()[i] = static_cast<float>(std::sin(phase + static_cast<double>(i) * 0.37));
   return t;
+}
+
+// A norm that files hold less 1: in memory 1 more, it takes the same way.
+TEST(Optimizer, DecaysTowardsWhatIsZeroInFiles) {
+  for (const std::string name : {"adamw", "sgd", "adamw8bit"}) {
+    const OptimizerOptions options = {.name = name, .weight_decay = 0.3, .momentum = 0.5};
+    const TrainedParameter stored = {"p", wave(5000, 0)}, held = {"p", wave(5000, 0), 1.0f};
+    for (int64_t i = 0; i < 5000; ++i) Tensor(held.value).f32()[i] += 1.0f;
+    Optimizer one({stored}, options), other({held}, options);
+    for (int i = 0; i < 5; ++i) {
+      one.step({wave(5000, i)}, 0.1);
+      other.step({wave(5000, i)}, 0.1);
+    }
+    for (int64_t i = 0; i < 5000; ++i) {
+      ASSERT_NEAR(held.value.f32()[i] - 1.0f, stored.value.f32()[i], 1e-5) << name << " " << i;
+    }
+  }
 }
 
 // Stopping and going on is the same as not stopping, and threads change nothing.

@@ -8,8 +8,7 @@
 // M has: Args, In (weights), Acc, kStep, kTokens; Term term(x, k), what is to be known of a token before its products;
 // start(term); load_w and load_x (Whole or part); mac(w, x, acc); part(count), the mask of the last step;
 // sum(acc); sum4(acc, acc, acc, acc), four f32 or i32, each added up in the order of sum; kPrefetch, the most tokens
-// of a tile for which the rows of the next one are fetched: as far as the first level, which made 1.07 of the tokens/s
-// of SmolLM2 (Zen 5).
+// of a tile for which the rows of the next one are fetched.
 
 constexpr int kTileRows = 4;
 constexpr int64_t kRowBlockBytes = 256 << 10;  // rows that stay in the second-level cache while all tokens pass by
