@@ -3,6 +3,16 @@
 #include "models/registry.h"
 
 namespace nibble {
+namespace {
+
+struct Spelling {
+  std::string_view newer, older;  // how names begin
+};
+constexpr Spelling kSpellings[] = {{"model.language_model.", "language_model.model."},
+                                   {"model.vision_tower.", "vision_tower."},
+                                   {"model.multi_modal_projector.", "multi_modal_projector."}};
+
+}  // namespace
 ClassNames::ClassNames(const LoadedModel& model) {
   // Without files to ask, a model's parameters are described by the names of its class, in the same order.
   const std::vector<Parameter> of_class = list_parameters(model.config, model.path);
@@ -27,8 +37,10 @@ bool ends_with_name(std::string_view module, std::string_view name) {
 }
 
 std::string one_spelling(std::string name) {
-  constexpr std::string_view kNewer = "model.language_model.", kOlder = "language_model.model.";
-  return name.starts_with(kNewer) ? name.replace(0, kNewer.size(), kOlder) : name;
+  for (const auto& [newer, older] : kSpellings) {
+    if (name.starts_with(newer)) return name.replace(0, newer.size(), older);
+  }
+  return name;
 }
 
 }  // namespace nibble

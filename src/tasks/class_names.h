@@ -29,8 +29,8 @@ std::string_view owner_of(std::string_view parameter);
 /// Whether a module name is `name` or ends with it behind a dot.
 bool ends_with_name(std::string_view module, std::string_view name);
 
-/// One spelling for the two that versions of transformers have for the text part of multimodal models:
-/// "language_model.model.X" for "model.language_model.X".
+/// One spelling for the two that versions of transformers have for the parts of multimodal models:
+/// "language_model.model.X" for "model.language_model.X", "vision_tower.X" for "model.vision_tower.X".
 std::string one_spelling(std::string name);
 
 }  // namespace nibble

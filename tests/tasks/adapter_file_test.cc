@@ -175,14 +175,17 @@ TEST(Adapter, TheNamesOfPeftForSavedModulesAreRead) {
 // What the model leaves out of its files has no effect, with an adapter or without.
 TEST(Adapter, OfPartsThatTheModelLeavesOutIsLeftOutToo) {
   const TempFolder temp;
-  const std::string adapter =
-      AdapterFile(temp).add_lora(kQ).add_lora("vision.proj").add("vision.norm.weight", {4}, 1).write("adapter");
+  const std::string adapter = AdapterFile(temp)
+                                  .add_lora(kQ)
+                                  .add_lora("model.vision_tower.proj")
+                                  .add("vision.norm.weight", {4}, 1)
+                                  .write("adapter");
   // Beside what is used, and with a name that ends like one that is.
   const std::string scale = kQ + ".input_scale", longer = "mtp." + kQ + ".weight";
-  expect_error(ErrorCode::format, "the model has no module vision.proj", [&] { logits_with({adapter}); });
+  expect_error(ErrorCode::format, "the model has no module vision_tower.proj", [&] { logits_with({adapter}); });
   const SafetensorsFile in(tiny_folder() / "model.safetensors");
   const auto folder = tiny_variant(temp, "more", {{"model.safetensors", ""}});
-  std::vector<TensorDeclaration> declared = {{"vision.proj.weight", DType::f32, {128, 128}},
+  std::vector<TensorDeclaration> declared = {{"vision_tower.proj.weight", DType::f32, {128, 128}},
                                              {"vision.norm.weight", DType::f32, {4}},
                                              {scale, DType::f32, {1}},
                                              {longer, DType::f32, {128, 128}}};
