@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "core/parallel.h"
 #include "quant/error_stats.h"
@@ -307,6 +308,26 @@ TEST(EveryFormat, ZerosTinyAndHugeValuesStayFinite) {
         ASSERT_TRUE(std::isfinite(y)) << v.format << " " << value;
         if (value == 0.0f) {
           ASSERT_EQ(y, 0.0f) << v.format;
+        }
+      }
+    }
+  }
+}
+
+// A NaN or an infinity among a token's values shows in all that is computed from it, and in nothing else.
+TEST(EveryFormat, WhatIsNotFiniteShows) {
+  for (const Variant& v : variants()) {
+    for (const Activations activations : {Activations::f32, Activations::i16, Activations::i8}) {
+      for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+        Weight w = encode(gaussian({33, 192}, 4), find_format(v.format), v.options);
+        const ComputeOptions options = {.activations = activations};
+        pack(w, options);
+        Tensor x = gaussian({3, 192}, 5);
+        x.f32()[192 + 77] = bad;
+        std::vector<float> y(3 * 33);
+        matmul(w, {.x = x.f32(), .y = y.data(), .tokens = 3}, options);
+        for (size_t i = 0; i < y.size(); ++i) {
+          ASSERT_EQ(std::isfinite(y[i]), i / 33 != 1) << v.format << " " << i << " " << bad;
         }
       }
     }

@@ -7,6 +7,7 @@
 // Source: torch.ao.quantization MinMaxObserver and ATen's ChooseQuantizationParams; arithmetic in docs/formats.md.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -119,8 +120,11 @@ AffineActivations quantize_activations(const MatmulArgs& args, int64_t cols, con
   parallel_for(args.tokens, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       AffineRange& range = a.ranges[static_cast<size_t>(t)];
-      range = per_token ? choose_range(extent_of(args.x + t * cols, cols), levels) : whole;
-      quantize_affine(args.x + t * cols, cols, range, levels, a.codes.data() + t * cols);
+      const float* x = args.x + t * cols;
+      range = per_token ? choose_range(extent_of(x, cols), levels) : whole;
+      quantize_affine(x, cols, range, levels, a.codes.data() + t * cols);
+      // Codes hide what is not finite; every output of its token shows it.
+      if (!std::isfinite(kernels().absmax(x, cols))) range.scale = std::numeric_limits<float>::quiet_NaN();
     }
   });
   return a;
