@@ -133,8 +133,16 @@ bool has_text_gates(const EvaluateGates& gates) {
 void check_gates(const Request& request) {
   const EvaluateGates& gates = request.gates;
   const Data& data = request.data;
-  for (const auto& gate : {gates.max_kl, gates.max_perplexity_increase, gates.min_top1, gates.max_accuracy_drop}) {
-    if (gate && !std::isfinite(*gate)) fail(ErrorCode::invalid_argument, "gates: expected finite numbers");
+  const std::pair<std::string_view, std::optional<double>> limits[] = {
+      {"--max-kl", gates.max_kl},
+      {"--max-perplexity-increase", gates.max_perplexity_increase},
+      {"--min-top1", gates.min_top1},
+      {"--max-accuracy-drop", gates.max_accuracy_drop}};
+  for (const auto& [name, limit] : limits) {
+    if (limit && !std::isfinite(*limit)) {
+      fail(ErrorCode::invalid_argument,
+           std::string(name) + ": found " + std::to_string(*limit) + ", expected a finite number");
+    }
   }
   if ((has_text_gates(gates) || gates.max_accuracy_drop) && !request.references.given()) {
     fail(ErrorCode::invalid_argument, "gates such as --max-kl and --max-accuracy-drop need --reference");

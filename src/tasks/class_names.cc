@@ -13,6 +13,7 @@ constexpr Spelling kSpellings[] = {{"model.language_model.", "language_model.mod
                                    {"model.multi_modal_projector.", "multi_modal_projector."}};
 
 }  // namespace
+
 ClassNames::ClassNames(const LoadedModel& model) {
   // Without files to ask, a model's parameters are described by the names of its class, in the same order.
   const std::vector<Parameter> of_class = list_parameters(model.config, model.path);

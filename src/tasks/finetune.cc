@@ -140,8 +140,6 @@ class Run {
       state_ = read_checkpoint_state(from, optimizer, settings());
       if (state_.eval_checksum != eval_checksum) state_.forget_evaluations(eval_checksum);
       restore_observed_ranges(*model_->model, state_.observed);
-      stopped_early_ = has_stopped_early();
-      eval_loss_ = state_.eval_loss;
     }
     RunFolder folder(out_, o_);
     if (state_.best_eval_loss) folder.take_best(from.parent_path());
@@ -172,7 +170,7 @@ class Run {
     tape.in_pairs = o_.activations == "int16";
     const int64_t first = state_.step;
     begin_ = Clock::now();
-    while (state_.step < steps_ && !stopped_early_) {
+    while (state_.step < steps_ && !has_stopped_early()) {
       check_interrupt();
       if (state_.step >= first_frozen_step()) freeze_qat_ranges(*model_->model);
       FinetuneStep step = run_step(tape, optimizer);
@@ -181,7 +179,7 @@ class Run {
       if (is_evaluation_due()) evaluate(folder, step);
       log.add(step);
       if (o_.on_step) o_.on_step(step);
-      const bool last = state_.step == steps_ || stopped_early_;
+      const bool last = state_.step == steps_ || has_stopped_early();
       if (o_.save_every > 0 && (last || state_.step % o_.save_every == 0)) save(folder, optimizer);
     }
   }
@@ -264,10 +262,9 @@ class Run {
       loss.sum += part.sum;
       loss.count += part.count;
     }
-    step.eval_loss = eval_loss_ = state_.eval_loss = loss.mean();
+    step.eval_loss = state_.eval_loss = loss.mean();
     const bool better = std::isfinite(loss.mean()) && (!state_.best_eval_loss || loss.mean() < *state_.best_eval_loss);
     state_.evaluations_without_gain = better ? 0 : state_.evaluations_without_gain + 1;
-    stopped_early_ = has_stopped_early();
     if (!better) return;
     state_.best_eval_loss = loss.mean();
     OutputFolder best(folder.best(), Overwrite::yes);
@@ -300,12 +297,12 @@ class Run {
     r.steps = state_.step;
     r.skipped_steps = state_.skipped;
     r.final_loss = state_.last_loss;
-    r.eval_loss = eval_loss_;
+    r.eval_loss = state_.eval_loss;
     r.best_eval_loss = state_.best_eval_loss;
     for (const TrainedParameter& p : trained_.parameters) r.trainable_parameters += p.value.count();
     r.tokens = state_.tokens;
     r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
-    r.stopped_early = stopped_early_;
+    r.stopped_early = has_stopped_early();
     r.unused_targets = trained_.unused_targets;
     r.data = train_.data.report;
     r.options = o_;
@@ -326,8 +323,6 @@ class Run {
   TrainerState state_;
   int64_t epoch_ = -1;
   std::vector<size_t> order_;  // of the rows in that epoch
-  std::optional<double> eval_loss_;
-  bool stopped_early_ = false;
   int64_t ran_tokens_ = 0;
   Clock::time_point begin_ = {};
 };

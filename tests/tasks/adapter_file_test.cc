@@ -4,8 +4,8 @@
 #include <set>
 
 #include "io/peft.h"
-#include "models/registry.h"
 #include "support/goldens.h"
+#include "support/model_weights.h"
 #include "tasks/adapter.h"
 #include "tasks/tiny.h"
 
@@ -15,37 +15,12 @@ namespace {
 using namespace nibble::test;
 
 /// GPT-2 with the names of OpenAI's file, which lack "transformer.".
-class NamesWithoutPrefix final : public WeightSource {
- public:
-  explicit NamesWithoutPrefix(const Json& config) {
-    for (const Parameter& p : list_parameters(config, "c")) {
-      const std::string name = p.name.starts_with(kPrefix) ? p.name.substr(kPrefix.size()) : p.name;
-      const Shape shape = p.orientation == Orientation::in_out ? Shape{p.shape[1], p.shape[0]} : p.shape;
-      tensors_.push_back({name, shape, "fp32"});
-    }
-  }
-  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
-  const SourceTensor* find(std::string_view name) const override {
-    for (const SourceTensor& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  Weight load(std::string_view name, Residency) const override { return Tensor(DType::f32, find(name)->shape); }
-  std::string origin(std::string_view) const override { return "memory"; }
-
- private:
-  static constexpr std::string_view kPrefix = "transformer.";
-
-  std::vector<SourceTensor> tensors_;
-};
-
 LoadedModel gpt2_without_prefix() {
   LoadedModel model;
   model.path = "gpt2";
   model.config = Json::parse(
       R"({"model_type": "gpt2", "vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32})", "c");
-  const NamesWithoutPrefix weights(model.config);
+  const ModelWeights weights(model.config, {}, "transformer.");
   Loader loader(weights, {});
   model.model = build_model(model.config, "c", loader);
   model.parameters = loader.parameters();

@@ -4,9 +4,9 @@
 #include <optional>
 
 #include "io/peft.h"
-#include "models/registry.h"
 #include "nibble/lora.h"
 #include "support/goldens.h"
+#include "support/model_weights.h"
 #include "tasks/adapter.h"
 #include "tasks/adapter_targets.h"
 #include "tasks/tiny.h"
@@ -181,26 +181,6 @@ TEST(Adapter, RealConfigurationsAreRead) {
   EXPECT_EQ(read("peft-0.6.1-lora_mlp").r, 8);
 }
 
-/// Weights that are zero and take no memory until they are written.
-class ZeroWeights final : public WeightSource {
- public:
-  explicit ZeroWeights(const Json& config) {
-    for (const Parameter& p : list_parameters(config, "config.json")) tensors_.push_back({p.name, p.shape, "fp32"});
-  }
-  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
-  const SourceTensor* find(std::string_view name) const override {
-    for (const SourceTensor& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  Weight load(std::string_view name, Residency) const override { return Tensor(DType::f32, find(name)->shape); }
-  std::string origin(std::string_view) const override { return "memory"; }
-
- private:
-  std::vector<SourceTensor> tensors_;
-};
-
 // Its base is not at hand, so only that every tensor finds its place is tested.
 TEST(Adapter, OfARealDistilbertFindsItsPlaces) {
   NIBBLE_NEED_SHARED("real/adapters");
@@ -208,7 +188,7 @@ TEST(Adapter, OfARealDistilbertFindsItsPlaces) {
   model.config = Json::parse(R"({"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"],
       "vocab_size": 40, "dim": 768, "hidden_dim": 3072, "n_layers": 6, "n_heads": 12, "max_position_embeddings": 512})",
                              "config.json");
-  const ZeroWeights weights(model.config);
+  const ModelWeights weights(model.config);
   Loader loader(weights, {});
   model.model = build_model(model.config, "config.json", loader);
   const std::string folder = (shared_folder() / "real/adapters/distilbert-imdb").string();

@@ -2,11 +2,11 @@
 // Random weights and in-memory models; no reference results are needed.
 #include <gtest/gtest.h>
 
-#include <map>
 #include <random>
 
 #include "ops/elementwise.h"
 #include "support/families.h"
+#include "support/model_weights.h"
 #include "train/harness.h"
 #include "train/schedule.h"
 
@@ -17,42 +17,21 @@ using namespace nibble::test;
 
 constexpr int kHidden = 32;
 
-/// Weights from a random generator, f32.
-class RandomWeights final : public WeightSource {
- public:
-  explicit RandomWeights(const Json& config) {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal(0.0f, 0.25f);
-    for (const Parameter& p : list_parameters(config, "config.json")) {
-      const Shape shape = p.orientation == Orientation::in_out ? Shape{p.shape[1], p.shape[0]} : p.shape;
-      Tensor values(DType::f32, shape);
-      for (int64_t i = 0; i < values.count(); ++i) values.f32()[i] = normal(random);
-      tensors_.push_back({p.name, shape, "fp32", values.bytes()});
-      values_.emplace(p.name, values);
-    }
-  }
-
-  const std::vector<SourceTensor>& tensors() const override { return tensors_; }
-  const SourceTensor* find(std::string_view name) const override {
-    for (const SourceTensor& tensor : tensors_) {
-      if (tensor.name == name) return &tensor;
-    }
-    return nullptr;
-  }
-  Weight load(std::string_view name, Residency) const override { return values_.find(name)->second; }
-  std::string origin(std::string_view) const override { return "memory"; }
-
- private:
-  std::vector<SourceTensor> tensors_;
-  std::map<std::string, Tensor, std::less<>> values_;
-};
+/// From a random generator.
+ModelWeights random_weights(const Json& config) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal(0.0f, 0.25f);
+  return ModelWeights(config, [&](Tensor& values) {
+    for (int64_t i = 0; i < values.count(); ++i) values.f32()[i] = normal(random);
+  });
+}
 
 class EveryFamilyGradient : public ::testing::TestWithParam<Family> {
  protected:
   void SetUp() override {
     const Family& family = GetParam();
     const Json config = Json::parse(config_text(family, kHidden), "config.json");
-    const RandomWeights weights(config);
+    const ModelWeights weights = random_weights(config);
     Loader loader(weights, {});
     model_ = build_model(config, "config.json", loader);
     parameters_ = train_parameters(*model_, [](std::string_view) { return true; });
