@@ -294,6 +294,10 @@ void print_report(const std::string& model, const FinetuneOptions& options, cons
                          grouped(r.trainable_parameters), r.steps, r.final_loss,
                          r.eval_loss ? fmt::format(", eval loss {:.4f}", *r.eval_loss) : "", r.tokens_per_second,
                          human_bytes(peak_rss_bytes())));
+  if (r.stopped_early) print_line("stopped early: the eval loss no longer fell");
+  if (r.best_eval_loss && r.best_eval_loss != r.eval_loss) {
+    print_line(fmt::format("the best eval loss is {:.4f}, of {}/best", *r.best_eval_loss, r.output));
+  }
   if (r.skipped_steps) note(fmt::format("nibble: warning: {} steps were skipped", r.skipped_steps));
   for (const std::string& name : r.unused_targets) {
     note("nibble: warning: target_modules: no module is called " + printable(name, 100));

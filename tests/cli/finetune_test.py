@@ -141,6 +141,21 @@ def a_page_says_what_the_run_was(t):
 
 
 @case
+def a_run_that_stops_early_says_so_and_where_its_best_is(t):
+    t.write("data.jsonl", LINES)
+    run = ["finetune", TINY, "--data", "data.jsonl", "--lora-r", 4, "--eval-data", "data.jsonl", "--eval-every", 1]
+    stops = [*run, "--steps", 40, "--learning-rate", 0.2, "--schedule", "constant", "--early-stopping", 2]
+    result = t.json(*stops, "-o", "json")
+    losses = [step["eval_loss"] for step in log(t.folder / "json")]
+    assert result["stopped_early"] and result["steps"] == len(losses) < 40
+    assert losses.index(min(losses)) == len(losses) - 3 and result["best_eval_loss"] == min(losses)
+    said = t.run(*stops, "-o", "out").stdout
+    assert "stopped early" in said and f"{min(losses):.4f}, of out/best" in said, said
+    said = t.run(*run, "--steps", 1, "-o", "one").stdout
+    assert "early" not in said and "best" not in said, said
+
+
+@case
 def a_page_of_a_run_that_skipped_steps_has_no_nan(t):
     """The first step is the one that is not finite; a model with an infinite weight gives nothing else."""
     t.write("data.jsonl", LINES)
