@@ -34,7 +34,7 @@ AffineRange choose_range(Extent extent, int levels) {
   const float low = std::min(extent.low, 0.0f), high = std::max(extent.high, 0.0f);
   double scale = (static_cast<double>(high) - low) / levels;
   if (static_cast<float>(scale) == 0.0f || std::isinf(1.0f / static_cast<float>(scale))) scale = 0.1;
-  const double zero_point = std::nearbyint(-static_cast<double>(low) / scale);
+  const double zero_point = std::isfinite(scale) ? std::nearbyint(-static_cast<double>(low) / scale) : 0.0;
   return {.scale = static_cast<float>(std::max(scale, kSmallestScale)),
           .zero_point = static_cast<int32_t>(std::clamp(zero_point, 0.0, static_cast<double>(levels)))};
 }

@@ -16,7 +16,7 @@ struct AffineRange {
 /// The smallest and the largest of some values.
 Extent extent_of(const float* x, int64_t count);
 
-/// Codes 0..levels over an extent, widened to hold zero.
+/// Codes 0..levels over an extent, widened to hold zero; zero_point is 0 where the extent is not finite.
 AffineRange choose_range(Extent extent, int levels);
 
 /// Codes less 128, so that 8 unsigned bits fit signed kernels.

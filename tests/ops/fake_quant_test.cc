@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "ops/elementwise.h"
 #include "ops/gradient_check.h"
 #include "ops/matrix.h"
@@ -227,6 +230,16 @@ TEST(MovingExtents, MoveByAHundredthOfTheWay) {
   EXPECT_FLOAT_EQ(moving.extents()[1].low, 0.1f);
   EXPECT_FLOAT_EQ(moving.extents()[1].high, 4.08f);
   expect_error(ErrorCode::internal, "do not divide", [&] { moving.observe(Tensor::from(first, {2, 2}), 3); });
+}
+
+// A range over values that are not finite has no zero point to compute; that is no reason to overflow.
+TEST(ChooseRange, OfValuesThatAreNotFiniteHasZeroPointZero) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const Extent& extent : {Extent{-kInf, 1}, Extent{-1, kInf}, Extent{-kInf, kInf}, Extent{kNan, kNan}}) {
+    const AffineRange range = choose_range(extent, 255);
+    EXPECT_EQ(range.zero_point, 0) << extent.low << " " << extent.high;
+    EXPECT_FALSE(std::isfinite(range.scale)) << extent.low << " " << extent.high;
+  }
 }
 
 }  // namespace
