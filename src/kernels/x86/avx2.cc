@@ -43,8 +43,9 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
-  static constexpr int kPrefetch = 2;
   static constexpr int kTokens = 3;  // 12 accumulators, 3 vectors of x and one of w: all 16 registers
+  static constexpr int kRowsAlone = 4;
+  static constexpr int kPrefetch = 2;
 
   static Term term(const float*, int64_t) noexcept { return {}; }
   static NIBBLE_INLINE Acc start(Term) noexcept { return all(0); }
@@ -109,8 +110,9 @@ struct MatmulI8Steps {
     size_t count;
   };
   static constexpr int64_t kStep = 16;
-  static constexpr int kPrefetch = 0;
   static constexpr int kTokens = 2;
+  static constexpr int kRowsAlone = 4;
+  static constexpr int kPrefetch = kTokens;
 
   static Term term(const int8_t*, int64_t) noexcept { return {}; }
   static NIBBLE_INLINE Acc start(Term) noexcept { return _mm256_setzero_si256(); }

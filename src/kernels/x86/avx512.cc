@@ -152,8 +152,9 @@ struct MatmulF32Steps {
   using Acc = F;
   struct Term {};
   static constexpr int64_t kStep = kLanes;
-  static constexpr int kPrefetch = 4;
   static constexpr int kTokens = 6;  // 24 accumulators, 6 vectors of x and one of w, of 32 registers
+  static constexpr int kRowsAlone = 4;
+  static constexpr int kPrefetch = 4;
 
   static Term term(const float*, int64_t) noexcept { return {}; }
   static NIBBLE_INLINE Acc start(Term) noexcept { return all(0); }
@@ -177,6 +178,7 @@ struct MatvecHalfSteps : MatmulF32Steps {
   using Args = MatvecHalf;
   using In = uint16_t;
   static constexpr int kTokens = 4;
+  static constexpr int kRowsAlone = 2;
   static constexpr int kPrefetch = kTokens;
   template <class Lanes>
   static NIBBLE_INLINE F load_w(const uint16_t* p, Lanes lanes) noexcept {
@@ -242,8 +244,9 @@ struct MatmulI8Steps {
     __mmask64 mask;
   };
   static constexpr int64_t kStep = 64;
-  static constexpr int kPrefetch = 0;
   static constexpr int kTokens = 5;
+  static constexpr int kRowsAlone = 2;
+  static constexpr int kPrefetch = kTokens;
 
   static Term term(const int8_t* x, int64_t count) noexcept {
     const __m512i ones = _mm512_set1_epi8(1);

@@ -65,8 +65,9 @@ struct MatmulI8Steps {
     size_t count;
   };
   static constexpr int64_t kStep = 32;
-  static constexpr int kPrefetch = 0;
   static constexpr int kTokens = 3;
+  static constexpr int kRowsAlone = 2;
+  static constexpr int kPrefetch = kTokens;
 
   static Term term(const int8_t* x, int64_t count) noexcept {
     const Words ones = _mm256_set1_epi8(1);

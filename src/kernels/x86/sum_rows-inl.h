@@ -4,7 +4,9 @@
 // A tile is up to kSumTokens tokens by kSumVectors vectors of columns; each of its accumulators runs over k alone, so
 // an output does not depend on its place in a tile.
 
-constexpr int64_t kSumAhead = 16;  // rows to come that are fetched
+// Rows to come that are fetched: 8 KiB, if they have 64 columns.
+template <class M>
+constexpr int64_t kSumAhead = (8 << 10) / (64 * sizeof(typename M::In));
 
 template <class M>
 constexpr int kLineVectors = kLanes * sizeof(typename M::In) < 64 ? 64 / (kLanes * sizeof(typename M::In)) : 1;
@@ -32,7 +34,7 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
   const auto add_row = [&](auto fetches) __attribute__((always_inline)) {
     if constexpr (decltype(fetches)::value) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v += kLineVectors<M>) _mm_prefetch(w + kSumAhead * ldw + v * kLanes, _MM_HINT_T0);
+      for (int v = 0; v < V; v += kLineVectors<M>) _mm_prefetch(w + kSumAhead<M> * ldw + v * kLanes, _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
@@ -46,7 +48,7 @@ void sum_tile(const RowSums<typename M::In>& a, int64_t token, int64_t col, Lane
   int64_t k = a.k;
   if constexpr (V > 1) {
     // Behind rows that lie close together begins what comes next; behind others, something else.
-    const int64_t unfetched = ldw == a.cols ? 0 : kSumAhead;
+    const int64_t unfetched = ldw == a.cols ? 0 : kSumAhead<M>;
     for (; k > unfetched; --k) add_row(std::true_type{});
   }
   for (; k > 0; --k) add_row(std::false_type{});
