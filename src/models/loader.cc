@@ -203,6 +203,7 @@ Linear Loader::head(const std::string& module, int64_t out, int64_t in, Bias bia
 }
 
 Linear Loader::tied_head(const std::string& module, const Weight& embedding) {
+  tied_head_module_ = module;
   Linear layer = {.name = module, .weight = embedding, .bias = {}};
   const auto* dense = std::get_if<Tensor>(&embedding);
   const bool described = dense && dense->empty();  // nothing was loaded

@@ -78,6 +78,8 @@ class Loader {
   /// The same for the output head. Its rows are predictions of their own; in int8 the activations stay f32.
   ComputeOptions head_compute() const;
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  /// The module of a head that has the embedding's weights, and so no parameter of its own; empty when there is none.
+  const std::string& tied_head_module() const { return tied_head_module_; }
   /// In the order of loading.
   const std::vector<Placement>& placements() const { return placements_; }
   /// Bytes of all loaded weights in the form they are kept in.
@@ -98,6 +100,7 @@ class Loader {
   const WeightSource* names_ = nullptr;
   LoadOptions options_;
   std::vector<Parameter> parameters_;
+  std::string tied_head_module_;
   std::vector<std::string> mismatches_;
   std::vector<Placement> placements_;
   uint64_t bytes_ = 0;

@@ -32,6 +32,7 @@ std::unique_ptr<Model> build_model(const Json& config, const std::string& where,
 struct ModelOutline {
   ModelInfo info;
   std::vector<Parameter> parameters;  // in the order of loading: the embeddings first
+  std::string tied_head;              // module of a head that has the embeddings' weights, if there is one
 };
 
 /// Without loading anything. `names`, when given, are those of the weights: encoders are stored with and without a

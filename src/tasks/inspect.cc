@@ -37,7 +37,7 @@ int64_t number(const Json& config, std::string_view key) {
 /// keys say.
 void describe_shape(const ModelFiles& files, ModelDescription& d) {
   try {
-    const auto [info, parameters] = outline_model(files.config, files.path.string(), files.weights.get());
+    const auto [info, parameters, tied_head] = outline_model(files.config, files.path.string(), files.weights.get());
     d.supported = true;
     d.vocab_size = info.vocab_size;
     d.context_length = info.context_length;

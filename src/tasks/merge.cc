@@ -51,11 +51,7 @@ bool is_quantized(const ModelFiles& files) {
 }
 
 /// With tied embeddings the output head would change too, which is not what was trained.
-void refuse_tied_embeddings(const ModelInfo& info, const std::vector<Parameter>& parameters,
-                            const AdapterChanges& changes) {
-  bool has_head = false;
-  for (const Parameter& parameter : parameters) has_head |= parameter.role == Role::head;
-  if (has_head || info.is_encoder) return;
+void refuse_tied_embeddings(const std::vector<Parameter>& parameters, const AdapterChanges& changes) {
   const std::string& tokens = parameters.front().name;  // the table of tokens comes first, before that of positions
   if (changes.low_rank.contains(tokens) || changes.replaced.contains(tokens)) {
     fail(ErrorCode::unsupported,
@@ -94,11 +90,12 @@ MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const M
   const std::string where = files.path.string();
   plan.dense_dtype = dense_dtype_for(files, *plan.format);
   plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
-  const auto [info, parameters] = outline_model(files.config, where, files.weights.get());
+  const auto [info, parameters, tied_head] = outline_model(files.config, where, files.weights.get());
+  if (!tied_head.empty()) plan.kept_linears.push_back(tied_head);
   plan.changes = read_adapter_changes(adapter, parameters);
   plan.trained_for = read_merge_target(adapter);
   plan.dither = options.dither || (plan.trained_for && plan.trained_for->dither);
-  refuse_tied_embeddings(info, parameters, plan.changes);
+  if (!tied_head.empty()) refuse_tied_embeddings(parameters, plan.changes);
   const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is
   for (const Parameter& parameter : parameters) {
     if (parameter.orientation == Orientation::in_out) plan.in_out.insert(parameter.name);

@@ -69,11 +69,10 @@ void refuse_unmergeable(const LoraConfig& config, const std::string& model, bool
   }
   const ModelFiles files = open_model(model);
   const AdapterTargets targets(config, "LoraConfig");
-  const auto [info, parameters] = outline_model(files.config, model);  // by the names of the class
-  const bool has_head = std::any_of(parameters.begin(), parameters.end(), [](auto& p) { return p.role == Role::head; });
+  const auto [info, parameters, tied_head] = outline_model(files.config, model);  // by the names of the class
   for (const Parameter& p : parameters) {
     const std::string module(module_of(p.name));
-    if (p.role == Role::embedding && !has_head && !info.is_encoder && merges_later && targets.is_saved(module)) {
+    if (p.role == Role::embedding && !tied_head.empty() && merges_later && targets.is_saved(module)) {
       fail(ErrorCode::unsupported, "modules_to_save: " + module + ": the output head shares these embeddings, so a " +
                                        "copy of one of them cannot be merged; leave it out");
     }

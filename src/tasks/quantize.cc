@@ -25,6 +25,7 @@ struct Recipe {
   std::set<std::string, std::less<>> quantized;  // tensor names
   std::set<std::string, std::less<>> in_out;     // tensors that dense files hold as [in, out]
   std::vector<std::string> kept_linears;         // module names, the head among them
+  std::string tied_head;                         // a head without a matrix of its own
   std::optional<DType> dense_dtype;              // of all other tensors; nullopt = as they are
 };
 
@@ -60,7 +61,8 @@ Recipe make_recipe(const ModelFiles& files, const QuantizeOptions& options) {
   check_compute_options({.compute_dtype = options.compute_dtype, .int8_threshold = options.int8_threshold});
   refuse_quantized_source(files);
   recipe.dense_dtype = dense_dtype_for(files, *recipe.format);
-  const auto parameters = list_parameters(files.config, files.path.string(), files.weights.get());
+  const auto [info, parameters, tied_head] = outline_model(files.config, files.path.string(), files.weights.get());
+  recipe.tied_head = tied_head;
   check_skip_names(options.skip, parameters);
   require_floats(files, parameters);
   for (const Parameter& parameter : parameters) {
@@ -181,8 +183,11 @@ Json make_config(const ModelFiles& files, const QuantizeOptions& options, const 
   if (recipe.format->dense) return config;
   EncodeOptions encode = recipe.encode;
   if (encode.block == 0) encode.block = recipe.format->block;
-  config.set("quantization_config", quantization_config(*recipe.format, encode, options.compute_dtype,
-                                                        recipe.kept_linears, options.int8_threshold));
+  // Whoever reads a list of skipped modules quantizes all that it does not name, a tied head too.
+  std::vector<std::string> skipped = recipe.kept_linears;
+  if (!recipe.tied_head.empty()) skipped.push_back(recipe.tied_head);
+  config.set("quantization_config",
+             quantization_config(*recipe.format, encode, options.compute_dtype, skipped, options.int8_threshold));
   return config;
 }
 
