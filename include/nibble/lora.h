@@ -27,7 +27,8 @@ class PeftModel {
 
   /// Writes adapter_config.json and adapter_model.safetensors, which PEFT loads. An adapter that began with PiSSA
   /// is written as the change of the original model, a plain one of rank 2 r.
-  /// @throws Error{exists} when the folder exists and overwrite is not set.
+  /// @throws Error{exists} when the folder exists and overwrite is not set, or is no adapter or model;
+  /// Error{invalid_argument} when it is, or holds, the model.
   enum class Existing { refuse, overwrite };
   void save_pretrained(const std::string& folder, Existing existing = Existing::refuse) const;
 

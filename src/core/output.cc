@@ -215,6 +215,12 @@ void OutputFolder::commit() {
   lock_.reset();
 }
 
+fs::path final_path(const fs::path& path) {
+  std::error_code broken;  // a link to nothing is replaced
+  const fs::path target = fs::is_symlink(path) ? fs::canonical(path, broken) : path;
+  return broken ? path : target;
+}
+
 fs::path staging_path(const fs::path& path) { return hidden_beside(path, ".nibble-tmp"); }
 
 void publish_file(const fs::path& staging, const fs::path& path) {
@@ -223,12 +229,16 @@ void publish_file(const fs::path& staging, const fs::path& path) {
 }
 
 void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
-  const fs::path staging = staging_path(path);
-  try {
-    OutputFile out(staging);
+  const auto write_to = [&](const fs::path& file) {
+    OutputFile out(file);
     out.write(bytes);
     out.close();
-    publish_file(staging, path);
+  };
+  if (fs::exists(path) && !fs::is_regular_file(path)) return write_to(path);
+  const fs::path last = final_path(path), staging = staging_path(last);
+  try {
+    write_to(staging);
+    publish_file(staging, last);
   } catch (...) {
     unlink(staging.c_str());
     throw;

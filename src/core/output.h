@@ -66,12 +66,14 @@ class OutputFolder {
   bool committed_ = false;
 };
 
+/// The file that a name stands for, at the end of links, so that those stay when it is replaced.
+std::filesystem::path final_path(const std::filesystem::path& path);
 /// Where a file is written until publish_file(): hidden, beside its final name.
 std::filesystem::path staging_path(const std::filesystem::path& path);
 /// Gives a complete, closed file its final name, replacing one that is there, and syncs the folder.
 void publish_file(const std::filesystem::path& staging, const std::filesystem::path& path);
 
-/// Writes one file the same way (staged, synced, renamed); an existing file is replaced.
+/// Writes one file the same way (staged, synced, renamed); an existing file is replaced, a device or a pipe written to.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 }  // namespace nibble

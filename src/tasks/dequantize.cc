@@ -4,6 +4,7 @@
 #include "io/model_files.h"
 #include "models/registry.h"
 #include "nibble/quantize.h"
+#include "tasks/model_output.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
 
@@ -29,7 +30,7 @@ DequantizeReport dequantize(const std::string& model, const std::string& out, co
          "dtype: found " + std::string(dtype_name(options.dtype)) + ", expected fp32, fp16 or bf16");
   }
   const ModelFiles files = open_model(model);
-  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
+  OutputFolder folder = model_output(out, options.overwrite ? Overwrite::yes : Overwrite::no, {files.path});
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   DequantizeReport report;
   report.output = out;

@@ -95,7 +95,7 @@ Linear dense_head(const LoadedModel& loaded, std::span<const int32_t> ids, doubl
 
 ReferenceWriter::ReferenceWriter(const std::string& path, const CausalLM& model, const Chunks& chunks,
                                  const EvaluateOptions& options)
-    : staging_{staging_path(path), path} {
+    : staging_{staging_path(final_path(path)), final_path(path)} {
   const LoadedModel& loaded = model.internal();
   const double softcap = softcap_of(loaded.config);
   const std::span<const int32_t> ids(chunks[0]);

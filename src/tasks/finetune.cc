@@ -103,7 +103,7 @@ std::string checksum_of(const std::vector<TrainingSample>& samples) {
 class Run {
  public:
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
-      : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, o_)) {
+      : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, model, o_)) {
     if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
     check_finetune_adapter(o_, model);
     model_ = load_model(model, method_.load_options(o_, model));
@@ -270,6 +270,7 @@ class Run {
     OutputFolder best(folder.best(), Overwrite::yes);
     method_.write(best, *model_, trained_);
     best.commit();
+    folder.has_new(folder.best());
   }
 
   void save(RunFolder& folder, const Optimizer& optimizer) {
@@ -278,6 +279,8 @@ class Run {
     method_.write(checkpoint, *model_, trained_);
     write_checkpoint_state(checkpoint, optimizer, state_, settings());
     checkpoint.commit();
+    folder.has_new(checkpoint_path(folder.path(), state_.step));
+    folder.remove_old();
     folder.prune();
   }
 

@@ -1,7 +1,9 @@
 #include "tasks/finetune_folder.h"
 
 #include "core/error.h"
+#include "io/model_files.h"
 #include "tasks/finetune_checkpoint.h"
+#include "tasks/model_output.h"
 
 namespace nibble {
 namespace {
@@ -14,11 +16,12 @@ constexpr const char* kResult = "result";
 
 }  // namespace
 
-fs::path RunFolder::checked(const std::string& out, const FinetuneOptions& options) {
+fs::path RunFolder::checked(const std::string& out, const std::string& model, const FinetuneOptions& options) {
   const bool there = fs::symlink_status(out).type() != fs::file_type::not_found;
   if (options.resume.empty() && there && !options.overwrite) {
     fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
   }
+  if (options.resume.empty()) check_replaced(out, {find_model(model)});
   if (options.resume == kLast && list_checkpoints(out).empty()) {
     fail(ErrorCode::io, out + ": has no checkpoint to continue from");
   }
@@ -31,29 +34,41 @@ fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOpti
   return given.has_filename() ? given : given.parent_path();  // a slash behind it means nothing
 }
 
-/// Whether a run leaves files of this name in its folder: what --overwrite must not mix with the new ones.
+/// Whether a file of this name is part of what a run results in.
 bool is_result_of_run(const fs::path& file) {
   const std::string name = file.filename().string();
   return name == "adapter_config.json" || name == "merge_aware.json" || name == "config.json" ||
-         file.extension() == ".safetensors" || name.ends_with(".safetensors.index.json") ||
-         name.starts_with("events.out.tfevents.");
+         file.extension() == ".safetensors" || name.ends_with(".safetensors.index.json");
+}
+
+bool is_event_file(const fs::path& file) { return file.filename().string().starts_with("events.out.tfevents."); }
+
+void remove_files(const fs::path& folder, bool (*matches)(const fs::path& file)) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.is_regular_file() && matches(entry.path())) found.push_back(entry.path());
+  }
+  for (const fs::path& file : found) fs::remove(file);
 }
 
 RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
     : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
   if (!options.resume.empty()) return;
-  for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
-  fs::remove_all(best());
-  std::vector<fs::path> old_results;
-  for (const auto& entry : fs::directory_iterator(path_)) {
-    if (is_result_of_run(entry.path())) old_results.push_back(entry.path());
-  }
-  for (const fs::path& old : old_results) fs::remove(old);
+  remove_files(path_, is_event_file);  // which would be shown as one curve with the new ones
+  old_ = list_checkpoints(path_);
+  old_.push_back(best());
 }
 
 fs::path RunFolder::best() const { return path_ / kBest; }
 
-void RunFolder::take_best(const fs::path& other) const {
+void RunFolder::has_new(const fs::path& path) { std::erase(old_, path); }
+
+void RunFolder::remove_old() {
+  for (const fs::path& old : old_) fs::remove_all(old);
+  old_.clear();
+}
+
+void RunFolder::take_best(const fs::path& other) {
   std::error_code none;  // that one of the two is not there
   if (fs::equivalent(path_, other, none) || !fs::is_directory(other / kBest)) return;
   OutputFolder copy(best(), Overwrite::yes);
@@ -61,6 +76,7 @@ void RunFolder::take_best(const fs::path& other) const {
     if (entry.is_regular_file()) copy.copy(entry.path(), entry.path().lexically_relative(other / kBest).string());
   }
   copy.commit();
+  has_new(best());
 }
 
 void RunFolder::prune() const {
@@ -74,6 +90,8 @@ void RunFolder::prune() const {
 // from an earlier run.
 void RunFolder::publish() {
   result_.commit();
+  remove_old();
+  remove_files(path_, is_result_of_run);
   for (const bool configurations : {false, true}) {
     std::vector<fs::path> files;
     for (const auto& entry : fs::recursive_directory_iterator(path_ / kResult)) {

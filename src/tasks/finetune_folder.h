@@ -3,30 +3,37 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "core/output.h"
 #include "nibble/finetune.h"
 
 namespace nibble {
 
-/// Holds the folder for this process as long as it lives.
+/// Holds the folder for this process as long as it lives. What an older run left is there until this one has its own.
 class RunFolder {
  public:
   /// The path, checked before the work of loading. @throws Error{exists} when there is something that the options do
-  /// not allow to continue or replace, Error{io} when there is nothing to continue.
-  static std::filesystem::path checked(const std::string& out, const FinetuneOptions& options);
+  /// not allow to continue or replace, Error{invalid_argument} when that is the model, Error{io} when there is nothing
+  /// to continue.
+  static std::filesystem::path checked(const std::string& out, const std::string& model,
+                                       const FinetuneOptions& options);
   static std::filesystem::path checkpoint_to_resume(const std::filesystem::path& out, const FinetuneOptions& options);
 
-  /// Creates the folder; of a run that begins anew the checkpoints of an older one go.
+  /// Creates the folder.
   RunFolder(std::filesystem::path path, const FinetuneOptions& options);
 
   const std::filesystem::path& path() const { return path_; }
   /// Where the best result so far is.
   std::filesystem::path best() const;
   /// Copies that of the run in another folder which this one continues.
-  void take_best(const std::filesystem::path& other) const;
+  void take_best(const std::filesystem::path& other);
   /// Where the result is written.
   OutputFolder& result() { return result_; }
+  /// That a checkpoint, or the best result, is of this run now.
+  void has_new(const std::filesystem::path& path);
+  /// Removes the checkpoints and the best result of an older run, now that this one can be continued.
+  void remove_old();
   /// Removes the oldest checkpoints beyond the limit.
   void prune() const;
   /// Moves the result to where users look for it.
@@ -36,6 +43,7 @@ class RunFolder {
   std::filesystem::path path_;
   int64_t save_limit_;
   OutputFolder result_;
+  std::vector<std::filesystem::path> old_;  // of an older run: checkpoints, the best result
 };
 
 }  // namespace nibble

@@ -21,6 +21,7 @@
 #include "tasks/merge_adapter.h"
 #include "tasks/merge_aware.h"
 #include "tasks/merge_values.h"
+#include "tasks/model_output.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
 
@@ -274,7 +275,7 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
   report.format = options.to;
   report.trained_for = plan.trained_for;
   report.as_trained = report.trained_for == target_of(files, plan);
-  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
+  OutputFolder folder = model_output(out, options.overwrite ? Overwrite::yes : Overwrite::no, {files.path, adapter});
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   std::vector<PlannedTensor> planned;
   for (const SourceTensor& tensor : tensors) {

@@ -2,6 +2,7 @@
 #include "io/peft.h"
 #include "nibble/lora.h"
 #include "tasks/adapter.h"
+#include "tasks/model_output.h"
 
 namespace nibble {
 namespace {
@@ -59,7 +60,8 @@ PeftModel::ParameterCounts PeftModel::parameter_counts() const {
 const LoraConfig& PeftModel::config() const { return adapter_->config; }
 
 void PeftModel::save_pretrained(const std::string& folder, Existing existing) const {
-  OutputFolder out(folder, existing == Existing::overwrite ? Overwrite::yes : Overwrite::no);
+  OutputFolder out =
+      model_output(folder, existing == Existing::overwrite ? Overwrite::yes : Overwrite::no, {model_->path});
   write_adapter(out, *model_, *adapter_);
   out.commit();
 }

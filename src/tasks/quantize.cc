@@ -12,6 +12,7 @@
 #include "models/registry.h"
 #include "models/skip.h"
 #include "quant/error_stats.h"
+#include "tasks/model_output.h"
 #include "tasks/side_files.h"
 #include "tasks/weights_writer.h"
 
@@ -205,7 +206,7 @@ double bits_per_weight(const std::vector<TensorReport>& tensors) {
 QuantizeReport quantize(const std::string& model, const std::string& out, const QuantizeOptions& options) {
   const ModelFiles files = open_model(model);
   const Recipe recipe = make_recipe(files, options);
-  OutputFolder folder(out, options.overwrite ? Overwrite::yes : Overwrite::no);
+  OutputFolder folder = model_output(out, options.overwrite ? Overwrite::yes : Overwrite::no, {files.path});
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
 
   QuantizeReport report;

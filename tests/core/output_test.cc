@@ -148,5 +148,20 @@ TEST(AtomicFile, ReplacesAFileOrLeavesIt) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), {}), 2);
 }
 
+TEST(AtomicFile, KeepsLinksAndDevices) {
+  const test::TempFolder folder;
+  const auto target = folder.write("target", "old"), link = folder / "link", broken = folder / "broken";
+  fs::create_symlink("target", link);
+  write_file_atomically(link, std::as_bytes(std::span("new", 3)));
+  EXPECT_EQ(test::read_file(target), "new");
+  EXPECT_TRUE(fs::is_symlink(link));
+  fs::create_symlink("nowhere", broken);
+  write_file_atomically(broken, std::as_bytes(std::span("new", 3)));
+  EXPECT_EQ(test::read_file(broken), "new");
+  test::expect_error(ErrorCode::resources, "/dev/full",
+                     [] { write_file_atomically("/dev/full", std::as_bytes(std::span("new", 3))); });
+  EXPECT_TRUE(fs::is_character_file("/dev/full"));
+}
+
 }  // namespace
 }  // namespace nibble

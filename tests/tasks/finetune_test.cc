@@ -225,6 +225,40 @@ TEST_F(FinetuneTest, AContinuedRunMustBeTheSameRun) {
             (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors", "log.jsonl"}));
 }
 
+TEST_F(FinetuneTest, AnOldRunIsThereUntilTheNewOneHasItsOwn) {
+  FinetuneOptions o = options();
+  o.eval_data = o.data;
+  o.save_every = 2;
+  run("out", o);
+  const std::string before = bytes("out"), best = read_file(temp_ / "out/best/adapter_model.safetensors");
+  FinetuneOptions next = options();
+  next.overwrite = true;
+  next.init_adapter = at("out");
+  next.learning_rate = 1e30f;  // no finite loss
+  EXPECT_THROW(run("out", next), Error);
+  EXPECT_EQ(bytes("out"), before);
+  EXPECT_EQ(read_file(temp_ / "out/best/adapter_model.safetensors"), best);
+  EXPECT_TRUE(fs::exists(temp_ / "out/checkpoint-6"));
+  next.learning_rate = 1e-3;
+  next.steps = 3;
+  next.save_every = 2;
+  run("out", next);
+  EXPECT_NE(bytes("out"), before);
+  EXPECT_EQ(names_in(temp_ / "out"), (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors",
+                                                               "checkpoint-2", "checkpoint-3", "log.jsonl"}));
+}
+
+TEST_F(FinetuneTest, TheModelIsNotOverwritten) {
+  fs::copy(tiny_folder(), temp_ / "base");
+  FinetuneOptions o = options();
+  o.overwrite = true;
+  o.method = "full";
+  for (const char* out : {"base", "."}) {
+    expect_error(ErrorCode::invalid_argument, "base away, which is read", [&] { finetune(at("base"), at(out), o); });
+  }
+  EXPECT_EQ(names_in(temp_ / "base"), names_in(tiny_folder()));
+}
+
 // The head is tied to the table and does not see its adapter, as in PEFT.
 TEST_F(FinetuneTest, AnEmbeddingAdapterLearnsAndIsUsed) {
   FinetuneOptions o = options();
