@@ -1,6 +1,7 @@
 #include "tasks/adapter.h"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "core/error.h"
@@ -95,12 +96,12 @@ LoraPlan plan_of(const AdapterTargets& targets, ModuleKind kind, uint64_t seed) 
 }
 
 /// Parameters of the model itself that are trained with the adapter.
-std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets, TiedHead tied_head) {
+std::vector<TrainedParameter> train_whole(Model& model, const AdapterTargets& targets,
+                                          const std::function<bool(std::string_view)>& is_adapted, TiedHead tied_head) {
   const LoraConfig& c = targets.config();
   const auto chosen = [&](std::string_view name) {
     if (targets.is_saved(owner_of(name))) return true;
-    if (!name.ends_with(".bias") || c.bias == "none") return false;
-    return c.bias == "all" || targets.is_target(owner_of(name), ModuleKind::linear);
+    return name.ends_with(".bias") && (c.bias == "all" || (c.bias == "lora_only" && is_adapted(owner_of(name))));
   };
   return train_parameters(model, chosen, tied_head);
 }
@@ -153,7 +154,10 @@ AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64
   }
   // What can fail comes first, so that no layer is left with an adapter.
   const Starts starts = find_starts(model, targets, seed);
-  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets, tied_head);
+  const auto is_adapted = [&](std::string_view module) {
+    return std::find(chosen.begin(), chosen.end(), names.of(module)) != chosen.end();
+  };
+  const std::vector<TrainedParameter> whole = train_whole(*model.model, targets, is_adapted, tied_head);
   AttachedAdapter adapter;
   adapter.unused_targets = targets.unused_names(modules.all);
   adapter.parameters =

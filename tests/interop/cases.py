@@ -238,7 +238,7 @@ def case_merged_folder(nibble, source, adapter, target):
 TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--target-modules", "q_proj", "--dora"],
            "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--bias", "lora_only"],
            "qwen2/bias": ["--target-modules", ".*_proj", "--bias", "all"],
-           "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
+           "gpt2/lora": ["--target-modules", "c_attn", "c_proj"], "gpt2/bias": ["--bias", "lora_only"], "gemma2/saved-norm": ["--modules-to-save", "model.norm"],
            "llama/pissa": ["--target-modules", "all-linear", "--init", "pissa"],
            "gpt2/pissa-rslora": ["--target-modules", "c_attn", "c_fc", "--init", "pissa_niter_8", "--rslora"],
            "llama-tied/saved-table": ["--target-modules", "q_proj", "--modules-to-save", "embed_tokens"],

@@ -410,7 +410,7 @@ TEST_F(FinetuneTest, AClassifierLearns) {
   }
   for (const std::string method : {"lora", "full"}) {
     FinetuneOptions o = {.method = method, .data = temp_.write("d.tsv", rows).string()};
-    o.lora = {.r = 4, .target_modules = {"query", "value"}, .bias = "lora_only"};
+    o.lora = {.r = 4, .target_modules = "all-linear", .bias = "lora_only"};
     o.epochs = 30;
     o.batch = 6;
     o.learning_rate = 5e-3;
@@ -426,6 +426,7 @@ TEST_F(FinetuneTest, AClassifierLearns) {
   const SafetensorsFile adapter(temp_ / "lora/adapter_model.safetensors");
   EXPECT_NE(adapter.find("base_model.model.classifier.weight"), nullptr);
   EXPECT_NE(adapter.find("base_model.model.bert.encoder.layer.0.attention.self.query.base_layer.bias"), nullptr);
+  for (const auto& entry : adapter.entries()) EXPECT_EQ(entry.name.find("LayerNorm"), std::string::npos) << entry.name;
 }
 
 TEST_F(FinetuneTest, YamlFilesSpeakBothLanguages) {
