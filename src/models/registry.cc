@@ -52,8 +52,7 @@ std::unique_ptr<Model> build_model(const Json& config, const std::string& where,
 ModelOutline outline_model(const Json& config, const std::string& where, const WeightSource* names) {
   Loader describing(names);
   const std::unique_ptr<Model> model = build_model(config, where, describing);
-  return {
-      .info = model->info(), .parameters = describing.parameters(), .tied_head = describing.tied_head_module()};
+  return {.info = model->info(), .parameters = describing.parameters(), .tied_head = describing.tied_head_module()};
 }
 
 std::vector<Parameter> list_parameters(const Json& config, const std::string& where, const WeightSource* names) {

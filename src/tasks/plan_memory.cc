@@ -43,12 +43,16 @@ uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan
   return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, tokens, span);
 }
 
-uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing) {
+/// Of a step, beside the gradients of all parameters: `gradients` bytes for those of the model, of which `table` for the
+/// embeddings or the output head.
+uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing, uint64_t gradients, uint64_t table) {
   const int64_t kept = w.layers * (checkpointing ? w.hidden : w.kept);
-  const int64_t at_work = checkpointing ? 2 * w.kept : w.kept;  // a layer computed again, and its gradients
-  // The logits, which become their own gradients, are gone before the layers go backward.
-  return bytes_of(tokens * kept) +
-         std::max(bytes_of(tokens * at_work), bytes_of(std::min(tokens, positions_at_once(w.vocab)) * w.vocab));
+  const uint64_t at_work = bytes_of(tokens * (checkpointing ? 2 * w.kept : w.kept));  // a layer, and its gradients
+  // The logits, which become their own gradients, are gone before the layers go backward; from then on what these keep
+  // goes as their parameters' gradients come.
+  const uint64_t logits = bytes_of(std::min(tokens, positions_at_once(w.vocab)) * w.vocab);
+  const uint64_t first = bytes_of(tokens * kept) + std::max(at_work, logits) + table, last = at_work + gradients;
+  return std::max(first, last) - gradients;
 }
 
 void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& options, MemoryPlan& plan) {
@@ -175,8 +179,10 @@ void add_activations(const PlanModel& model, const Widths& w, const PlanOptions&
   if (plan.task == PlanTask::inference) {
     add_inference(model, w, options, plan);
   } else {
+    const bool full = options.method == TrainingMethod::full;
+    const uint64_t gradients = full ? plan.gradient_bytes : 0, table = full ? bytes_of(w.vocab * w.hidden) : 0;
     const auto activations = [&](int64_t tokens, bool checkpointing) {
-      const uint64_t bytes = training_bytes(w, tokens, checkpointing);
+      const uint64_t bytes = training_bytes(w, tokens, checkpointing, gradients, table);
       return bytes + (base() + bytes) / Buffer::kSpareShare;  // freed blocks that are kept
     };
     plan.activation_bytes = activations(plan.context * plan.batch, options.gradient_checkpointing);

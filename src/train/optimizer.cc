@@ -51,13 +51,15 @@ void update_adamw(const StepContext& c, const Run& r) {
   }
 }
 
-// torch.optim.SGD without dampening. The first step's momentum is the gradient itself, as from zeros.
+// torch.optim.SGD without dampening. The first step's momentum is the gradient itself, as from zeros. Without momentum
+// there is nothing to remember.
 void update_sgd(const StepContext& c, const Run& r) {
   const auto decay = static_cast<float>(c.options.weight_decay), momentum = static_cast<float>(c.options.momentum);
   const auto rate = static_cast<float>(c.rate);
   for (int64_t i = 0; i < r.count; ++i) {
-    r.first[i] = momentum * r.first[i] + (r.gradient[i] + decay * (r.value[i] - r.decays_to));
-    r.value[i] -= rate * r.first[i];
+    float change = r.gradient[i] + decay * (r.value[i] - r.decays_to);
+    if (r.first) change = r.first[i] = momentum * r.first[i] + change;
+    r.value[i] -= rate * change;
   }
 }
 
@@ -82,7 +84,8 @@ const OptimizerRow& row_of(const std::string& name) {
   fail(ErrorCode::invalid_argument, "optimizer: found '" + name + "', expected one of " + known);
 }
 
-OptimizerState new_state(const OptimizerRow& row, int64_t count) {
+OptimizerState new_state(const OptimizerRow& row, const OptimizerOptions& options, int64_t count) {
+  if (!row.has_second && options.momentum == 0) return {};
   const bool coded = row.eight_bit && count >= kSmallest8Bit;
   const DType dtype = coded ? DType::u8 : DType::f32;
   OptimizerState state = {.first = Tensor(dtype, {count}), .second = {}, .first_scale = {}, .second_scale = {}};
@@ -127,10 +130,9 @@ void update_coded(const OptimizerRow& row, const StepContext& context, Optimizer
 
 void update(const OptimizerRow& row, const StepContext& context, OptimizerState& state, const Run& run) {
   if (!state.first_scale.empty()) return update_coded(row, context, state, run);
-  float* first = state.first.f32();
-  float* second = row.has_second ? state.second.f32() : nullptr;
+  const auto from = [](Tensor& moment, int64_t begin) { return moment.empty() ? nullptr : moment.f32() + begin; };
   parallel_for(run.count, kElementGrain, [&](int64_t begin, int64_t end) {
-    row.update(context, {run.value + begin, run.gradient + begin, first + begin, second ? second + begin : nullptr,
+    row.update(context, {run.value + begin, run.gradient + begin, from(state.first, begin), from(state.second, begin),
                          end - begin, run.decays_to});
   });
 }
@@ -160,7 +162,7 @@ void for_parts(State& state, Fn fn) {
 Optimizer::Optimizer(std::vector<TrainedParameter> parameters, OptimizerOptions options)
     : parameters_(std::move(parameters)), options_(std::move(options)) {
   check(options_);
-  for (const TrainedParameter& p : parameters_) states_.push_back(new_state(row_of(options_.name), p.value.count()));
+  for (const TrainedParameter& p : parameters_) states_.push_back(new_state(row_of(options_.name), options_, p.value.count()));
 }
 
 void Optimizer::step(const std::vector<Tensor>& gradients, double rate) {
