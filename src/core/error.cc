@@ -1,6 +1,8 @@
 #include "core/error.h"
 
 #include <algorithm>
+#include <cctype>
+#include <cstdint>
 #include <numeric>
 #include <vector>
 
@@ -22,6 +24,76 @@ size_t edit_distance(std::string_view a, std::string_view b) {
     }
   }
   return row[b.size()];
+}
+
+constexpr size_t kFewestLetters = 3;  // below, every name is near to every other
+
+/// A name as far as it counts: "--LoRA_r" is "lora-r".
+struct Spelling {
+  std::string letters;
+  bool is_short;  // an option such as -n, which is near to nothing
+};
+
+Spelling spelled(std::string_view name) {
+  const size_t dashes = std::min(name.find_first_not_of('-'), name.size());
+  Spelling out = {std::string(name.substr(dashes)), dashes == 1};
+  for (char& c : out.letters) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+struct Candidate {
+  const std::string* name;
+  std::string letters;
+};
+using Candidates = std::vector<Candidate>;
+
+/// Null when none or several (of different names) fit: then it is a guess which was meant.
+template <class Fits>
+const std::string* only_one(const Candidates& candidates, const Fits& fits) {
+  const std::string* found = nullptr;
+  for (const Candidate& c : candidates) {
+    if (!fits(c.letters)) continue;
+    if (found != nullptr && *found != *c.name) return nullptr;
+    found = c.name;
+  }
+  return found;
+}
+
+const std::string* the_one_that_begins_so(const std::string& wanted, const Candidates& candidates) {
+  if (wanted.size() < kFewestLetters) return nullptr;
+  return only_one(candidates, [&](const std::string& other) { return other.starts_with(wanted); });
+}
+
+/// By edit distance. A third of the letters may be wrong; the first, which is seldom mistyped, counts twice when right.
+const std::string* the_least_misspelled(const std::string& wanted, const Candidates& candidates) {
+  const std::string* best = nullptr;
+  size_t best_distance = SIZE_MAX;
+  for (const Candidate& c : candidates) {
+    const size_t letters = wanted.size() + (wanted[0] == c.letters[0] ? 1 : 0);
+    const size_t distance = edit_distance(wanted, c.letters);
+    if (wanted.size() < kFewestLetters || distance > letters / 3 || distance >= best_distance) continue;
+    best_distance = distance;
+    best = c.name;
+  }
+  return best;
+}
+
+/// "--output" for "--out".
+const std::string* the_longest_beginning(const std::string& wanted, const Candidates& candidates) {
+  const Candidate* best = nullptr;
+  for (const Candidate& c : candidates) {
+    if (c.letters.size() < kFewestLetters || !wanted.starts_with(c.letters)) continue;
+    if (best == nullptr || c.letters.size() > best->letters.size()) best = &c;
+  }
+  return best ? best->name : nullptr;
+}
+
+/// "--r" for "--lora-r".
+const std::string* the_one_with_this_word(const std::string& wanted, const Candidates& candidates) {
+  if (wanted.empty()) return nullptr;
+  return only_one(candidates, [&](const std::string& other) {
+    return ("-" + other + "-").find("-" + wanted + "-") != std::string::npos;
+  });
 }
 
 }  // namespace
@@ -64,16 +136,18 @@ std::string printable(std::string_view text, size_t limit) {
 }
 
 std::string nearest_name(std::string_view name, const std::string* known, size_t count) {
-  const std::string* best = nullptr;
-  size_t best_distance = std::max<size_t>(2, name.size() / 2) + 1;
+  const Spelling wanted = spelled(name);
+  std::vector<Candidate> candidates;
   for (size_t i = 0; i < count; ++i) {
-    const size_t distance = edit_distance(name, known[i]);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = &known[i];
-    }
+    const Spelling other = spelled(known[i]);
+    if (other.letters == wanted.letters) return known[i];
+    if (!other.is_short) candidates.push_back({&known[i], other.letters});
   }
-  return best ? *best : std::string();
+  for (const auto rule :
+       {the_one_that_begins_so, the_least_misspelled, the_longest_beginning, the_one_with_this_word}) {
+    if (const std::string* found = rule(wanted.letters, candidates)) return *found;
+  }
+  return "";
 }
 
 }  // namespace nibble

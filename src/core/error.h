@@ -14,7 +14,9 @@ namespace nibble {
 /// The text with control bytes escaped and everything after `limit` bytes cut.
 std::string printable(std::string_view text, size_t limit = 4096);
 
-/// The entry of `known` that is closest to `name` by edit distance, or "" when nothing is close.
+/// The entry of `known` that was probably meant by `name`, or "" when nothing is close: the one that begins so, else
+/// one with few letters wrong, else one that `name` begins with or is a word of. Case, leading dashes, and the
+/// difference between - and _ do not count.
 std::string nearest_name(std::string_view name, const std::string* known, size_t count);
 
 template <class Container>

@@ -115,6 +115,8 @@ def plain_output_is_for_people(t):
 def wrong_usage_is_2_and_names_the_nearest(t):
     rows = [
         (["quantise"], "did you mean 'quantize'"),
+        (["quant"], "did you mean 'quantize'"),
+        (["serve"], "unknown command 'serve' (see"),
         (["zzzzzzzzzzz"], "unknown command 'zzzzzzzzzzz'"),
         (["quantize", TINY, "-o", "q", "--fromat", "nf4"], "did you mean '--format'"),
         (["quantize", TINY, "-o", "q", "--double-quants"], "did you mean '--double-quant'"),

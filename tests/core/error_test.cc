@@ -27,7 +27,38 @@ TEST(Error, FindsTheNearestName) {
   const std::vector<std::string> known = {"nf4", "fp4", "int8-dynamic", "q8_0"};
   EXPECT_EQ(nearest_name("nf5", known), "nf4");
   EXPECT_EQ(nearest_name("int8dynamic", known), "int8-dynamic");
+  EXPECT_EQ(nearest_name("NF4", known), "nf4");
   EXPECT_EQ(nearest_name("something-else", known), "");
+}
+
+TEST(Error, SuggestsNoOptionThatHasLittleToDoWithIt) {
+  const std::vector<std::string> known = {"-n",         "--max-tokens", "-o",          "--out",    "--lora-r",
+                                          "--task",     "--lora-alpha", "--dropout",   "--resume", "--report",
+                                          "--stop",     "--text",       "--text-pair", "--help",   "--top-k",
+                                          "--kv-dtype", "-p",           "merge",       "quantize", "--temperature"};
+  const struct {
+    const char *name, *nearest;
+  } rows[] = {{"--n", "-n"},
+              {"--lora_r", "--lora-r"},
+              {"--LoRA-R", "--lora-r"},
+              {"--temp", "--temperature"},
+              {"--tex", "--text"},
+              {"quant", "quantize"},
+              {"--ouput", "--out"},
+              {"--output", "--out"},
+              {"--lora-rank", "--lora-r"},
+              {"--r", "--lora-r"},
+              {"--dtype", "--kv-dtype"},
+              {"--txet-pair", "--text-pair"},
+              {"--rank", ""},
+              {"--lora", ""},
+              {"-q", ""},
+              {"-t", ""},
+              {"--x", ""},
+              {"serve", ""},
+              {"--", ""},
+              {"", ""}};
+  for (const auto& row : rows) EXPECT_EQ(nearest_name(row.name, known), row.nearest) << row.name;
 }
 
 TEST(Checked, ReportsOverflowInsteadOfWrapping) {
