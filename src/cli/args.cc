@@ -29,10 +29,14 @@ CLI::Option* add(CLI::App& app, std::vector<std::string>& known, const std::stri
   return app.add_option(names, value, help);
 }
 
-[[noreturn]] void unknown_argument(const std::string& found, const std::string& command,
-                                   const std::vector<std::string>& known) {
-  const std::string name = found.substr(0, found.find('='));
-  const std::string nearest = name.starts_with("-") ? nearest_name(name, known) : "";
+/// @param extras  what no option or positional took, in the order given, with the "--" after which nothing is an option
+void refuse_unknown(std::vector<std::string> extras, const std::string& command,
+                    const std::vector<std::string>& known) {
+  const bool is_text = !extras.empty() && extras[0] == "--";
+  if (is_text) extras.erase(extras.begin());
+  if (extras.empty()) return;
+  const std::string name = is_text ? extras[0] : extras[0].substr(0, extras[0].find('='));
+  const std::string nearest = name.starts_with("-") && !is_text ? nearest_name(name, known) : "";
   fail(ErrorCode::invalid_argument, "unexpected argument '" + name + "'" +
                                         (nearest.empty() ? "" : ", did you mean '" + nearest + "'?") +
                                         " (see 'nibble " + command + " --help')");
@@ -121,10 +125,8 @@ bool Args::parse(const std::vector<std::string>& arguments) {
   } catch (const CLI::CallForHelp&) {
     std::fputs(impl_->app.help().c_str(), stdout);
     return false;
-  } catch (const CLI::ExtrasError&) {
-    const std::vector<std::string> extras = impl_->app.remaining();
-    unknown_argument(extras.empty() ? "" : extras.front(), command, impl_->names);
   } catch (const CLI::ParseError& error) {
+    refuse_unknown(impl_->app.remaining(), command, impl_->names);  // a misspelled option is also missing: say why
     fail(ErrorCode::invalid_argument, std::string(error.what()) + " (see 'nibble " + command + " --help')");
   }
   return true;
