@@ -18,15 +18,50 @@ struct Args::Impl {
 
 namespace {
 
-template <class T>
-CLI::Option* add(CLI::App& app, std::vector<std::string>& known, const std::string& names, T& value,
-                 const std::string& help) {
+void remember(std::vector<std::string>& known, const std::string& names) {
   for (size_t begin = 0; begin < names.size();) {
     const size_t end = std::min(names.find(',', begin), names.size());
     known.push_back(names.substr(begin, end - begin));
     begin = end + 1;
   }
+}
+
+template <class T>
+CLI::Option* add(CLI::App& app, std::vector<std::string>& known, const std::string& names, T& value,
+                 const std::string& help) {
+  remember(known, names);
   return app.add_option(names, value, help);
+}
+
+/// CLI11 would take 99999999999999999999 for the largest integer, and 010 for 8.
+template <class T>
+T parse_number(const std::string& text, const std::string& option) {
+  const char* expected = std::is_floating_point_v<T> ? "a finite number"
+                         : std::is_unsigned_v<T>     ? "an integer >= 0"
+                                                     : "an integer";
+  const char* end = text.data() + text.size();
+  T value{};
+  const auto [next, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::invalid_argument || next != end || !std::isfinite(static_cast<double>(value))) {
+    throw CLI::ValidationError(option, "found '" + text + "', expected " + expected);
+  }
+  if (error != std::errc()) throw CLI::ValidationError(option, text + " is out of range");
+  return value;
+}
+
+/// @tparam Value  T, or std::optional<T>
+template <class T, class Value>
+CLI::Option* add_number(CLI::App& app, std::vector<std::string>& known, const std::string& names, Value& value,
+                        const std::string& help) {
+  remember(known, names);
+  const std::string longest = names.substr(names.rfind(',') + 1);
+  const CLI::callback_t set = [&value, longest](const CLI::results_t& given) {
+    value = parse_number<T>(given.back(), longest);
+    return true;
+  };
+  CLI::Option* option = app.add_option(names, set, help)->type_name(std::is_integral_v<T> ? "N" : "X");
+  if constexpr (std::is_same_v<T, Value>) option->default_str(CLI::detail::to_string(value));
+  return option;
 }
 
 /// @param extras  what no option or positional took, in the order given, with the "--" after which nothing is an option
@@ -70,23 +105,23 @@ void Args::option(const std::string& names, std::optional<std::string>& value, c
 }
 
 void Args::option(const std::string& names, int64_t& value, const std::string& help) {
-  add(impl_->app, impl_->names, names, value, help)->type_name("N")->capture_default_str();
+  add_number<int64_t>(impl_->app, impl_->names, names, value, help);
 }
 
 void Args::option(const std::string& names, uint64_t& value, const std::string& help) {
-  add(impl_->app, impl_->names, names, value, help)->type_name("N")->capture_default_str();
+  add_number<uint64_t>(impl_->app, impl_->names, names, value, help);
 }
 
 void Args::option(const std::string& names, std::optional<int64_t>& value, const std::string& help) {
-  add(impl_->app, impl_->names, names, value, help)->type_name("N");
+  add_number<int64_t>(impl_->app, impl_->names, names, value, help);
 }
 
 void Args::option(const std::string& names, float& value, const std::string& help) {
-  add(impl_->app, impl_->names, names, value, help)->type_name("X")->capture_default_str();
+  add_number<float>(impl_->app, impl_->names, names, value, help);
 }
 
 void Args::option(const std::string& names, std::optional<double>& value, const std::string& help) {
-  add(impl_->app, impl_->names, names, value, help)->type_name("X");
+  add_number<double>(impl_->app, impl_->names, names, value, help);
 }
 
 void Args::list(const std::string& names, std::vector<std::string>& values, const std::string& type,

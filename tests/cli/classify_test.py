@@ -186,7 +186,7 @@ def evaluate_refuses_gates_that_do_not_fit(t):
     t.fails(USAGE, "evaluate", model, "--file", file, "--reference", model, "--max-kl", 0.1, says="--max-accuracy-drop")
     t.fails(USAGE, "evaluate", TINY, "--text", file, "--reference", TINY, "--max-accuracy-drop", 0.1, says="--file")
     nan = ["evaluate", TINY, "--text", file, "--reference", TINY, "--max-kl", "nan"]
-    t.fails(USAGE, *nan, says="--max-kl: found nan, expected a finite number")
+    t.fails(USAGE, *nan, says="--max-kl: found 'nan', expected a finite number")
     t.fails(USAGE, "evaluate", model, "--file", file, "--text", file, says="one of --text, --ids-file and --file")
     three = write_bert(t.folder / "three", labels=("no", "yes", "maybe"))
     t.fails(USAGE, "evaluate", model, "--file", file, "--reference", three, says="different labels")

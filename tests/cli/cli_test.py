@@ -150,6 +150,13 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["generate", TINY, "--ids", ""], "empty"),
         (["generate", TINY, "-p", "a", "--temperature", "-1"], "temperature"),
         (["generate", TINY, "-p", "a", "--top-p", "2"], "top_p"),
+        *[(["generate", TINY, "-p", "a", "-n", n], f"--max-tokens: found '{n}', expected an integer")
+          for n in ("1e3", "0x10", "12abc", "")],
+        *[(["generate", TINY, "-p", "a", option, 2**64], f"{option}: {2**64} is out of range")
+          for option in ("--seed", "--max-tokens", "--top-k", "--block")],
+        (["generate", TINY, "-p", "a", "--temperature", "inf"], "--temperature: found 'inf', expected a finite number"),
+        (["generate", TINY, "-p", "a", "--min-p", "1e99"], "--min-p: 1e99 is out of range"),
+        (["evaluate", TINY, "--text", "a", "--seed", "-1"], "--seed: found '-1', expected an integer >= 0"),
         (["generate", TINY, "-p", "a", "--context", "513"], "513"),
         (["generate", TINY, "-p", "a", "--kv-dtype", "int32"], "kv_dtype"),
         (["generate", TINY, "-p", "a", "--kv-dtype", "int4"], "expected auto, fp32, fp16, bf16 or int8"),
