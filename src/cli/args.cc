@@ -94,6 +94,10 @@ void Args::positional(const std::string& name, std::string& value, const std::st
   impl_->app.add_option(name, value, help)->required(need == Need::required)->type_name("");
 }
 
+void Args::positional(const std::string& name, std::optional<std::string>& value, const std::string& help) {
+  impl_->app.add_option(name, value, help)->type_name("");
+}
+
 void Args::option(const std::string& names, std::string& value, const std::string& type, const std::string& help,
                   Need need) {
   add(impl_->app, impl_->names, names, value, help)->type_name(type)->required(need == Need::required);

@@ -17,6 +17,7 @@ class Args {
   enum class Need { optional, required };
 
   void positional(const std::string& name, std::string& value, const std::string& help, Need need = Need::required);
+  void positional(const std::string& name, std::optional<std::string>& value, const std::string& help);
   /// names: "-o,--out". The help shows `type`, for example FILE.
   void option(const std::string& names, std::string& value, const std::string& type, const std::string& help,
               Need need = Need::optional);

@@ -10,23 +10,24 @@ namespace nibble::cli {
 
 int cmd_tokenize(const Arguments& arguments) {
   Common common;
-  std::string model, text;
-  std::optional<std::string> decode;
+  std::string model;
+  std::optional<std::string> text, decode;
   bool no_special = false;
   Args args(
       "tokenize", "Text to token ids, or back.",
       "  nibble tokenize smollm2-135m \"Hello, world!\"\n  nibble tokenize smollm2-135m --decode 19556,28,905,17");
   args.positional("MODEL", model, "folder, .gguf file or hub id");
-  args.positional("TEXT", text, "the text", Args::Need::optional);
+  args.positional("TEXT", text, "the text");
   args.option("--decode", decode, "1,2,3", "ids to turn into text");
   args.flag("--no-special", no_special, "add no special tokens (with --decode: leave them out)");
   common.declare(args);
   if (!args.parse(arguments)) return 0;
-  if (decode && !text.empty()) fail(ErrorCode::invalid_argument, "--decode stands instead of TEXT");
+  if (decode && text) fail(ErrorCode::invalid_argument, "--decode stands instead of TEXT");
+  if (!decode && !text) fail(ErrorCode::invalid_argument, "something to tokenize is needed: TEXT or --decode");
   const JsonReport json;
   const Tokenizer tokenizer = load_tokenizer(model);
   const std::vector<int32_t> ids =
-      decode ? parse_ids(*decode, "--decode") : tokenizer.encode(text, {.add_special_tokens = !no_special});
+      decode ? parse_ids(*decode, "--decode") : tokenizer.encode(*text, {.add_special_tokens = !no_special});
   Json pieces = Json::array();
   std::vector<std::string> words;
   for (const int32_t id : ids) {

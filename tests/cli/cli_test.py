@@ -167,6 +167,7 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["chat", TINY, "--json"], "--json"),
         (["logits", TINY, "--ids", "1", "--top", "-1"], "--top"),
         (["tokenize", TINY, "a", "--decode", "1"], "--decode"),
+        (["tokenize", TINY], "something to tokenize is needed: TEXT or --decode"),
         (["evaluate", TINY], "--text"),
         (["evaluate", TINY, "--text", "a", "--max-kl", "1"], "--reference"),
         (["evaluate", TINY, "--text", "a", "--context", "1"], "--context"),
