@@ -77,6 +77,22 @@ void refuse_unknown(std::vector<std::string> extras, const std::string& command,
                                         " (see 'nibble " + command + " --help')");
 }
 
+/// One id or several with spaces between them. @returns false when it is anything else, or nothing
+bool append_ids(std::string_view text, std::vector<int32_t>& ids) {
+  const size_t before = ids.size();
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (true) {
+    while (at < end && *at == ' ') ++at;
+    if (at == end) return ids.size() > before;
+    int32_t id = 0;
+    const auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || id < 0) return false;
+    ids.push_back(id);
+    at = next;
+  }
+}
+
 }  // namespace
 
 Args::Args(const std::string& command, const std::string& summary, const std::string& examples)
@@ -186,18 +202,13 @@ void Common::apply() const {
 
 std::vector<int32_t> parse_ids(const std::string& text, const std::string& option) {
   std::vector<int32_t> ids;
-  const char* at = text.data();
-  const char* end = at + text.size();
-  while (at < end) {
-    while (at < end && (*at == ' ' || *at == ',')) ++at;
-    if (at == end) break;
-    int32_t id = 0;
-    const auto [next, error] = std::from_chars(at, end, id);
-    if (error != std::errc() || id < 0) {
+  if (text.find_first_not_of(' ') == std::string::npos) return ids;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (!append_ids(text.substr(begin, end - begin), ids)) {
       fail(ErrorCode::invalid_argument, option + ": '" + text + "' is not a list of ids such as 1,2,3");
     }
-    ids.push_back(id);
-    at = next;
+    begin = end + 1;
   }
   return ids;
 }

@@ -146,6 +146,7 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["generate", TINY, "-p", "a", "--ids", "1"], "--ids"),
         (["generate", TINY, "-p", "a", "--prompt-file", "b"], "--prompt"),
         (["generate", TINY, "--ids", "1,x"], "'1,x' is not a list of ids"),
+        *[(["generate", TINY, "--ids", ids], f"'{ids}' is not a list of ids") for ids in ("1,,2", ",1", "1,", "1-2")],
         (["generate", TINY, "--ids", "512"], "512"),
         (["generate", TINY, "--ids", ""], "empty"),
         (["generate", TINY, "-p", "a", "--temperature", "-1"], "temperature"),
