@@ -6,10 +6,10 @@
 #include "cli/model_args.h"
 #include "cli/print.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
 #include "nibble/bench.h"
 #include "nibble/report.h"
+#include "text/text_file.h"
 
 namespace nibble::cli {
 namespace {
@@ -177,7 +177,7 @@ int cmd_bench(const Arguments& arguments) {
   const JsonReport json;
   options.formats = split(formats);
   if (text) {
-    options.text = read_text_file(*text, limits::kMaxStringBytes);
+    options.text = read_utf8_file(*text, limits::kMaxStringBytes);
     if (options.text.empty()) fail(ErrorCode::invalid_argument, *text + ": the file is empty");
   }
   options.progress = progress_bar(common);

@@ -7,9 +7,9 @@
 #include "cli/npy.h"
 #include "cli/print.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
 #include "nibble/embed.h"
+#include "text/text_file.h"
 
 namespace nibble::cli {
 namespace {
@@ -18,7 +18,7 @@ constexpr size_t kShownValues = 4;
 
 /// The lines of a file; a last line without an end counts, empty lines in between do too.
 std::vector<std::string> lines_of(const std::string& path) {
-  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   std::vector<std::string> lines;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());

@@ -6,12 +6,12 @@
 #include "cli/model_args.h"
 #include "cli/print.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
 #include "nibble/evaluate.h"
 #include "nibble/evaluate_choices.h"
 #include "nibble/evaluate_layers.h"
 #include "nibble/report.h"
+#include "text/text_file.h"
 
 namespace nibble::cli {
 namespace {
@@ -86,7 +86,7 @@ Chunks chunks_from_file(const std::string& path, const EvaluateOptions& options)
 Chunks read_chunks(const Request& request, const CausalLM& model) {
   const Data& data = request.data;
   if (data.ids_file) return chunks_from_file(*data.ids_file, request.options);
-  const std::string text = read_text_file(*data.text, limits::kMaxJsonBytes);
+  const std::string text = read_utf8_file(*data.text, limits::kMaxJsonBytes);
   if (text.empty()) fail(ErrorCode::format, *data.text + ": is empty");
   Chunks chunks = evaluation_chunks(model, text, request.options);
   const bool is_short = chunks.size() == 1 && static_cast<int64_t>(chunks[0].size()) < request.options.context;

@@ -4,8 +4,8 @@
 
 #include "cli/print.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
+#include "text/text_file.h"
 
 namespace nibble::cli {
 
@@ -97,7 +97,7 @@ std::string PromptArgs::text() const {
   if (prompt.has_value() == prompt_file.has_value()) {
     fail(ErrorCode::invalid_argument, "give the prompt with either --prompt or --prompt-file");
   }
-  return prompt ? *prompt : read_text_file(*prompt_file, limits::kMaxStringBytes);
+  return prompt ? *prompt : read_utf8_file(*prompt_file, limits::kMaxStringBytes);
 }
 
 std::vector<int32_t> PromptArgs::token_ids(const CausalLM& model) const {

@@ -6,10 +6,10 @@
 #include <span>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/json.h"
 #include "core/limits.h"
 #include "nibble/classify.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -138,9 +138,7 @@ std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
 }
 
 std::vector<Row> read_rows(const std::string& path) {
-  const std::string bytes = read_text_file(path, limits::kMaxJsonBytes);
-  std::string_view text = bytes;
-  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".csv") return CsvReader(text, path).rows();
   if (extension == ".jsonl") return read_jsonl(text, path);

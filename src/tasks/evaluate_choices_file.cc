@@ -4,10 +4,10 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/json.h"
 #include "core/limits.h"
 #include "nibble/evaluate_choices.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -54,7 +54,7 @@ ChoiceQuestion read_question(const Json& object, const std::string& where) {
 }  // namespace
 
 ChoiceTask read_choice_task(const std::string& path, int64_t limit) {
-  const std::string bytes = read_text_file(path, limits::kMaxJsonBytes);
+  const std::string bytes = read_utf8_file(path, limits::kMaxJsonBytes);
   ChoiceTask task = {.name = std::filesystem::path(path).stem().string()};
   std::string_view text = bytes;
   for (int64_t number = 1; !text.empty(); ++number) {

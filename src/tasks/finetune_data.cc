@@ -8,12 +8,12 @@
 
 #include "core/counter_random.h"
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
 #include "core/progress.h"
 #include "nibble/classify.h"
 #include "ops/cross_entropy.h"
 #include "tasks/finetune_text.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -145,7 +145,7 @@ void read_plain_text(const LoadedModel& model, const std::string& text, int64_t 
 }
 
 void read_causal(const LoadedModel& model, const std::string& path, const DataOptions& options, Collector& out) {
-  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".txt") return read_plain_text(model, text, options.max_length, out);
   if (extension != ".jsonl") {
@@ -247,7 +247,7 @@ void read_labelled(const std::shared_ptr<LoadedModel>& model, const std::string&
 void read_classified(const std::shared_ptr<LoadedModel>& model, const std::string& path, const DataOptions& options,
                      Collector& out) {
   if (std::filesystem::path(path).extension() != ".jsonl") return read_labelled(model, path, options, out);
-  const std::string text = read_text_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   if (!holds_ids(path, text)) return read_labelled(model, path, options, out);
   for_lines(text, path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);

@@ -2,16 +2,16 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "core/limits.h"
 #include "nibble/evaluate.h"
 #include "quant/format.h"
 #include "tasks/recommend_rules.h"
+#include "text/text_file.h"
 
 namespace nibble {
 
 void measure_candidates(const std::string& model, const RecommendOptions& options, std::vector<Candidate>& candidates) {
-  const std::string text = read_text_file(options.measure_text, limits::kMaxJsonBytes);
+  const std::string text = read_utf8_file(options.measure_text, limits::kMaxJsonBytes);
   const EvaluateOptions evaluation = {
       .context = options.measure_context, .max_tokens = options.measure_tokens, .progress = options.progress};
   const CausalLM original = AutoModelForCausalLM::from_pretrained(model, {.progress = options.progress});

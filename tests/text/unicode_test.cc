@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "support/files.h"
 #include "text/byte_level.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -24,6 +26,19 @@ TEST(Unicode, ReplacesBrokenCharactersByMaximalSubparts) {
   for (const auto& [bytes, text] : rows) {
     EXPECT_EQ(to_valid_utf8(bytes), text);
     EXPECT_EQ(is_valid_utf8(bytes), bytes == text);
+  }
+}
+
+TEST(Unicode, FilesOfTextAreUtf8WithoutTheirByteOrderMark) {
+  const test::TempFolder folder;
+  const auto read = [&](const std::string& bytes) { return read_utf8_file(folder.write("a.txt", bytes), 100); };
+  EXPECT_EQ(read(""), "");
+  EXPECT_EQ(read("\xef\xbb\xbfgr\u00fc\u00df"), "gr\u00fc\u00df");
+  EXPECT_EQ(read("a\xef\xbb\xbf"), "a\xef\xbb\xbf");
+  const std::pair<std::string, const char*> rows[] = {
+      {"\xff\xfe\xfa", "byte 0"}, {"\xef\xbb\xbfgr\u00fc\xff", "byte 7"}, {"cut \xe2\x96", "byte 4"}};
+  for (const auto& [bytes, where] : rows) {
+    test::expect_error(ErrorCode::format, std::string("a.txt: is not UTF-8 at ") + where, [&] { read(bytes); });
   }
 }
 
