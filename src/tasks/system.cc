@@ -12,6 +12,7 @@
 #include "core/buffer.h"
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/progress.h"
 #include "kernels/kernels.h"
 #include "nibble/version.h"
 
@@ -19,13 +20,17 @@ namespace nibble {
 namespace {
 
 constexpr size_t kMeasuredBytes = size_t{512} << 20;  // far beyond every cache
+constexpr size_t kFilledWords = size_t{1} << 20;
 constexpr int kMeasurements = 5;
 
 /// Best of several reads of a large buffer by all threads, bytes per second.
 double measure_bandwidth() {
-  const auto buffer = Buffer::allocate(kMeasuredBytes);
-  const auto* words = reinterpret_cast<const uint64_t*>(buffer->data());
-  std::fill_n(reinterpret_cast<uint64_t*>(buffer->data()), kMeasuredBytes / 8, uint64_t{1});
+  const auto buffer = Buffer::allocate_uninitialized(kMeasuredBytes);
+  auto* words = reinterpret_cast<uint64_t*>(buffer->data());
+  for (size_t begin = 0; begin < kMeasuredBytes / 8; begin += kFilledWords) {  // fresh pages take longer than the reads
+    std::fill_n(words + begin, kFilledWords, uint64_t{1});
+    check_interrupt();
+  }
   double best = 0;
   for (int i = 0; i < kMeasurements; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -37,6 +42,7 @@ double measure_bandwidth() {
     });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, static_cast<double>(kMeasuredBytes) / seconds);
+    check_interrupt();
   }
   return best;
 }
