@@ -54,7 +54,7 @@ void print_help() {
   print_line("usage: nibble COMMAND [arguments]\n\ncommands:");
   for (const Command& command : commands()) print_line(fmt::format("  {:<12}{}", command.name, command.summary));
   print_line("\nMODEL is a Hugging Face folder, a .gguf file, or the id of a model in the local hub cache.");
-  print_line("'nibble COMMAND --help' explains a command and shows examples.");
+  print_line("'nibble COMMAND --help' or 'nibble help COMMAND' explains a command and shows examples.");
 }
 
 int exit_status(ErrorCode code) {
@@ -95,6 +95,7 @@ int run_command(const std::string& name, const Arguments& arguments) {
 }
 
 int run(const Arguments& all) {
+  if (all.size() > 1 && all[0] == "help") return run({all[1], "--help"});
   if (all.empty() || all[0] == "--help" || all[0] == "-h" || all[0] == "help") {
     print_help();
     return all.empty() ? 2 : 0;

@@ -32,7 +32,8 @@ def every_command_explains_itself(t):
         result = t.run(name, "--help")
         assert "Examples:" in result.stdout and f"nibble {name}" in result.stdout, result.stdout
         assert "--json" in result.stdout and result.stderr == "", name
-        assert t.run(name, "-h").stdout == result.stdout
+        assert t.run(name, "-h").stdout == t.run("help", name).stdout == result.stdout
+    t.fails(USAGE, "help", "quantise", says="did you mean 'quantize'")
 
 
 @case
