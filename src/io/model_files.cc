@@ -13,6 +13,14 @@ namespace fs = std::filesystem;
 constexpr const char* kConfig = "config.json";
 constexpr const char* kGenerationConfig = "generation_config.json";
 
+/// @throws Error{io} when that cannot be known, for example below a folder that may not be read.
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  const bool found = fs::exists(path, error);
+  if (error) fail(ErrorCode::io, printable(path.string(), 1000) + ": cannot be opened: " + error.message());
+  return found;
+}
+
 [[noreturn]] void fail_no_config(const fs::path& folder) {
   std::string hint;
   if (fs::exists(folder / "adapter_config.json")) hint = "; it is an adapter: open the model that it was made for";
@@ -23,7 +31,7 @@ constexpr const char* kGenerationConfig = "generation_config.json";
 }
 
 ModelFiles open_folder(const fs::path& folder) {
-  if (!fs::exists(folder / kConfig)) fail_no_config(folder);
+  if (!is_there(folder / kConfig)) fail_no_config(folder);
   ModelFiles model;
   model.path = folder;
   const std::string config_file = (folder / kConfig).string();
@@ -51,8 +59,7 @@ ModelFiles open_gguf_file(const fs::path& path) {
 }  // namespace
 
 fs::path find_model(const std::string& path) {
-  std::error_code ignored;
-  if (fs::exists(path, ignored)) return path;
+  if (is_there(path)) return path;
   const std::optional<HubId> id = parse_hub_id(path);
   if (!id) fail(ErrorCode::io, printable(path, 1000) + ": no such folder or .gguf file");
   if (const std::optional<fs::path> snapshot = find_in_hub_cache(*id)) return *snapshot;

@@ -182,6 +182,10 @@ def wrong_usage_is_2_and_names_the_nearest(t):
 def bad_input_is_3_and_names_the_file(t):
     t.fails(BAD_INPUT, "inspect", "nowhere", says="nowhere")
     t.fails(BAD_INPUT, "inspect", "org/name", says="hf download org/name")
+    (t.folder / "locked").mkdir(mode=0)
+    nobody = {"preexec_fn": lambda: os.setuid(65534)} if os.getuid() == 0 else {}
+    t.fails(BAD_INPUT, "inspect", "locked/model", says="locked/model: cannot be opened: Permission denied", **nobody)
+    t.fails(BAD_INPUT, "inspect", "locked", says="cannot be opened: Permission denied", **nobody)
     t.fails(BAD_INPUT, "inspect", t.write("x.gguf", b"GGUX" + bytes(60)), says="x.gguf")
     t.fails(BAD_INPUT, "quantize", TINY, "-o", "q", "--recipe", "none.json", says="none.json")
     recipe = t.write("recipe.json", '{"fromat": "nf4"}')
