@@ -71,6 +71,11 @@ void add_weights(Rows& rows, uint64_t bytes, uint64_t reference_bytes, bool has_
   rows.push_back({"weights", human_bytes(bytes), "", has_reference ? human_bytes(reference_bytes) : ""});
 }
 
+/// Without a reference the columns about it would be empty.
+void drop_last(Rows& rows, size_t columns) {
+  for (std::vector<std::string>& row : rows) row.resize(row.size() - columns);
+}
+
 /// The `count` members with the largest key, largest first.
 template <class T, class Key>
 std::vector<T> worst(std::vector<T> all, size_t count, Key key) {
@@ -85,6 +90,7 @@ Rows text_rows(const EvaluateReport& report) {
   Rows rows = head();
   add_row(rows, report.figures, {"perplexity", "perplexity", kPlain});
   add_weights(rows, report.bytes, report.reference_bytes, report.has_reference);
+  if (!report.has_reference) drop_last(rows, 1);
   return rows;
 }
 
@@ -93,6 +99,7 @@ Rows label_rows(const LabelReport& report) {
   add_row(rows, report.figures, {"accuracy", "accuracy", kShare});
   add_row(rows, report.figures, {"f1", "F1", kShare});
   add_weights(rows, report.bytes, report.reference_bytes, report.has_reference);
+  if (!report.has_reference) drop_last(rows, 1);
   return rows;
 }
 
@@ -118,6 +125,8 @@ Rows task_rows(const std::vector<ChoiceReport>& tasks) {
                       own[i][3], i == 0 && task.has_reference ? grouped(task.flips) : ""});
     }
   }
+  const auto has_reference = [](const ChoiceReport& task) { return task.has_reference; };
+  if (std::none_of(tasks.begin(), tasks.end(), has_reference)) drop_last(rows, 2);
   return rows;
 }
 

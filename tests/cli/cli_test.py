@@ -110,6 +110,9 @@ def plain_output_is_for_people(t):
     for text in ("double quantization", "wrote q (", "next: nibble evaluate q"): assert text in result.stdout, text
     assert result.stderr == "", "no progress where stderr is no terminal"
     assert "wrote d (" in t.run("dequantize", "q", "-o", "d").stdout
+    evaluate = ["evaluate", TINY, "--text", TINY / "heldout.txt", "--max-tokens", 256]
+    assert "reference" not in t.run(*evaluate).stdout
+    assert "reference" in t.run(*evaluate, "--reference", TINY).stdout
 
 
 @case

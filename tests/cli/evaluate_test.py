@@ -94,6 +94,7 @@ def questions_are_answered(t):
     assert both["perplexity"] > 1 and len(both["tasks"]) == 1
     same = t.json("evaluate", TINY, "--reference", TINY, "--tasks", quiz, "--max-accuracy-drop", 0)
     assert same["gate"]["passed"] and same["tasks"][0]["flips"] == 0
+    assert "reference" not in t.run("evaluate", TINY, "--tasks", quiz).stdout
     printed = t.run("evaluate", TINY, "--reference", TINY, "--tasks", quiz, "--tasks", words).stdout
     for text in ("accuracy by length", "quiz: indistinguishable at this sample size", "other answers"):
         assert text in printed, text
