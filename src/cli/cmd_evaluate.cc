@@ -1,4 +1,4 @@
-#include <cmath>
+#include <limits>
 
 #include "cli/commands.h"
 #include "cli/evaluate_output.h"
@@ -130,20 +130,29 @@ bool has_text_gates(const EvaluateGates& gates) {
   return gates.max_kl || gates.max_perplexity_increase || gates.min_top1;
 }
 
+/// A gate, and the values that what it looks at can have.
+struct Limit {
+  const char* option;
+  std::optional<double> value;
+  double least;
+  const char* expected;
+  double most = std::numeric_limits<double>::max();
+
+  void check() const {
+    if (!value || (*value >= least && *value <= most)) return;
+    fail(ErrorCode::invalid_argument,
+         std::string(option) + ": found " + std::to_string(*value) + ", expected " + expected);
+  }
+};
+
 void check_gates(const Request& request) {
   const EvaluateGates& gates = request.gates;
   const Data& data = request.data;
-  const std::pair<std::string_view, std::optional<double>> limits[] = {
-      {"--max-kl", gates.max_kl},
-      {"--max-perplexity-increase", gates.max_perplexity_increase},
-      {"--min-top1", gates.min_top1},
-      {"--max-accuracy-drop", gates.max_accuracy_drop}};
-  for (const auto& [name, limit] : limits) {
-    if (limit && !std::isfinite(*limit)) {
-      fail(ErrorCode::invalid_argument,
-           std::string(name) + ": found " + std::to_string(*limit) + ", expected a finite number");
-    }
-  }
+  const Limit limits[] = {{"--max-kl", gates.max_kl, 0, "at least 0"},
+                          {"--max-perplexity-increase", gates.max_perplexity_increase, -1, "at least -1"},
+                          {"--min-top1", gates.min_top1, 0, "0 to 1", 1},
+                          {"--max-accuracy-drop", gates.max_accuracy_drop, -1, "-1 to 1", 1}};
+  for (const Limit& limit : limits) limit.check();
   if ((has_text_gates(gates) || gates.max_accuracy_drop) && !request.references.given()) {
     fail(ErrorCode::invalid_argument, "gates such as --max-kl and --max-accuracy-drop need --reference");
   }

@@ -175,6 +175,8 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["tokenize", TINY], "something to tokenize is needed: TEXT or --decode"),
         (["evaluate", TINY], "--text"),
         (["evaluate", TINY, "--text", "a", "--max-kl", "1"], "--reference"),
+        (["evaluate", TINY, "--text", "a", "--reference", TINY, "--max-kl", "-1"], "--max-kl: found -1"),
+        (["evaluate", TINY, "--text", "a", "--reference", TINY, "--min-top1", "2"], "expected 0 to 1"),
         (["evaluate", TINY, "--text", "a", "--context", "1"], "--context"),
     ]
     for arguments, says in rows: t.fails(USAGE, *arguments, says=says)
