@@ -7,6 +7,7 @@
 #include "cli/print.h"
 #include "core/error.h"
 #include "nibble/quantize.h"
+#include "quant/format.h"
 
 namespace nibble::cli {
 namespace {
@@ -47,6 +48,19 @@ QuantizeOptions preset_options(const std::string& name) {
   fail(ErrorCode::invalid_argument, "--preset: unknown '" + name + "', expected one of " + known);
 }
 
+/// A preset and a recipe may say more than their format needs; what is typed is meant.
+void check_meaning(const Given& given, const std::string& format) {
+  const bool is_4bit = find_format(format).bits_per_weight_double_quant > 0;
+  if (given.compute_dtype && !is_4bit) {
+    fail(ErrorCode::invalid_argument, "--compute-dtype has no meaning for format '" + format +
+                                          "': only the 4-bit formats are computed in a dtype that can be chosen");
+  }
+  if (given.int8_threshold && format != "int8") {
+    fail(ErrorCode::invalid_argument, "--int8-threshold has no meaning for format '" + format +
+                                          "': only int8 takes large activations out of its integer products");
+  }
+}
+
 QuantizeOptions resolve(const Given& given) {
   QuantizeOptions options = given.preset ? preset_options(*given.preset) : QuantizeOptions{};
   if (given.recipe) options = quantize_options_from_file(*given.recipe, options);
@@ -63,6 +77,7 @@ QuantizeOptions resolve(const Given& given) {
   if (given.int8_threshold) options.int8_threshold = static_cast<float>(*given.int8_threshold);
   if (given.double_quant) options.double_quant = true;
   if (!given.skip.empty()) options.skip = given.skip;
+  check_meaning(given, options.format);
   return options;
 }
 

@@ -138,6 +138,8 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["quantize", TINY, "-o", "q", "--granularity", "row"], "channel or tensor"),
         (["quantize", TINY, "-o", "q", "--compute-dtype", "fp8"], "fp8"),
         (["quantize", TINY, "-o", "q", "--compute-dtype", "int8"], "compute_dtype"),
+        (["quantize", TINY, "-o", "q", "--format", "int8", "--compute-dtype", "bf16"], "--compute-dtype has no meaning"),
+        (["quantize", TINY, "-o", "q", "--int8-threshold", "3"], "--int8-threshold has no meaning for format 'nf4'"),
         (["quantize", TINY, "-o", "q", "--max-shard-size", "big"], "--max-shard-size"),
         (["quantize", TINY, "-o", "."], "output '.'"),
         (["quantize", TINY], "--out"),
