@@ -11,13 +11,15 @@ namespace nibble::cli {
 namespace {
 
 struct Given {
-  std::string model, task = "inference", method, optimizer = "adamw", kv_dtype = "auto";
-  std::optional<std::string> memory, format;
+  std::string model, kv_dtype = "auto";
+  std::optional<std::string> task, method, optimizer, memory, format;
+  std::optional<int64_t> lora_r;
   PlanOptions options;
   bool names = false;
 
   void declare(Args& args);
   PlanOptions resolve() const;
+  void refuse_training_options() const;
 };
 
 void Given::declare(Args& args) {
@@ -35,7 +37,7 @@ void Given::declare(Args& args) {
   args.option("--kv-dtype", kv_dtype, "DTYPE",
               "of the cache: auto (default: as generate has it), fp32, fp16, bf16 or int8");
   args.option("--method", method, "METHOD", "finetune: lora, qlora (default) or full; implies --task finetune");
-  args.option("--lora-r", o.lora_r, "finetune: rank of the adapters");
+  args.option("--lora-r", lora_r, "finetune: rank of the adapters; default 16");
   args.list("--target-modules", o.target_modules, "NAME...", "finetune: layers with adapters; default all-linear");
   args.option("--optimizer", optimizer, "NAME", "finetune: adamw (default), adamw8bit or sgd");
   args.flag("--gradient-checkpointing", o.gradient_checkpointing, "finetune: keep each layer's input only");
@@ -43,13 +45,26 @@ void Given::declare(Args& args) {
   args.flag("--names", names, "list the built-in names");
 }
 
+void Given::refuse_training_options() const {
+  const std::pair<const char*, bool> options_given[] = {{"--method", method.has_value()},
+                                                        {"--lora-r", lora_r.has_value()},
+                                                        {"--target-modules", !options.target_modules.empty()},
+                                                        {"--optimizer", optimizer.has_value()},
+                                                        {"--gradient-checkpointing", options.gradient_checkpointing}};
+  for (const auto& [name, is_given] : options_given) {
+    if (is_given) fail(ErrorCode::invalid_argument, std::string(name) + " is for --task finetune, not for inference");
+  }
+}
+
 PlanOptions Given::resolve() const {
   PlanOptions o = options;
   o.format = format.value_or("");
   o.kv_dtype = parse_kv_dtype(kv_dtype);
-  o.task = parse_plan_task(method.empty() ? task : "finetune");
-  if (!method.empty()) o.method = parse_finetune_method(method);
-  o.optimizer = parse_optimizer(optimizer);
+  o.task = parse_plan_task(task.value_or(method ? "finetune" : "inference"));
+  if (method) o.method = parse_finetune_method(*method);
+  if (optimizer) o.optimizer = parse_optimizer(*optimizer);
+  o.lora_r = lora_r.value_or(o.lora_r);
+  if (o.task != PlanTask::finetune) refuse_training_options();
   if (memory) o.memory = parse_size(*memory, "--memory");
   return o;
 }

@@ -105,6 +105,9 @@ def plan_refuses_what_means_nothing(t):
     t.fails(USAGE, "plan", "llama-2-7b", "--double-quant", says="--double-quant needs --format")
     t.fails(USAGE, "plan", "llama-2-7b", "--task", "training", says="expected one of inference, finetune")
     t.fails(USAGE, "plan", "llama-2-7b", "--memory", "much", says="--memory")
+    for flags in (["--lora-r", 8], ["--optimizer", "sgd"], ["--gradient-checkpointing"], ["--target-modules", "q_proj"],
+                  ["--method", "lora", "--task", "inference"]):
+        t.fails(USAGE, "plan", "llama-2-7b", *flags, says=f"{flags[0]} is for --task finetune, not for inference")
     t.fails(BAD_INPUT, "plan", "lama-2-7b", says="did you mean 'llama-2-7b'?")
     t.fails(BAD_INPUT, "plan", t.write("config.json", '{"model_type": "llama"}'), says="vocab_size")
     t.fails(BAD_INPUT, "plan", t.write("list.json", "[]"), says="list.json")
