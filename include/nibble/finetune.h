@@ -83,10 +83,10 @@ struct FinetuneOptions {
   uint64_t seed = 0;
   bool gradient_checkpointing = false;  ///< less memory for a third more work, the same bits
 
-  std::string optimizer = "adamw";  ///< "adamw", "adamw8bit", "sgd"
-  double learning_rate = 0;         ///< 0 = 2e-4 for adapters, 2e-5 without
-  std::string schedule = "linear";  ///< "linear", "cosine", "constant"
-  double warmup = 0;                ///< steps; below 1: a share of all steps
+  std::string optimizer = "adamw";           ///< "adamw", "adamw8bit", "sgd"
+  std::optional<double> learning_rate = {};  ///< nothing = 2e-4 for adapters, 2e-5 without
+  std::string schedule = "linear";           ///< "linear", "cosine", "constant"
+  double warmup = 0;                         ///< steps; below 1: a share of all steps
   double weight_decay = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, momentum = 0;
   double max_grad_norm = 1;  ///< 0 = no clipping
 
@@ -142,7 +142,9 @@ std::vector<FinetuneStep> read_finetune_log(const std::string& out);
 FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options);
 
 /// `base` with what a YAML file says, in the words of FinetuneOptions or in those of axolotl.
-/// @throws Error{format} for unknown keys, naming the nearest known one, and for values of the wrong type.
+/// `report` and `threads` are for the program and have no effect here.
+/// @throws Error{format} for unknown keys, naming the nearest known one, for values of the wrong type, and for keys
+/// that say the same or contradict each other.
 FinetuneOptions finetune_options_from_file(const std::string& path, const FinetuneOptions& base = {});
 
 }  // namespace nibble

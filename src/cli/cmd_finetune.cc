@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/finetune_page.h"
@@ -10,187 +12,85 @@
 #include "core/error.h"
 #include "nibble/finetune.h"
 #include "nibble/system.h"
+#include "tasks/finetune_keys.h"
 #include "tasks/finetune_log.h"
 #include "tasks/finetune_settings.h"
 
 namespace nibble::cli {
 namespace {
 
-/// The flags as given; what was not given stays with the file of --config or the default.
-struct Given {
-  std::optional<std::string> config, data, eval_data, method, task, format, compute_dtype, init_adapter, optimizer,
-      schedule, on_nonfinite, bias, init, granularity, qat_activations, merge_aware, activations;
-  std::optional<int64_t> r, epochs, steps, batch, grad_accum, max_length, seed, eval_every, early_stopping, save_every,
-      save_limit, block;
-  std::optional<double> alpha, dropout, rate, warmup, weight_decay, beta1, beta2, epsilon, momentum, max_grad_norm;
-  std::optional<bool> double_quant, packing, no_shuffle, checkpointing, tensorboard, rslora, dora;
-  std::vector<std::string> target_modules, modules_to_save, skip;
-  std::string resume;
-  std::optional<std::string> report;
-  bool overwrite = false, check_data = false;
+/// A flag of the table, and what was given with it.
+struct Flag {
+  const FinetuneKey* key;
+  std::optional<std::string> text = {};
+  std::optional<int64_t> integer = {};
+  std::optional<double> number = {};
+  std::optional<bool> flag = {};
+  std::vector<std::string> texts = {};
+  std::string may_stand_alone = {};
 };
 
-void declare_training(Args& args, Given& g) {
-  args.option("--learning-rate", g.rate, "default 2e-4 for adapters, 2e-5 without");
-  args.option("--schedule", g.schedule, "NAME", "linear (default), cosine or constant");
-  args.option("--warmup", g.warmup, "steps in which the rate rises from 0; below 1: a share of all steps");
-  args.option("--epochs", g.epochs, "times through the data; default 1");
-  args.option("--steps", g.steps, "steps of the optimizer, instead of epochs");
-  args.option("--batch", g.batch, "samples that go through the model together; default 1");
-  args.option("--grad-accum", g.grad_accum, "batches in a step; default 1");
-  args.option("--max-length", g.max_length, "tokens of a sample; longer ones lose their ends; default 1024");
-  args.flag("--packing", g.packing, "put samples into rows of --max-length tokens; they do not see each other");
-  args.flag("--no-shuffle", g.no_shuffle, "in the order of the file");
-  args.option("--seed", g.seed, "of the first values, the order and the dropout; default 0");
-  args.option("--optimizer", g.optimizer, "NAME", "adamw (default), adamw8bit or sgd");
-  args.option("--weight-decay", g.weight_decay, "default 0");
-  args.option("--beta1", g.beta1, "of adamw; default 0.9");
-  args.option("--beta2", g.beta2, "of adamw; default 0.999");
-  args.option("--epsilon", g.epsilon, "of adamw; default 1e-8");
-  args.option("--momentum", g.momentum, "of sgd; default 0");
-  args.option("--max-grad-norm", g.max_grad_norm, "longer gradients are scaled down to it; 0 = never; default 1");
-  args.flag("--gradient-checkpointing", g.checkpointing, "less memory for a third more work; the same results");
-  args.option("--on-nonfinite", g.on_nonfinite, "stop|skip", "a loss or gradient that is not finite: stop (default)");
+/// The flags as given; what was not given stays with the file of --config or the default.
+struct Given {
+  std::vector<Flag> flags = {};
+  std::optional<std::string> config = {};
+  bool check_data = false;
+};
+
+template <class... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+
+std::string flag_name(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
 }
 
-void declare_adapter(Args& args, Given& g) {
-  args.option("--lora-r", g.r, "rank of the adapter; default 16");
-  args.option("--lora-alpha", g.alpha, "its scale is alpha / r; default 32");
-  args.option("--lora-dropout", g.dropout, "share of its inputs that are dropped; default 0");
-  args.list("--target-modules", g.target_modules, "NAME...",
-            "layers that get one: names or their ends, a regular expression, or all-linear (default)");
-  args.list("--modules-to-save", g.modules_to_save, "NAME...", "modules that are trained whole");
-  args.option("--bias", g.bias, "none|all|lora_only", "biases that are trained too; default none");
-  args.flag("--rslora", g.rslora, "scale alpha / sqrt(r)");
-  args.flag("--dora", g.dora, "train the lengths of the rows too (DoRA)");
-  args.option("--init", g.init, "NAME", "how it begins: true (default), gaussian, pissa, pissa_niter_N; qlora: loftq");
-  args.option("--init-adapter", g.init_adapter, "DIR", "start from an adapter's tensors and configuration");
-}
-
-void declare_rounding(Args& args, Given& g) {
-  args.option("--format", g.format, "FORMAT",
-              "qlora: what a dense base is quantized to; qat: what the result is; nf4 (default), fp4, int4, int8, "
-              "int8-dynamic");
-  args.flag("--double-quant", g.double_quant, "quantize the scales of a 4-bit format too");
-  args.option("--block", g.block, "weights per scale of a 4-bit format; 0 = 64");
-  args.option("--granularity", g.granularity, "channel|tensor", "int8-dynamic: one scale per row, or one in all");
-  args.list("--skip", g.skip, "NAME...", "layers that are not quantized: full name, dotted prefix or suffix");
-  args.option("--qat-activations", g.qat_activations, "dynamic|observed",
-              "qat to int8-dynamic: the range of each token (default), or a fixed one that training observes");
-  args.option("--merge-aware", g.merge_aware, "FORMAT",
-              "lora, qlora: train through the rounding of a merge into this format, so that merge keeps the gain");
-  args.option(
-      "--activations", g.activations, "int16|fp32",
-      "what weights that do not learn are multiplied in; int16 is faster with AVX-512 and AVX-VNNI; default fp32");
-  args.option("--compute-dtype", g.compute_dtype, "DTYPE",
-              "4-bit formats, of evaluation, and of training with qat; else training multiplies in fp32");
+void declare(Args& args, Flag& f) {
+  const std::string name = flag_name(std::string(f.key->name)), type(f.key->type), help(f.key->help);
+  const auto text = [&](SetText) {
+    if (f.key->alone.empty()) return args.option(name, f.text, type, help);
+    args.option_or_flag(name, f.may_stand_alone, std::string(f.key->alone), type, help);
+  };
+  std::visit(
+      Overloaded{text, [&](SetInteger) { args.option(name, f.integer, help); },
+                 [&](SetNumber) { args.option(name, f.number, help); }, [&](SetFlag) { args.flag(name, f.flag, help); },
+                 [&](SetTexts) { args.list(name, f.texts, type, help); }},
+      f.key->set);
 }
 
 void declare(Args& args, Given& g) {
-  args.option("--data", g.data, "FILE", "what to train on: .jsonl, .txt; for classifiers .tsv and .csv too");
-  args.option("--eval-data", g.eval_data, "FILE", "measure the loss on it, and keep the best result in OUT/best");
-  args.option("--method", g.method, "METHOD", "lora (default), qlora, full or qat");
-  args.option("--task", g.task, "TASK", "causal_lm or seq_cls; default what the model is");
   args.option("--config", g.config, "FILE", "YAML file with these options, or in axolotl's words; flags win");
-  declare_adapter(args, g);
-  declare_rounding(args, g);
-  declare_training(args, g);
-  args.option("--eval-every", g.eval_every, "steps between evaluations; default an epoch");
-  args.option("--early-stopping", g.early_stopping, "stop after so many evaluations without a better loss");
-  args.option("--save-every", g.save_every, "steps between checkpoints");
-  args.option("--save-limit", g.save_limit, "checkpoints to keep; default all");
-  args.option_or_flag("--resume", g.resume, "last", "CHECKPOINT",
-                      "continue from the newest checkpoint in OUT, or this one");
-  args.flag("--tensorboard", g.tensorboard, "also write an event file for TensorBoard");
-  args.option("--report", g.report, "FILE.html", "write a page with plots of the run, after --resume of all of it");
+  for (const FinetuneKey& key : finetune_keys()) g.flags.push_back({.key = &key});
+  for (Flag& flag : g.flags) declare(args, flag);  // all are where they stay
   args.flag("--check-data", g.check_data, "show what the data would train, and stop");
 }
 
-template <class Value, class Target>
-void set(const std::optional<Value>& given, Target& target) {
-  if (given) target = static_cast<Target>(*given);
+bool is_given(const Flag& f) {
+  return f.text || f.integer || f.number || f.flag || !f.texts.empty() || !f.may_stand_alone.empty();
 }
 
-/// One value that is more than a name is a regular expression; values may be separated by commas.
-ModuleChoice module_choice(const std::vector<std::string>& given) {
-  if (given.size() == 1 &&
-      (given[0] == "all-linear" || given[0].find_first_of("*+?[](){}|^$\\") != std::string::npos)) {
-    return given[0];
+void apply(const Flag& f, FinetuneRequest& request) {
+  std::visit(
+      Overloaded{[&](SetText set) { set(request, f.text.value_or(f.may_stand_alone)); },
+                 [&](SetInteger set) { set(request, *f.integer); }, [&](SetNumber set) { set(request, *f.number); },
+                 [&](SetFlag set) { set(request, *f.flag); }, [&](SetTexts set) { set(request, f.texts); }},
+      f.key->set);
+  if (f.key->of_adapter) request.ask_for_adapter(f.key->name);
+}
+
+FinetuneRequest resolve(const Given& g) {
+  std::set<std::string_view> names;
+  for (const Flag& flag : g.flags) {
+    if (is_given(flag)) names.insert(flag.key->name);
   }
-  std::vector<std::string> names;
-  for (const std::string& value : given) {
-    for (size_t begin = 0; begin <= value.size();) {
-      const size_t end = std::min(value.find(',', begin), value.size());
-      if (end > begin) names.push_back(value.substr(begin, end - begin));
-      begin = end + 1;
-    }
+  FinetuneRequest request = g.config ? read_finetune_file(*g.config, names) : FinetuneRequest{};
+  for (const Flag& flag : g.flags) {
+    if (is_given(flag)) apply(flag, request);
   }
-  return names;
-}
-
-void resolve_adapter(const Given& g, FinetuneOptions& o) {
-  set(g.r, o.lora.r);
-  set(g.alpha, o.lora.lora_alpha);
-  set(g.dropout, o.lora.lora_dropout);
-  set(g.bias, o.lora.bias);
-  set(g.rslora, o.lora.use_rslora);
-  set(g.dora, o.lora.use_dora);
-  if (!g.target_modules.empty()) o.lora.target_modules = module_choice(g.target_modules);
-  if (!g.modules_to_save.empty()) o.lora.modules_to_save = g.modules_to_save;
-  set(g.init, o.lora.init_lora_weights);
-  set(g.init_adapter, o.init_adapter);
-  o.use_lora |= g.r || g.alpha || g.dropout || g.bias || g.rslora || g.dora || g.init || g.init_adapter ||
-                !g.target_modules.empty() || !g.modules_to_save.empty();
-}
-
-void resolve_rounding(const Given& g, FinetuneOptions& o) {
-  set(g.format, o.format);
-  set(g.double_quant, o.double_quant);
-  set(g.block, o.block);
-  set(g.granularity, o.granularity);
-  if (!g.skip.empty()) o.skip = g.skip;
-  set(g.qat_activations, o.qat_activations);
-  set(g.activations, o.activations);
-  set(g.merge_aware, o.merge_aware);
-  if (g.compute_dtype) o.compute_dtype = parse_dtype(*g.compute_dtype);
-}
-
-FinetuneOptions resolve(const Given& g) {
-  FinetuneOptions o = g.config ? finetune_options_from_file(*g.config) : FinetuneOptions{};
-  set(g.data, o.data);
-  set(g.eval_data, o.eval_data);
-  set(g.method, o.method);
-  set(g.task, o.task);
-  resolve_adapter(g, o);
-  resolve_rounding(g, o);
-  set(g.rate, o.learning_rate);
-  set(g.schedule, o.schedule);
-  set(g.warmup, o.warmup);
-  set(g.epochs, o.epochs);
-  set(g.steps, o.steps);
-  set(g.batch, o.batch);
-  set(g.grad_accum, o.grad_accum);
-  set(g.max_length, o.max_length);
-  set(g.packing, o.packing);
-  if (g.no_shuffle) o.shuffle = false;
-  set(g.seed, o.seed);
-  set(g.optimizer, o.optimizer);
-  set(g.weight_decay, o.weight_decay);
-  set(g.beta1, o.beta1);
-  set(g.beta2, o.beta2);
-  set(g.epsilon, o.epsilon);
-  set(g.momentum, o.momentum);
-  set(g.max_grad_norm, o.max_grad_norm);
-  set(g.checkpointing, o.gradient_checkpointing);
-  set(g.on_nonfinite, o.on_nonfinite);
-  set(g.eval_every, o.eval_every);
-  set(g.early_stopping, o.early_stopping);
-  set(g.save_every, o.save_every);
-  set(g.save_limit, o.save_limit);
-  set(g.tensorboard, o.tensorboard);
-  if (!g.resume.empty()) o.resume = g.resume;
-  o.overwrite = g.overwrite;
-  return o;
+  refuse_unused_adapter(request);
+  return request;
 }
 
 Json data_json(const FinetuneData& d) {
@@ -269,14 +169,14 @@ std::function<void(const FinetuneStep&)> step_printer(const Common& common) {
 }
 
 /// Before hours of training.
-void check_report_file(const std::optional<std::string>& file) {
-  if (!file) return;
-  if (std::filesystem::is_directory(*file)) {
-    fail(ErrorCode::io, "--report: " + *file + ": is a folder, expected the name of a file");
+void check_report_file(const std::string& file) {
+  if (file.empty()) return;
+  if (std::filesystem::is_directory(file)) {
+    fail(ErrorCode::io, "--report: " + file + ": is a folder, expected the name of a file");
   }
-  const std::filesystem::path folder = std::filesystem::absolute(*file).parent_path();
+  const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
   if (std::filesystem::is_directory(folder)) return;
-  fail(ErrorCode::io, "--report: " + *file + ": there is no folder " + folder.string());
+  fail(ErrorCode::io, "--report: " + file + ": there is no folder " + folder.string());
 }
 
 /// What --adapter needs besides: an adapter that makes up for quantization is for a base that is quantized.
@@ -331,6 +231,12 @@ int check_data(const std::string& model, const FinetuneOptions& options, const C
   return 0;
 }
 
+/// Also where it is what stands there when it is not.
+bool is_said(const Arguments& arguments, const std::string& flag) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [&](const std::string& a) { return a == flag || a.starts_with(flag + "="); });
+}
+
 }  // namespace
 
 int cmd_finetune(const Arguments& arguments) {
@@ -348,15 +254,16 @@ int cmd_finetune(const Arguments& arguments) {
   args.positional("MODEL", model, "folder, .gguf file or hub id");
   args.option("-o,--out", out, "FOLDER", "where to write");
   declare(args, given);
-  args.flag("--overwrite", given.overwrite, "replace an existing output");
   common.declare(args);
   if (!args.parse(arguments)) return 0;
+  FinetuneRequest request = resolve(given);
+  if (!is_said(arguments, "--threads")) common.threads = request.threads;
   common.apply();
-  FinetuneOptions options = resolve(given);
+  FinetuneOptions& options = request.options;
   options.progress = progress_bar(common);
   if (given.check_data) return check_data(model, options, common);
   if (out.empty()) fail(ErrorCode::invalid_argument, "--out: is missing, expected a folder to write to");
-  check_report_file(given.report);
+  check_report_file(request.report);
   const JsonReport json;
   if (!common.json) options.on_data = print_data;
   options.on_step = step_printer(common);
@@ -366,7 +273,7 @@ int cmd_finetune(const Arguments& arguments) {
   } else {
     print_report(model, options, report);
   }
-  if (given.report) write_page(*given.report, {model, report, read_finetune_log(out)}, json);
+  if (!request.report.empty()) write_page(request.report, {model, report, read_finetune_log(out)}, json);
   return 0;
 }
 

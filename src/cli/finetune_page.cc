@@ -162,7 +162,7 @@ ReportTable settings_table(const FinetuneRun& run) {
   if (o.method == "qat") rows.push_back({"format of the result", format_text(o)});
   if (o.use_lora) add_adapter_rows(rows, o);
   rows.push_back({"optimizer", o.optimizer});
-  rows.push_back({"learning rate", fmt::format("{:.3g}, {}", o.learning_rate, o.schedule)});
+  rows.push_back({"learning rate", fmt::format("{:.3g}, {}", o.learning_rate.value_or(0), o.schedule)});
   rows.push_back({"samples in a step", fmt::format("{} x {}{}", o.batch, o.grad_accum, o.packing ? ", packed" : "")});
   rows.push_back({"longest sample", grouped(o.max_length) + " tokens"});
   rows.push_back({"weight decay", fmt::format("{}", o.weight_decay)});

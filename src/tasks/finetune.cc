@@ -104,7 +104,7 @@ class Run {
  public:
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
       : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, model, o_)) {
-    if (o_.learning_rate == 0) o_.learning_rate = method_.learning_rate;
+    if (!o_.learning_rate) o_.learning_rate = method_.learning_rate;
     check_finetune_adapter(o_, model);
     model_ = load_model(model, method_.load_options(o_, model));
     train_ = read_batches(model_, o_.data, o_);
@@ -205,7 +205,7 @@ class Run {
   FinetuneStep run_step(Tape& tape, Optimizer& optimizer) {
     const auto start = Clock::now();
     const std::vector<LabelledBatch> batches = next_batches();
-    const double rate = o_.learning_rate * schedule_factor(schedule_, state_.step);
+    const double rate = *o_.learning_rate * schedule_factor(schedule_, state_.step);
     const auto index = static_cast<uint64_t>(state_.step);
     const StepResult result = train_step(*model_->model, batches, tape, optimizer,
                                          {.rate = rate,

@@ -1,6 +1,7 @@
 #include "tasks/finetune_options.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "io/peft.h"
@@ -18,7 +19,8 @@ void check_run(const FinetuneOptions& o) {
   require(o.batch >= 1, "batch: expected at least 1", o.batch);
   require(o.grad_accum >= 1, "grad_accum: expected at least 1", o.grad_accum);
   require(o.max_length >= 2, "max_length: expected at least 2", o.max_length);
-  require(o.learning_rate >= 0, "learning_rate: expected at least 0", o.learning_rate);
+  require(!o.learning_rate || (*o.learning_rate > 0 && std::isfinite(*o.learning_rate)),
+          "learning_rate: expected more than 0", o.learning_rate.value_or(1));
   require(o.warmup >= 0, "warmup: expected at least 0", o.warmup);
   require(o.max_grad_norm >= 0, "max_grad_norm: expected at least 0", o.max_grad_norm);
   require(o.save_every >= 0 && o.eval_every >= 0 && o.early_stopping >= 0 && o.save_limit >= 0,

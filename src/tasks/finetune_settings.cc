@@ -40,7 +40,7 @@ Json settings_of_run(const FinetuneOptions& o) {
                        {"shuffle", o.shuffle},
                        {"seed", o.seed},
                        {"optimizer", o.optimizer},
-                       {"learning_rate", o.learning_rate},
+                       {"learning_rate", o.learning_rate ? Json(*o.learning_rate) : Json()},
                        {"schedule", o.schedule},
                        {"warmup", o.warmup},
                        {"weight_decay", o.weight_decay},

@@ -1,16 +1,19 @@
 // A run described by a YAML file. The only use of yaml-cpp.
 #include <yaml-cpp/yaml.h>
 
-#include <cmath>
+#include <algorithm>
+#include <map>
 
 #include "core/error.h"
 #include "core/file.h"
-#include "nibble/finetune.h"
+#include "tasks/finetune_keys.h"
 
 namespace nibble {
 namespace {
 
 constexpr uint64_t kMaxBytes = 1 << 20;
+
+std::string line_of(const YAML::Node& node) { return "line " + std::to_string(node.Mark().line + 1); }
 
 /// One entry of a mapping: its value, and where it stands for messages.
 struct Entry {
@@ -38,35 +41,70 @@ struct Entry {
     for (const YAML::Node& item : node) list.push_back(Entry{item, where}.text());
     return list;
   }
+
+  /// The value in the type that a setter takes.
+  void get(std::string& value) const { value = text(); }
+  void get(int64_t& value) const { value = integer(); }
+  void get(double& value) const { value = number(); }
+  void get(bool& value) const { value = flag(); }
+  void get(std::vector<std::string>& value) const { value = texts(); }
 };
 
 struct Run {
-  FinetuneOptions options;
-  std::optional<bool> four_bit, eight_bit, use_lora;
+  FinetuneRequest request;
+  bool four_bit = false, eight_bit = false;
+  std::optional<bool> use_lora = {};
+  std::string adapter = {};
+  std::set<std::string_view> said = {};  // keys of the table that have a value
 };
 
-void read_datasets(const Entry& e, Run& run) {
-  if (!e.node.IsSequence() || e.node.size() != 1) e.refuse("a list of one data set");
-  const YAML::Node path = e.node[0]["path"];
-  if (!path || !path.IsScalar()) fail(ErrorCode::format, e.where + "[0]: path: is missing");
-  run.options.data = path.Scalar();
-}
+/// Which keys a mapping has had so far, by what they stand for.
+class Seen {
+ public:
+  explicit Seen(std::string where) : where_(std::move(where)) {}
 
-void read_targets(const Entry& e, Run& run) {
-  if (e.node.IsSequence()) {
-    run.options.lora.target_modules = e.texts();
-  } else {
-    run.options.lora.target_modules = e.text();
+  void add(std::string_view meaning, const YAML::Node& key) {
+    const auto [before, is_new] = lines_.emplace(meaning, key);
+    if (is_new) return;
+    const YAML::Node& first = before->second;
+    const std::string& name = key.Scalar();
+    fail(ErrorCode::format, where_ + ": " + line_of(key) + ": " + name + ": " +
+                                (first.Scalar() == name ? "is there twice" : "says the same as " + first.Scalar()) +
+                                ", first in " + line_of(first));
   }
+
+ private:
+  std::string where_;
+  std::map<std::string, YAML::Node, std::less<>> lines_;
+};
+
+// What forms of data are called elsewhere. Each line of the data shows its own: docs/finetuning.md.
+constexpr std::string_view kDataTypes[] = {"alpaca", "sharegpt", "chat_template", "completion"};
+
+void read_data_type(const Entry& e) {
+  const std::string name = e.text();
+  if (std::find(std::begin(kDataTypes), std::end(kDataTypes), name) != std::end(kDataTypes)) return;
+  e.refuse("alpaca, sharegpt, chat_template or completion, or no type: each line of the data shows its form");
 }
 
-std::string schedule_name(const std::string& name) { return name == "constant_with_warmup" ? "constant" : name; }
-
-/// The names that optimizers have elsewhere.
-std::string optimizer_name(const std::string& name) {
-  if (name == "adamw_torch" || name == "adamw_torch_fused" || name == "paged_adamw_32bit") return "adamw";
-  if (name == "adamw_bnb_8bit" || name == "adamw_8bit" || name == "paged_adamw_8bit") return "adamw8bit";
-  return name;
+void read_datasets(const Entry& e, Run& run) {
+  if (!e.node.IsSequence() || e.node.size() != 1 || !e.node[0].IsMap()) e.refuse("a list of one data set with a path");
+  const std::string where = e.where + "[0]";
+  Seen seen(where);
+  std::string path;
+  for (const auto& pair : e.node[0]) {
+    const YAML::Node &key = pair.first, &value = pair.second;
+    const std::string& name = key.Scalar();
+    if (name != "path" && name != "type") {
+      fail(ErrorCode::format, where + ": '" + printable(name, 100) + "' is not known, expected path and type");
+    }
+    seen.add(name, key);
+    const Entry entry = {value, where + ": " + name};
+    if (name == "path") path = entry.text();
+    if (name == "type" && !value.IsNull()) read_data_type(entry);
+  }
+  if (path.empty()) fail(ErrorCode::format, where + ": path: is missing");
+  run.request.options.data = path;
 }
 
 /// "" and false stand for a key that is not there.
@@ -80,18 +118,11 @@ void read_adapter(const Entry& e, Run& run) {
   if (says_nothing(e.node)) return;
   const std::string name = e.text();
   if (name != "lora" && name != "qlora") e.refuse("lora or qlora");
-  if (run.options.method != "qat") run.options.method = name;
+  run.adapter = name;
 }
 
-struct Key {
-  const char* name;
-  const char* alias;  // axolotl's word; null = the same
-  void (*read)(const Entry&, Run&);
-  bool of_adapter = false;  // says that there is one, where it says anything
-};
-
 void read_target_linear(const Entry& e, Run& run) {
-  if (e.flag()) run.options.lora.target_modules = "all-linear";
+  if (e.flag()) run.request.options.lora.target_modules = "all-linear";
 }
 
 /// Prompts are not trained; a file that asks for it is not run as something else.
@@ -99,116 +130,175 @@ void read_train_on_inputs(const Entry& e, Run&) {
   if (e.flag()) e.refuse("false: prompts are not trained (a text is, with the key text in the data)");
 }
 
-// Keys without effect here: the command line names model and output, training is in fp32 and logs every step.
-constexpr const char* kIgnored[] = {"base_model",      "output_dir",           "bf16", "fp16", "tf32", "logging_steps",
-                                    "flash_attention", "dataset_prepared_path"};
-
-const Key kKeys[] = {
-    {"method", nullptr, [](const Entry& e, Run& r) { r.options.method = e.text(); }},
-    {"adapter", nullptr, read_adapter, true},
-    {"use_lora", nullptr, [](const Entry& e, Run& r) { r.use_lora = e.flag(); }},
-    {"task", nullptr, [](const Entry& e, Run& r) { r.options.task = e.text(); }},
-    {"data", nullptr, [](const Entry& e, Run& r) { r.options.data = e.text(); }},
-    {"datasets", nullptr, read_datasets},
-    {"eval_data", nullptr, [](const Entry& e, Run& r) { r.options.eval_data = e.text(); }},
-    {"init_adapter", "lora_model_dir", [](const Entry& e, Run& r) { r.options.init_adapter = e.text(); }, true},
-    {"load_in_4bit", nullptr, [](const Entry& e, Run& r) { r.four_bit = e.flag(); }},
-    {"load_in_8bit", nullptr, [](const Entry& e, Run& r) { r.eight_bit = e.flag(); }},
-    {"format", nullptr, [](const Entry& e, Run& r) { r.options.format = e.text(); }},
-    {"double_quant", nullptr, [](const Entry& e, Run& r) { r.options.double_quant = e.flag(); }},
-    {"block", nullptr, [](const Entry& e, Run& r) { r.options.block = e.integer(); }},
-    {"granularity", nullptr, [](const Entry& e, Run& r) { r.options.granularity = e.text(); }},
-    {"skip", nullptr, [](const Entry& e, Run& r) { r.options.skip = e.texts(); }},
-    {"qat_activations", nullptr, [](const Entry& e, Run& r) { r.options.qat_activations = e.text(); }},
-    {"merge_aware", nullptr, [](const Entry& e, Run& r) { r.options.merge_aware = e.text(); }},
-    {"activations", nullptr, [](const Entry& e, Run& r) { r.options.activations = e.text(); }},
-    {"compute_dtype", nullptr, [](const Entry& e, Run& r) { r.options.compute_dtype = parse_dtype(e.text()); }},
-    {"lora_r", nullptr, [](const Entry& e, Run& r) { r.options.lora.r = e.integer(); }, true},
-    {"lora_alpha", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_alpha = e.number(); }, true},
-    {"lora_dropout", nullptr, [](const Entry& e, Run& r) { r.options.lora.lora_dropout = e.number(); }, true},
-    {"target_modules", "lora_target_modules", read_targets, true},
-    {"lora_target_linear", nullptr, read_target_linear, true},
-    {"train_on_inputs", nullptr, read_train_on_inputs},
-    {"modules_to_save", "lora_modules_to_save",
-     [](const Entry& e, Run& r) { r.options.lora.modules_to_save = e.texts(); }, true},
-    {"use_rslora", "peft_use_rslora", [](const Entry& e, Run& r) { r.options.lora.use_rslora = e.flag(); }, true},
-    {"use_dora", "peft_use_dora", [](const Entry& e, Run& r) { r.options.lora.use_dora = e.flag(); }, true},
-    {"init_lora_weights", "peft_init_lora_weights",
-     [](const Entry& e, Run& r) { r.options.lora.init_lora_weights = e.text(); }, true},
-    {"epochs", "num_epochs", [](const Entry& e, Run& r) { r.options.epochs = e.integer(); }},
-    {"steps", "max_steps", [](const Entry& e, Run& r) { r.options.steps = e.integer(); }},
-    {"batch", "micro_batch_size", [](const Entry& e, Run& r) { r.options.batch = e.integer(); }},
-    {"grad_accum", "gradient_accumulation_steps", [](const Entry& e, Run& r) { r.options.grad_accum = e.integer(); }},
-    {"max_length", "sequence_len", [](const Entry& e, Run& r) { r.options.max_length = e.integer(); }},
-    {"packing", "sample_packing", [](const Entry& e, Run& r) { r.options.packing = e.flag(); }},
-    {"shuffle", nullptr, [](const Entry& e, Run& r) { r.options.shuffle = e.flag(); }},
-    {"seed", nullptr, [](const Entry& e, Run& r) { r.options.seed = static_cast<uint64_t>(e.integer()); }},
-    {"gradient_checkpointing", nullptr, [](const Entry& e, Run& r) { r.options.gradient_checkpointing = e.flag(); }},
-    {"optimizer", nullptr, [](const Entry& e, Run& r) { r.options.optimizer = optimizer_name(e.text()); }},
-    {"learning_rate", nullptr, [](const Entry& e, Run& r) { r.options.learning_rate = e.number(); }},
-    {"schedule", "lr_scheduler", [](const Entry& e, Run& r) { r.options.schedule = schedule_name(e.text()); }},
-    {"warmup", "warmup_steps", [](const Entry& e, Run& r) { r.options.warmup = e.number(); }},
-    {"warmup_ratio", nullptr, [](const Entry& e, Run& r) { r.options.warmup = e.number(); }},
-    {"weight_decay", nullptr, [](const Entry& e, Run& r) { r.options.weight_decay = e.number(); }},
-    {"beta1", "adam_beta1", [](const Entry& e, Run& r) { r.options.beta1 = e.number(); }},
-    {"beta2", "adam_beta2", [](const Entry& e, Run& r) { r.options.beta2 = e.number(); }},
-    {"epsilon", "adam_epsilon", [](const Entry& e, Run& r) { r.options.epsilon = e.number(); }},
-    {"momentum", nullptr, [](const Entry& e, Run& r) { r.options.momentum = e.number(); }},
-    {"max_grad_norm", nullptr, [](const Entry& e, Run& r) { r.options.max_grad_norm = e.number(); }},
-    {"eval_every", "eval_steps", [](const Entry& e, Run& r) { r.options.eval_every = e.integer(); }},
-    {"early_stopping", "early_stopping_patience",
-     [](const Entry& e, Run& r) { r.options.early_stopping = e.integer(); }},
-    {"save_every", "save_steps", [](const Entry& e, Run& r) { r.options.save_every = e.integer(); }},
-    {"save_limit", "save_total_limit", [](const Entry& e, Run& r) { r.options.save_limit = e.integer(); }},
-    {"on_nonfinite", nullptr, [](const Entry& e, Run& r) { r.options.on_nonfinite = e.text(); }},
-    {"resume", "resume_from_checkpoint", [](const Entry& e, Run& r) { r.options.resume = e.text(); }},
-    {"tensorboard", "use_tensorboard", [](const Entry& e, Run& r) { r.options.tensorboard = e.flag(); }},
+/// A key that has no flag of its name.
+struct FileKey {
+  std::string_view name, meaning;  // what else says the same has the same meaning
+  void (*read)(const Entry&, Run&);
+  bool of_adapter = false;
+};
+constexpr FileKey kFileKeys[] = {
+    {"adapter", "adapter", read_adapter, true},
+    {"use_lora", "use_lora", [](const Entry& e, Run& r) { r.use_lora = e.flag(); }},
+    {"datasets", "data", read_datasets},
+    {"load_in_4bit", "load_in_4bit", [](const Entry& e, Run& r) { r.four_bit = e.flag(); }},
+    {"load_in_8bit", "load_in_8bit", [](const Entry& e, Run& r) { r.eight_bit = e.flag(); }},
+    {"lora_target_linear", "lora_target_linear", read_target_linear, true},
+    {"train_on_inputs", "train_on_inputs", read_train_on_inputs},
+    {"shuffle", "no_shuffle", [](const Entry& e, Run& r) { r.request.options.shuffle = e.flag(); }},
+    {"threads", "threads", [](const Entry& e, Run& r) { r.request.threads = e.integer(); }},
 };
 
-void read_key(const std::string& name, const YAML::Node& value, const std::string& path, Run& run) {
-  if (value.IsNull()) return;
+// Keys without effect here: the command line names model and output, training is in fp32 and logs every step.
+constexpr std::string_view kIgnored[] = {
+    "base_model", "output_dir", "bf16", "fp16", "tf32", "logging_steps", "flash_attention", "dataset_prepared_path"};
+
+/// A flag that takes the place of a key of another name.
+struct Replaced {
+  std::string_view flag, key;
+};
+constexpr Replaced kReplaced[] = {{"epochs", "steps"}, {"method", "load_in_4bit"}, {"method", "load_in_8bit"}};
+
+bool is_replaced(std::string_view key, const std::set<std::string_view>& flags) {
+  return std::any_of(std::begin(kReplaced), std::end(kReplaced),
+                     [&](const Replaced& row) { return row.key == key && flags.contains(row.flag); });
+}
+
+bool is_called(const FinetuneKey& key, std::string_view name) {
+  return !name.empty() && (key.name == name || key.aliases[0] == name || key.aliases[1] == name);
+}
+
+[[noreturn]] void refuse_unknown(const std::string& name, const std::string& where) {
   std::vector<std::string> known;
-  for (const Key& key : kKeys) {
-    if (name == key.name || (key.alias && name == key.alias)) {
-      run.options.use_lora |= key.of_adapter && !says_nothing(value);
-      return key.read({value, path + ": " + name}, run);
-    }
+  for (const FinetuneKey& key : finetune_keys()) {
     known.emplace_back(key.name);
-    if (key.alias) known.emplace_back(key.alias);
+    for (const std::string_view alias : key.aliases) {
+      if (!alias.empty()) known.emplace_back(alias);
+    }
   }
-  for (const char* ignored : kIgnored) {
-    if (name == ignored) return;
-  }
+  for (const FileKey& key : kFileKeys) known.emplace_back(key.name);
   const std::string nearest = nearest_name(name, known);
-  fail(ErrorCode::format, path + ": '" + printable(name, 100) + "' is not known" +
+  fail(ErrorCode::format, where + ": '" + printable(name, 100) + "' is not known" +
                               (nearest.empty() ? "" : ", did you mean '" + nearest + "'?"));
 }
 
+/// The keys of a file, one after the other.
+class Reader {
+ public:
+  Reader(const std::string& path, const std::set<std::string_view>& flags, Run& run)
+      : path_(path), flags_(flags), run_(run), seen_(path) {}
+
+  void read(const YAML::Node& key, const YAML::Node& value) {
+    const std::string& name = key.Scalar();
+    const Entry entry = {value, path_ + ": " + name};
+    for (const FinetuneKey& known : finetune_keys()) {
+      if (is_called(known, name)) return read_shared(known, key, entry);
+    }
+    for (const FileKey& known : kFileKeys) {
+      if (known.name == name) return read_own(known, key, entry);
+    }
+    if (std::find(std::begin(kIgnored), std::end(kIgnored), name) == std::end(kIgnored)) refuse_unknown(name, path_);
+  }
+
+ private:
+  void read_shared(const FinetuneKey& known, const YAML::Node& key, const Entry& entry) {
+    seen_.add(known.name, key);
+    if (entry.node.IsNull()) return;
+    const auto read = [&]<class Value>(void (*set)(FinetuneRequest&, const Value&)) {
+      Value value{};
+      entry.get(value);
+      if (!is_replaced(known.name, flags_)) set(run_.request, value);
+    };
+    std::visit(read, known.set);
+    run_.said.insert(known.name);
+    if (known.of_adapter && !says_nothing(entry.node)) run_.request.ask_for_adapter(key.Scalar());
+  }
+
+  void read_own(const FileKey& known, const YAML::Node& key, const Entry& entry) {
+    seen_.add(known.meaning, key);
+    if (entry.node.IsNull() || is_replaced(known.name, flags_)) return;
+    known.read(entry, run_);
+    if (known.of_adapter && !says_nothing(entry.node)) run_.request.ask_for_adapter(known.name);
+  }
+
+  const std::string& path_;
+  const std::set<std::string_view>& flags_;
+  Run& run_;
+  Seen seen_;
+};
+
+/// The word of axolotl for lora and qlora; whole training and qat are nibble's, with an adapter or not.
+void apply_adapter(Run& run, const std::string& path) {
+  std::string& method = run.request.options.method;
+  if (run.adapter.empty() || method == "full" || method == "qat") return;
+  if (run.said.contains("method") && method != run.adapter) {
+    fail(ErrorCode::format,
+         path + ": method: " + printable(method, 60) + " and adapter: " + run.adapter + ": expected one of them");
+  }
+  method = run.adapter;
+}
+
+/// What the base of an adapter is loaded as.
+struct Loading {
+  bool Run::*asked;
+  const char* key;
+  std::vector<std::string> formats;  // the first is meant where none is named
+};
+
 /// load_in_4bit and load_in_8bit say what the base of an adapter is.
 void apply_loading(Run& run, const std::string& path) {
-  if (!run.four_bit.value_or(false) && !run.eight_bit.value_or(false)) return;
-  if (run.options.method == "qat") {
-    fail(ErrorCode::format, path + ": load_in_4bit, load_in_8bit: method qat starts from a dense model; say format");
+  static const Loading kLoadings[] = {{&Run::four_bit, "load_in_4bit", {"nf4", "fp4", "int4"}},
+                                      {&Run::eight_bit, "load_in_8bit", {"int8", "int8-dynamic"}}};
+  if (run.four_bit && run.eight_bit) {
+    fail(ErrorCode::format, path + ": load_in_4bit and load_in_8bit: both are true, expected one of them");
   }
-  run.options.method = "qlora";
-  run.options.format = run.eight_bit.value_or(false) ? "int8" : run.options.format;
+  FinetuneOptions& o = run.request.options;
+  for (const auto& [asked, key, formats] : kLoadings) {
+    if (!(run.*asked)) continue;
+    if (o.method == "full" || o.method == "qat") {
+      fail(ErrorCode::format, path + ": method: " + o.method + " and " + key + ": true: method " + o.method +
+                                  " starts from a dense model");
+    }
+    if (!run.said.contains("format")) o.format = formats[0];
+    if (std::find(formats.begin(), formats.end(), o.format) == formats.end()) {
+      fail(ErrorCode::format, path + ": " + key + ": true and format: " + printable(o.format, 60) +
+                                  ": expected one of them, or a format of as many bits");
+    }
+    o.method = "qlora";
+  }
+}
+
+YAML::Node only_document(const std::string& text, const std::string& path) {
+  const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+  if (documents.size() > 1) {
+    fail(ErrorCode::format, path + ": " + line_of(documents[1]) + ": begins a second document (---), expected one");
+  }
+  if (documents.empty() || !documents[0].IsMap()) {
+    fail(ErrorCode::format, path + ": expected a mapping of keys to values");
+  }
+  return documents[0];
 }
 
 }  // namespace
 
-FinetuneOptions finetune_options_from_file(const std::string& path, const FinetuneOptions& base) {
+FinetuneRequest read_finetune_file(const std::string& path, const std::set<std::string_view>& flags,
+                                   const FinetuneOptions& base) {
   const std::string text = read_text_file(path, kMaxBytes);
-  Run run = {.options = base, .four_bit = {}, .eight_bit = {}, .use_lora = {}};
+  Run run = {.request = {.options = base}};
+  Reader reader(path, flags, run);
   try {
-    const YAML::Node root = YAML::Load(text);
-    if (!root.IsMap()) fail(ErrorCode::format, path + ": expected a mapping of keys to values");
-    for (const auto& pair : root) read_key(pair.first.Scalar(), pair.second, path, run);
+    for (const auto& pair : only_document(text, path)) reader.read(pair.first, pair.second);
   } catch (const YAML::Exception& error) {
     fail(ErrorCode::format, path + ": line " + std::to_string(error.mark.line + 1) + ": " + printable(error.msg, 400));
   }
+  apply_adapter(run, path);
   apply_loading(run, path);
-  run.options.use_lora = run.use_lora.value_or(run.options.use_lora);
-  return run.options;
+  run.request.options.use_lora = run.use_lora.value_or(run.request.options.use_lora);
+  if (run.use_lora) run.request.adapter_key = *run.use_lora ? "use_lora" : "";
+  return run.request;
+}
+
+FinetuneOptions finetune_options_from_file(const std::string& path, const FinetuneOptions& base) {
+  return read_finetune_file(path, {}, base).options;
 }
 
 }  // namespace nibble

@@ -18,7 +18,8 @@ LINES = "".join(json.dumps({"prompt": f"Question {i}: what is {i} and {i}?", "co
 def train(t, out, *options, **more):
     data = t.folder / "data.jsonl"
     if not data.exists(): t.write("data.jsonl", LINES)
-    return t.json("finetune", TINY, "-o", out, "--data", data, "--lora-r", 4, *options, **more)
+    rank = [] if "full" in options else ["--lora-r", 4]
+    return t.json("finetune", TINY, "-o", out, "--data", data, *rank, *options, **more)
 
 
 def log(folder):
@@ -212,6 +213,22 @@ def a_file_describes_a_run_and_flags_win(t):
     t.write("bad.yaml", "micro_batch: 2\n")
     t.fails(BAD_INPUT, "finetune", TINY, "-o", "x", "--data", "data.jsonl", "--config", "bad.yaml",
             says=["bad.yaml: 'micro_batch' is not known", "did you mean"])
+
+
+@case
+def every_option_is_a_key_of_the_file(t):
+    options = set(re.findall(r"--([a-z][a-z0-9-]+)", t.run("finetune", "--help").stdout.split("Examples:")[0]))
+    # What is written where, and how the program talks.
+    keys = options - {"help", "out", "config", "check-data", "json", "quiet"}
+    assert {"lora-r", "no-shuffle", "report", "threads", "learning-rate"} <= keys, keys
+    t.write("all.yaml", "".join(f"{key.replace('-', '_')}:\n" for key in keys))
+    data = t.write("data.jsonl", LINES)
+    t.run("finetune", TINY, "--config", "all.yaml", "--data", data, "--check-data")
+    t.write("page.yaml", "report: run.html\nthreads: 1\nsteps: 9\n")
+    result = train(t, "out", "--config", "page.yaml", "--epochs", 1, "--batch", 6)
+    assert result["steps"] == 2 and "run.html" in names_in(t.folder)
+    t.fails(USAGE, "finetune", TINY, "-o", "x", "--data", data, "--method", "full", "--dora",
+            says="dora: method full trains no adapter")
 
 
 @case

@@ -1,0 +1,55 @@
+#pragma once
+// All that a run can be told by name: one table for the flags of the command and for the keys of --config.
+#include <array>
+#include <cstdint>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "nibble/finetune.h"
+
+namespace nibble {
+
+/// What flags and a file ask for.
+struct FinetuneRequest {
+  FinetuneOptions options = {};
+  std::string report = {};       // a page of the run, which the program writes
+  int64_t threads = 0;           // of the program; 0 = nothing said
+  std::string adapter_key = {};  // the first key that asks for an adapter
+
+  void ask_for_adapter(std::string_view key) {
+    options.use_lora = true;
+    if (adapter_key.empty()) adapter_key = key;
+  }
+};
+
+using SetText = void (*)(FinetuneRequest&, const std::string&);
+using SetInteger = void (*)(FinetuneRequest&, const int64_t&);
+using SetNumber = void (*)(FinetuneRequest&, const double&);
+using SetFlag = void (*)(FinetuneRequest&, const bool&);
+using SetTexts = void (*)(FinetuneRequest&, const std::vector<std::string>&);
+
+struct FinetuneKey {
+  std::string_view name;  // in files; the flag has dashes
+  std::string_view type;  // of texts, as the help shows it
+  std::string_view help;
+  std::variant<SetText, SetInteger, SetNumber, SetFlag, SetTexts> set;
+  std::array<std::string_view, 2> aliases = {};  // in files: axolotl's and PEFT's words
+  bool of_adapter = false;                       // says that there is one, where it says anything
+  std::string_view alone = {};                   // the value of a flag that may stand without one
+};
+
+std::span<const FinetuneKey> finetune_keys();
+
+/// A file over the defaults. Keys that the flags of these names replace, such as steps where epochs are given, are left
+/// out. @throws Error{format} as finetune_options_from_file().
+FinetuneRequest read_finetune_file(const std::string& path, const std::set<std::string_view>& flags,
+                                   const FinetuneOptions& base = {});
+
+/// @throws Error{invalid_argument} naming the key of an adapter that the method has no use for.
+void refuse_unused_adapter(const FinetuneRequest& request);
+
+}  // namespace nibble

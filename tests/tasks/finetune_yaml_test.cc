@@ -1,0 +1,77 @@
+// What a file of settings may not say, and what flags take from it.
+#include <gtest/gtest.h>
+
+#include "tasks/finetune_keys.h"
+#include "tasks/tiny.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+class FinetuneYaml : public ::testing::Test {
+ protected:
+  FinetuneRequest read(const std::string& text, const std::set<std::string_view>& flags = {}) {
+    return read_finetune_file(temp_.write("run.yaml", text).string(), flags);
+  }
+  TempFolder temp_;
+};
+
+TEST_F(FinetuneYaml, WhatContradictsItselfIsRefused) {
+  struct Row {
+    const char* text;
+    const char* says;
+  };
+  const Row rows[] = {
+      {"method: full\nload_in_4bit: true\n", "method: full and load_in_4bit: true: method full starts from a dense"},
+      {"load_in_8bit: true\nmethod: full\n", "method: full and load_in_8bit: true"},
+      {"load_in_8bit: true\nload_in_4bit: true\n", "load_in_4bit and load_in_8bit: both are true"},
+      {"load_in_4bit: true\nformat: int8\n", "load_in_4bit: true and format: int8"},
+      {"adapter: qlora\nmethod: lora\n", "method: lora and adapter: qlora"},
+      {"lora_r: 3\nepochs: 1\nlora_r: 4\n", "run.yaml: line 3: lora_r: is there twice, first in line 1"},
+      {"batch: 3\nmicro_batch_size: 4\n", "line 2: micro_batch_size: says the same as batch, first in line 1"},
+      {"warmup_ratio: 0.1\nwarmup_steps: 4\n", "line 2: warmup_steps: says the same as warmup_ratio"},
+      {"shuffle: true\nno_shuffle: true\n", "line 2: no_shuffle: says the same as shuffle"},
+      {"data: a\ndatasets:\n  - path: b\n", "line 2: datasets: says the same as data"},
+      {"batch: 3\n---\nsteps: 4\n", "begins a second document"},
+      {"datasets:\n  - path: d\n    foo: bar\n", "datasets[0]: 'foo' is not known, expected path and type"},
+      {"datasets:\n  - path: d\n    type: poem\n", "datasets[0]: type: found 'poem', expected alpaca, sharegpt"},
+      {"datasets:\n  - path: d\n    path: e\n", "line 3: path: is there twice, first in line 2"},
+      {"datasets:\n  - type: alpaca\n", "datasets[0]: path: is missing"},
+      {"no_such_key:\n", "'no_such_key' is not known"},
+  };
+  for (const Row& row : rows) expect_error(ErrorCode::format, row.says, [&] { read(row.text); });
+  for (const char* text : {"method: full\nlora_r: 4\n", "method: full\nadapter: lora\n"}) {
+    expect_error(ErrorCode::invalid_argument, "method full trains no adapter",
+                 [&] { refuse_unused_adapter(read(text)); });
+  }
+}
+
+TEST_F(FinetuneYaml, TheLoadingSaysTheFormat) {
+  EXPECT_EQ(read("load_in_4bit: true\nadapter: lora\n").options.method, "qlora");
+  EXPECT_EQ(read("load_in_4bit: true\nformat: fp4\n").options.format, "fp4");
+  EXPECT_EQ(read("load_in_8bit: true\nload_in_4bit: false\n").options.format, "int8");
+  EXPECT_EQ(read("adapter: qlora\nmethod: qlora\n").options.method, "qlora");
+}
+
+TEST_F(FinetuneYaml, FlagsTakeThePlaceOfKeysThatTheyExclude) {
+  EXPECT_EQ(read("steps: 5\n").options.steps, 5);
+  EXPECT_EQ(read("steps: 5\n", {"epochs"}).options.steps, 0);
+  EXPECT_EQ(read("load_in_4bit: true\n", {"method"}).options.method, "lora");
+  EXPECT_EQ(read("load_in_8bit: true\n", {"format"}).options.method, "qlora");
+}
+
+TEST_F(FinetuneYaml, WordsOfTheProgramAreKeysToo) {
+  const FinetuneRequest r =
+      read("bias: all\ndora: true\nrslora: true\ninit: gaussian\nno_shuffle: true\nreport: x.html\nthreads: 3\n");
+  EXPECT_EQ(r.options.lora.bias, "all");
+  EXPECT_TRUE(r.options.lora.use_dora);
+  EXPECT_TRUE(r.options.lora.use_rslora);
+  EXPECT_EQ(r.options.lora.init_lora_weights, "gaussian");
+  EXPECT_FALSE(r.options.shuffle);
+  EXPECT_EQ(r.report, "x.html");
+  EXPECT_EQ(r.threads, 3);
+}
+
+}  // namespace
+}  // namespace nibble
