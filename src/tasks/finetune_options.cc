@@ -1,31 +1,82 @@
 #include "tasks/finetune_options.h"
 
-#include <algorithm>
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "core/error.h"
 #include "io/peft.h"
+#include "tasks/finetune_methods.h"
+#include "train/optimizer.h"
 #include "train/schedule.h"
 
 namespace nibble {
 namespace {
 
+// Sums and products of two of them are far from what an int64_t holds.
+constexpr int64_t kMostCount = 1'000'000'000;
+
+struct CountRow {
+  const char* name;
+  int64_t FinetuneOptions::*value;
+  int64_t least;
+};
+constexpr CountRow kCounts[] = {
+    {"epochs", &FinetuneOptions::epochs, 1},         {"steps", &FinetuneOptions::steps, 0},
+    {"batch", &FinetuneOptions::batch, 1},           {"grad_accum", &FinetuneOptions::grad_accum, 1},
+    {"max_length", &FinetuneOptions::max_length, 2}, {"block", &FinetuneOptions::block, 0},
+    {"eval_every", &FinetuneOptions::eval_every, 0}, {"early_stopping", &FinetuneOptions::early_stopping, 0},
+    {"save_every", &FinetuneOptions::save_every, 0}, {"save_limit", &FinetuneOptions::save_limit, 0},
+};
+
+/// What a number may be; NaN is in no range.
+struct Range {
+  const char* words;
+  bool (*holds)(double);
+};
+constexpr Range kPositive = {"a finite number above 0", [](double x) { return x > 0 && std::isfinite(x); }};
+constexpr Range kNotNegative = {"a finite number of at least 0", [](double x) { return x >= 0 && std::isfinite(x); }};
+constexpr Range kBelowOne = {"at least 0 and below 1", [](double x) { return x >= 0 && x < 1; }};
+constexpr Range kSteps = {"0 to 1000000000", [](double x) { return x >= 0 && x <= kMostCount; }};
+constexpr Range kFinite = {"a finite number", [](double x) { return std::isfinite(x); }};
+
+struct NumberRow {
+  const char* name;
+  double FinetuneOptions::*value;
+  const Range& range;
+};
+constexpr NumberRow kNumbers[] = {
+    {"warmup", &FinetuneOptions::warmup, kSteps},
+    {"weight_decay", &FinetuneOptions::weight_decay, kNotNegative},
+    {"beta1", &FinetuneOptions::beta1, kBelowOne},
+    {"beta2", &FinetuneOptions::beta2, kBelowOne},
+    {"epsilon", &FinetuneOptions::epsilon, kPositive},
+    {"momentum", &FinetuneOptions::momentum, kBelowOne},
+    {"max_grad_norm", &FinetuneOptions::max_grad_norm, kNotNegative},
+};
+
+void require_count(const char* name, int64_t found, int64_t least) {
+  if (found >= least && found <= kMostCount) return;
+  fail(ErrorCode::invalid_argument,
+       fmt::format("{}: found {}, expected at least {} and at most {}", name, found, least, kMostCount));
+}
+
+void require_number(const char* name, double found, const Range& range) {
+  if (range.holds(found)) return;
+  fail(ErrorCode::invalid_argument, fmt::format("{}: found {}, expected {}", name, found, range.words));
+}
+
+void check_numbers(const FinetuneOptions& o) {
+  for (const CountRow& row : kCounts) require_count(row.name, o.*row.value, row.least);
+  for (const NumberRow& row : kNumbers) require_number(row.name, o.*row.value, row.range);
+  if (o.learning_rate) require_number("learning_rate", *o.learning_rate, kPositive);
+  require_count("lora_r", o.lora.r, 1);
+  require_number("lora_alpha", o.lora.lora_alpha, kFinite);
+  require_number("lora_dropout", o.lora.lora_dropout, kBelowOne);
+}
+
 void check_run(const FinetuneOptions& o) {
-  const auto require = [](bool good, const char* what, auto found) {
-    if (!good) fail(ErrorCode::invalid_argument, std::string(what) + ", found " + std::to_string(found));
-  };
-  require(o.epochs >= 1, "epochs: expected at least 1", o.epochs);
-  require(o.steps >= 0, "steps: expected at least 0", o.steps);
-  require(o.batch >= 1, "batch: expected at least 1", o.batch);
-  require(o.grad_accum >= 1, "grad_accum: expected at least 1", o.grad_accum);
-  require(o.max_length >= 2, "max_length: expected at least 2", o.max_length);
-  require(!o.learning_rate || (*o.learning_rate > 0 && std::isfinite(*o.learning_rate)),
-          "learning_rate: expected more than 0", o.learning_rate.value_or(1));
-  require(o.warmup >= 0, "warmup: expected at least 0", o.warmup);
-  require(o.max_grad_norm >= 0, "max_grad_norm: expected at least 0", o.max_grad_norm);
-  require(o.save_every >= 0 && o.eval_every >= 0 && o.early_stopping >= 0 && o.save_limit >= 0,
-          "save_every, eval_every, early_stopping and save_limit: expected at least 0",
-          std::min({o.save_every, o.eval_every, o.early_stopping, o.save_limit}));
+  check_numbers(o);
   if (o.early_stopping > 0 && o.eval_data.empty()) {
     fail(ErrorCode::invalid_argument, "early_stopping: needs eval_data");
   }
@@ -33,7 +84,11 @@ void check_run(const FinetuneOptions& o) {
     fail(ErrorCode::invalid_argument, "on_nonfinite: found '" + o.on_nonfinite + "', expected stop or skip");
   }
   if (o.data.empty()) fail(ErrorCode::invalid_argument, "data: is missing, expected a file to train on");
+  if (!o.task.empty() && o.task != "causal_lm" && o.task != "seq_cls") {
+    fail(ErrorCode::invalid_argument, "task: found '" + o.task + "', expected causal_lm or seq_cls");
+  }
   parse_schedule(o.schedule);
+  check_optimizer_name(o.optimizer);
 }
 
 void check_rounding(const FinetuneOptions& o) {
@@ -63,6 +118,7 @@ void check_rounding(const FinetuneOptions& o) {
 }  // namespace
 
 void check_finetune_options(const FinetuneOptions& options) {
+  find_finetune_method(options);
   check_run(options);
   check_rounding(options);
 }

@@ -159,6 +159,8 @@ void for_parts(State& state, Fn fn) {
 
 }  // namespace
 
+void check_optimizer_name(const std::string& name) { row_of(name); }
+
 Optimizer::Optimizer(std::vector<TrainedParameter> parameters, OptimizerOptions options)
     : parameters_(std::move(parameters)), options_(std::move(options)) {
   check(options_);

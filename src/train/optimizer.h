@@ -22,6 +22,9 @@ struct OptimizerOptions {
   double momentum = 0;      // sgd
 };
 
+/// @throws Error{invalid_argument} listing the optimizers.
+void check_optimizer_name(const std::string& name);
+
 /// What an optimizer remembers of one parameter; parts that it does not need are empty.
 struct OptimizerState {
   Tensor first, second;              // moments: f32, or u8 codes

@@ -374,7 +374,7 @@ TEST_F(FinetuneTest, OptionsOutOfRangeAreRefused) {
   };
   const Row rows[] = {
       {[](FinetuneOptions& o) { o.method = "magic"; }, "method: found 'magic', expected one of lora, qlora, full"},
-      {[](FinetuneOptions& o) { o.batch = 0; }, "batch: expected at least 1, found 0"},
+      {[](FinetuneOptions& o) { o.batch = 0; }, "batch: found 0, expected at least 1"},
       {[](FinetuneOptions& o) { o.schedule = "zigzag"; }, "schedule"},
       {[](FinetuneOptions& o) { o.optimizer = "adam"; }, "optimizer"},
       {[](FinetuneOptions& o) { o.task = "poetry"; }, "task: found 'poetry'"},

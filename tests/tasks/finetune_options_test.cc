@@ -1,0 +1,69 @@
+// Options that a run cannot have are refused before anything is loaded or written.
+#include "tasks/finetune_options.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tasks/tiny.h"
+
+namespace nibble {
+namespace {
+
+using namespace nibble::test;
+
+constexpr double kInf = std::numeric_limits<double>::infinity(), kNan = std::numeric_limits<double>::quiet_NaN();
+
+struct Row {
+  void (*change)(FinetuneOptions&);
+  const char* says;
+};
+
+void expect_refused(const Row& row) {
+  FinetuneOptions o = {.data = "data.jsonl"};
+  row.change(o);
+  expect_error(ErrorCode::invalid_argument, row.says, [&] { check_finetune_options(o); });
+}
+
+TEST(FinetuneOptions, NumbersOutOfRangeAreRefused) {
+  using O = FinetuneOptions;
+  const Row rows[] = {
+      {[](O& o) { o.learning_rate = 0; }, "learning_rate: found 0, expected a finite number above 0"},
+      {[](O& o) { o.learning_rate = -1e-4; }, "learning_rate: found -0.0001"},
+      {[](O& o) { o.learning_rate = kNan; }, "learning_rate: found nan"},
+      {[](O& o) { o.learning_rate = kInf; }, "learning_rate: found inf"},
+      {[](O& o) { o.weight_decay = kInf; }, "weight_decay: found inf"},
+      {[](O& o) { o.weight_decay = kNan; }, "weight_decay: found nan"},
+      {[](O& o) { o.warmup = 1e30; }, "warmup: found 1e+30, expected 0 to 1000000000"},
+      {[](O& o) { o.warmup = -1; }, "warmup: found -1"},
+      {[](O& o) { o.warmup = kNan; }, "warmup: found nan"},
+      {[](O& o) { o.beta1 = 1; }, "beta1: found 1, expected at least 0 and below 1"},
+      {[](O& o) { o.beta2 = kNan; }, "beta2: found nan"},
+      {[](O& o) { o.epsilon = 0; }, "epsilon: found 0"},
+      {[](O& o) { o.momentum = -0.5; }, "momentum: found -0.5"},
+      {[](O& o) { o.max_grad_norm = kNan; }, "max_grad_norm: found nan"},
+      {[](O& o) { o.lora.r = 0; }, "lora_r: found 0, expected at least 1"},
+      {[](O& o) { o.lora.lora_alpha = kInf; }, "lora_alpha: found inf"},
+      {[](O& o) { o.lora.lora_dropout = 1; }, "lora_dropout: found 1"},
+      {[](O& o) { o.epochs = 0; }, "epochs: found 0"},
+      {[](O& o) { o.max_length = 1; }, "max_length: found 1, expected at least 2"},
+      {[](O& o) { o.save_every = -1; }, "save_every: found -1"},
+      {[](O& o) { o.batch = std::numeric_limits<int64_t>::max(); }, "batch: found 9223372036854775807"},
+      {[](O& o) { o.grad_accum = std::numeric_limits<int64_t>::max(); }, "expected at least 1 and at most 1000000000"},
+  };
+  for (const Row& row : rows) expect_refused(row);
+}
+
+TEST(FinetuneOptions, NamesAreChecked) {
+  using O = FinetuneOptions;
+  const Row rows[] = {
+      {[](O& o) { o.method = "foo"; }, "method: found 'foo', expected one of lora, qlora, full"},
+      {[](O& o) { o.optimizer = "foo"; }, "optimizer: found 'foo', expected one of adamw, adamw8bit, sgd"},
+      {[](O& o) { o.schedule = "foo"; }, "schedule: found 'foo'"},
+      {[](O& o) { o.task = "foo"; }, "task: found 'foo'"},
+  };
+  for (const Row& row : rows) expect_refused(row);
+}
+
+}  // namespace
+}  // namespace nibble
