@@ -55,9 +55,9 @@ struct FinetuneOptions {
   std::string init_adapter = {};  ///< start from this adapter folder, with its configuration instead of `lora`
   bool use_lora = false;  ///< qat: train such an adapter, merged and rounded in every pass, instead of all parameters
 
-  // qlora: what a dense base is quantized to while it is loaded. qat: what the result is quantized to. As for
-  // quantize().
-  std::string format = "nf4";
+  // qlora: what a dense base is quantized to while it is loaded; one that is quantized is used as it is. qat: what the
+  // result is quantized to. As for quantize().
+  std::string format = {};  ///< "" = "nf4"
   bool double_quant = false;
   int64_t block = 0;
   std::string granularity = "channel";

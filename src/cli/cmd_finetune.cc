@@ -179,9 +179,10 @@ void check_report_file(const std::string& file) {
   fail(ErrorCode::io, "--report: " + file + ": there is no folder " + folder.string());
 }
 
-/// What --adapter needs besides: an adapter that makes up for quantization is for a base that is quantized.
-std::string base_words(const FinetuneOptions& o) {
-  if (o.method != "qlora" || o.lora.init_lora_weights != "loftq" || !o.init_adapter.empty()) return "";
+/// What --adapter needs besides: an adapter that makes up for quantization is for a base that is quantized so. `o` as
+/// they were used; the beginning is the one that was asked for.
+std::string base_words(const FinetuneOptions& o, const std::string& beginning) {
+  if (o.method != "qlora" || o.format.empty() || beginning != "loftq" || !o.init_adapter.empty()) return "";
   std::string skip = o.skip.empty() ? "" : " --skip";
   for (const std::string& name : o.skip) skip += " " + name;
   return " --format " + o.format + (o.double_quant ? " --double-quant" : "") +
@@ -189,7 +190,7 @@ std::string base_words(const FinetuneOptions& o) {
          (o.granularity == "channel" ? "" : " --granularity " + o.granularity) + skip;
 }
 
-void print_report(const std::string& model, const FinetuneOptions& options, const FinetuneReport& r) {
+void print_report(const std::string& model, const std::string& beginning, const FinetuneReport& r) {
   print_line(fmt::format("trained {} parameters in {} steps: loss {:.4f}{}, {:.0f} tokens/s, {} of memory",
                          grouped(r.trainable_parameters), r.steps, r.final_loss,
                          r.eval_loss ? fmt::format(", eval loss {:.4f}", *r.eval_loss) : "", r.tokens_per_second,
@@ -206,7 +207,7 @@ void print_report(const std::string& model, const FinetuneOptions& options, cons
   if (r.task != "causal_lm") return;
   print_line(r.method == "full" || r.method == "qat" ? fmt::format("next: nibble generate {} -p TEXT", r.output)
                                                      : fmt::format("next: nibble generate {}{} --adapter {} -p TEXT",
-                                                                   model, base_words(options), r.output));
+                                                                   model, base_words(r.options, beginning), r.output));
 }
 
 void write_page(const std::string& file, const FinetuneRun& run, const JsonReport& json) {
@@ -271,7 +272,7 @@ int cmd_finetune(const Arguments& arguments) {
   if (common.json) {
     json.print(model, report_json(report));
   } else {
-    print_report(model, options, report);
+    print_report(model, options.lora.init_lora_weights, report);
   }
   if (!request.report.empty()) write_page(request.report, {model, report, read_finetune_log(out)}, json);
   return 0;

@@ -146,6 +146,7 @@ void add_adapter_rows(Rows& rows, const FinetuneOptions& o) {
 
 /// With what belongs to it: "nf4, double quantization, blocks of 32".
 std::string format_text(const FinetuneOptions& o) {
+  if (o.format.empty()) return "as it is stored";
   return o.format + (o.double_quant ? ", double quantization" : "") +
          (o.block ? fmt::format(", blocks of {}", o.block) : "") +
          (o.granularity == "channel" ? "" : ", one scale per " + o.granularity);

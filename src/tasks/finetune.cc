@@ -102,6 +102,7 @@ class Run {
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
       : o_(std::move(options)), method_(find_finetune_method(o_)), out_(RunFolder::checked(out, model, o_)) {
     if (!o_.learning_rate) o_.learning_rate = method_.learning_rate;
+    settle_format(o_, model);
     check_finetune_adapter(o_, model);
     model_ = load_model(model, method_.load_options(o_, model));
     train_ = read_batches(model_, o_.data, o_);
@@ -336,6 +337,9 @@ FinetuneReport finetune(const std::string& model, const std::string& out, const 
 
 FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options) {
   check_finetune_options(options);
+  FinetuneOptions settled = options;
+  settle_format(settled, model);
+  check_finetune_adapter(settled, model);
   const auto loaded = load_model(model, {.activations = "fp32", .progress = options.progress});
   return read_training_data(loaded, options.data, data_options(*loaded, options)).report;
 }

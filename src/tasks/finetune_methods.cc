@@ -20,6 +20,7 @@ namespace nibble {
 namespace {
 
 constexpr uint64_t kMaxShardSize = 5'000'000'000;
+constexpr const char* kUsualFormat = "nf4";
 
 LoadModelOptions load_as_stored(const FinetuneOptions& options, const std::string&) {
   return {.compute_dtype = options.compute_dtype,
@@ -30,6 +31,7 @@ LoadModelOptions load_as_stored(const FinetuneOptions& options, const std::strin
 
 LoadModelOptions load_quantized(const FinetuneOptions& options, const std::string& model) {
   LoadModelOptions load = load_as_stored(options, model);
+  if (options.format.empty()) return load;  // it is quantized
   load.format = options.format;
   load.block = options.block;
   load.double_quant = options.double_quant;
@@ -75,7 +77,7 @@ AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options,
 AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
   AttachedAdapter adapter = put_adapter(model, options);
   if (options.merge_aware.empty()) return adapter;
-  const bool shares_options = options.method == "lora" || options.merge_aware == options.format;
+  const bool shares_options = options.format.empty() || options.merge_aware == options.format;
   adapter.trained_for = prepare_merge_aware(model, {.format = options.merge_aware,
                                                     .block = shares_options ? options.block : 0,
                                                     .double_quant = shares_options && options.double_quant});
@@ -256,7 +258,51 @@ void refuse_other_settings(const FinetuneOptions& options, const LoraConfig& ada
   }
 }
 
+/// What the Linear layers of a model are stored in, where that is not dense.
+std::set<std::string> formats_of_layers(const std::string& model) {
+  const ModelFiles files = open_model(model);
+  std::set<std::string> formats;
+  for (const Parameter& p : list_parameters(files.config, files.path.string(), files.weights.get())) {
+    const SourceTensor* stored = files.weights->find(p.name);
+    if (p.role == Role::linear && stored && !is_dense(*stored)) formats.insert(std::string(stored->format));
+  }
+  return formats;
+}
+
+void check_options_over_quantized(const FinetuneOptions& o, const std::string& model) {
+  const bool merges = !o.merge_aware.empty();  // block and double_quant are those of the merge
+  const struct {
+    bool good;
+    const char* name;
+  } rows[] = {{!o.double_quant || merges, "double_quant"},
+              {o.block == 0 || merges, "block"},
+              {o.granularity == FinetuneOptions().granularity, "granularity"},
+              {o.skip.empty(), "skip"}};
+  for (const auto& [good, name] : rows) {
+    if (good) continue;
+    fail(ErrorCode::invalid_argument, std::string(name) + ": has no effect over " + model +
+                                          ", which is quantized already and is used as it is; leave it out, or use " +
+                                          "the original model");
+  }
+}
+
 }  // namespace
+
+void settle_format(FinetuneOptions& o, const std::string& model) {
+  const std::set<std::string> stored = o.method == "qlora" ? formats_of_layers(model) : std::set<std::string>{};
+  if (stored.empty()) {
+    if ((o.method == "qlora" || o.method == "qat") && o.format.empty()) o.format = kUsualFormat;
+    return;
+  }
+  if (!o.format.empty() && stored != std::set<std::string>{o.format}) {
+    fail(ErrorCode::unsupported,
+         fmt::format("format: found {}, but {} is quantized to {} already; leave it out to train over that, or use the "
+                     "original model",
+                     printable(o.format, 60), model, fmt::join(stored, ", ")));
+  }
+  check_options_over_quantized(o, model);
+  o.format.clear();
+}
 
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {
   const bool is_merged = !options.merge_aware.empty() || (options.method == "qat" && options.use_lora);

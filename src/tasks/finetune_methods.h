@@ -24,6 +24,11 @@ struct FinetuneMethod {
 /// @throws Error{invalid_argument} listing the methods.
 const FinetuneMethod& find_finetune_method(const FinetuneOptions& options);
 
+/// Fills in the format that a base or a result gets; of a base that is quantized and stays so it is none.
+/// @throws Error{unsupported} when that is not the one that was asked for, Error{invalid_argument} naming an option of
+/// rounding that would have no effect.
+void settle_format(FinetuneOptions& options, const std::string& model);
+
 /// What can be said of the adapter before the model is loaded. @throws as refuse_unmergeable().
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model);
 

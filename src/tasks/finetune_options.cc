@@ -100,9 +100,12 @@ void check_rounding(const FinetuneOptions& o) {
   refuse_unless(o.merge_aware.empty() || !o.init_adapter.empty() || !pissa_iterations(o.lora.init_lora_weights),
                 "init_lora_weights: pissa does not go with merge_aware: such an adapter is written, and merged, as one "
                 "of twice the rank, which rounds otherwise than what was trained; take another beginning");
-  refuse_unless(o.skip.empty() || qat || o.method == "qlora", "skip: goes with methods qlora and qat");
-  refuse_unless(o.granularity == "channel" || qat || o.method == "qlora",
-                "granularity: goes with methods qlora and qat");
+  const bool rounds = qat || o.method == "qlora", rounds_or_merges = rounds || !o.merge_aware.empty();
+  refuse_unless(o.format.empty() || rounds, "format: goes with methods qlora and qat");
+  refuse_unless(!o.double_quant || rounds_or_merges, "double_quant: goes with methods qlora and qat, and merge_aware");
+  refuse_unless(o.block == 0 || rounds_or_merges, "block: goes with methods qlora and qat, and merge_aware");
+  refuse_unless(o.skip.empty() || rounds, "skip: goes with methods qlora and qat");
+  refuse_unless(o.granularity == "channel" || rounds, "granularity: goes with methods qlora and qat");
   if (o.activations != "fp32" && o.activations != "int16") {
     fail(ErrorCode::invalid_argument, "activations: found '" + o.activations + "', expected fp32 or int16");
   }

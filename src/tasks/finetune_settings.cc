@@ -24,7 +24,7 @@ Json settings_of_run(const FinetuneOptions& o) {
   return Json::object({{"method", o.method},
                        {"use_lora", o.use_lora},
                        {"lora", lora_settings(o)},
-                       {"format", o.format},
+                       {"format", o.format.empty() ? Json() : Json(o.format)},
                        {"block", o.block},
                        {"double_quant", o.double_quant},
                        {"granularity", o.granularity},
