@@ -45,6 +45,12 @@ struct FinetuneData {
   std::vector<std::string> warnings() const;
 };
 
+/// The files of a run.
+struct FinetuneDataSets {
+  FinetuneData data = {};
+  std::optional<FinetuneData> eval_data = {};  ///< where a file to evaluate on is given
+};
+
 struct FinetuneOptions {
   /// "lora", "qlora" (the same over a quantized base), "full", "qat" (knowing that the result will be quantized)
   std::string method = "lora";
@@ -101,8 +107,8 @@ struct FinetuneOptions {
   std::string resume = {};
   bool tensorboard = false;  ///< also write an event file for TensorBoard
   bool overwrite = false;
-  ProgressFn progress = {};                               ///< of loading
-  std::function<void(const FinetuneData&)> on_data = {};  ///< once, before the first step
+  ProgressFn progress = {};                                   ///< of loading
+  std::function<void(const FinetuneDataSets&)> on_data = {};  ///< once, before the first step
   std::function<void(const FinetuneStep&)> on_step = {};
 };
 
@@ -115,7 +121,7 @@ struct FinetuneReport {
   double tokens_per_second = 0;
   bool stopped_early = false;
   std::vector<std::string> unused_targets = {};  ///< of lora.target_modules: names that no module has
-  FinetuneData data = {};
+  FinetuneDataSets data = {};
   FinetuneOptions options = {};  ///< as they were used: the method's learning rate and the adapter's configuration too
 };
 
@@ -138,8 +144,8 @@ FinetuneReport finetune(const std::string& model, const std::string& out, const 
 /// @throws Error{io, format} naming the file and the line.
 std::vector<FinetuneStep> read_finetune_log(const std::string& out);
 
-/// Reads the data as finetune() would, and goes no further.
-FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options);
+/// Checks the options and reads the data as finetune() would, and goes no further.
+FinetuneDataSets check_finetune_data(const std::string& model, const FinetuneOptions& options);
 
 /// `base` with what a YAML file says, in the words of FinetuneOptions or in those of axolotl.
 /// `report` and `threads` are for the program and have no effect here.

@@ -111,6 +111,8 @@ Json data_json(const FinetuneData& d) {
                        {"preview", preview}});
 }
 
+Json eval_data_json(const FinetuneDataSets& sets) { return sets.eval_data ? data_json(*sets.eval_data) : Json(); }
+
 Json report_json(const FinetuneReport& r) {
   const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(); };
   return Json::object({{"output", r.output},
@@ -125,15 +127,21 @@ Json report_json(const FinetuneReport& r) {
                        {"trainable_parameters", r.trainable_parameters},
                        {"tokens", r.tokens},
                        {"tokens_per_second", r.tokens_per_second},
-                       {"data", data_json(r.data)}});
+                       {"data", data_json(r.data.data)},
+                       {"eval_data", eval_data_json(r.data)}});
 }
 
-void print_data(const FinetuneData& d) {
-  print_line(fmt::format("{} samples, {} tokens, {} of them trained ({:.0f} %), the longest {}", grouped(d.samples),
-                         grouped(d.tokens), grouped(d.trained_tokens),
+void print_data(const FinetuneData& d, const std::string& heading) {
+  print_line(fmt::format("{}{} samples, {} tokens, {} of them trained ({:.0f} %), the longest {}", heading,
+                         grouped(d.samples), grouped(d.tokens), grouped(d.trained_tokens),
                          100.0 * static_cast<double>(d.trained_tokens) / static_cast<double>(d.tokens),
                          grouped(d.longest)));
-  for (const std::string& warning : d.warnings()) note("nibble: warning: " + warning);
+  for (const std::string& warning : d.warnings()) note("nibble: warning: " + heading + warning);
+}
+
+void print_data_sets(const FinetuneDataSets& sets) {
+  print_data(sets.data, "");
+  if (sets.eval_data) print_data(*sets.eval_data, "eval data: ");
 }
 
 /// The first sample, what is trained of it in green, or between >> and << where there are no colours.
@@ -222,13 +230,15 @@ void write_page(const std::string& file, const FinetuneRun& run, const JsonRepor
 
 int check_data(const std::string& model, const FinetuneOptions& options, const Common& common) {
   const JsonReport json;
-  const FinetuneData data = check_finetune_data(model, options);
+  const FinetuneDataSets sets = check_finetune_data(model, options);
   if (common.json) {
-    json.print(model, data_json(data));
+    Json members = data_json(sets.data);
+    members.set("eval_data", eval_data_json(sets));
+    json.print(model, members);
     return 0;
   }
-  print_data(data);
-  print_preview(data);
+  print_data_sets(sets);
+  print_preview(sets.data);
   return 0;
 }
 
@@ -266,7 +276,7 @@ int cmd_finetune(const Arguments& arguments) {
   if (out.empty()) fail(ErrorCode::invalid_argument, "--out: is missing, expected a folder to write to");
   check_report_file(request.report);
   const JsonReport json;
-  if (!common.json) options.on_data = print_data;
+  if (!common.json) options.on_data = print_data_sets;
   options.on_step = step_printer(common);
   const FinetuneReport report = finetune(model, out, options);
   if (common.json) {

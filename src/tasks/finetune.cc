@@ -111,7 +111,7 @@ class Run {
       eval_ = read_batches(model_, o_.eval_data, o_);
       state_.eval_checksum = checksum_of(eval_->data.samples);
     }
-    if (o_.on_data) o_.on_data(train_.data.report);
+    if (o_.on_data) o_.on_data(data_sets());
     trained_ = method_.prepare(*model_, o_);
     const StoredForm stored(model_->config, model, model_->parameters);
     for (TrainedParameter& p : trained_.parameters) p.decays_to = stored.zero(p.name);
@@ -292,6 +292,12 @@ class Run {
     return settings;
   }
 
+  FinetuneDataSets data_sets() const {
+    FinetuneDataSets sets = {.data = train_.data.report};
+    if (eval_) sets.eval_data = eval_->data.report;
+    return sets;
+  }
+
   FinetuneReport report() const {
     FinetuneReport r = {.output = out_.string(), .method = o_.method};
     r.task = model_->model->info().is_encoder ? "seq_cls" : "causal_lm";
@@ -305,7 +311,7 @@ class Run {
     r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
     r.stopped_early = has_stopped_early();
     r.unused_targets = trained_.unused_targets;
-    r.data = train_.data.report;
+    r.data = data_sets();
     r.options = o_;
     return r;
   }
@@ -335,13 +341,18 @@ FinetuneReport finetune(const std::string& model, const std::string& out, const 
   return Run(model, out, options).go();
 }
 
-FinetuneData check_finetune_data(const std::string& model, const FinetuneOptions& options) {
+FinetuneDataSets check_finetune_data(const std::string& model, const FinetuneOptions& options) {
   check_finetune_options(options);
   FinetuneOptions settled = options;
   settle_format(settled, model);
   check_finetune_adapter(settled, model);
   const auto loaded = load_model(model, {.activations = "fp32", .progress = options.progress});
-  return read_training_data(loaded, options.data, data_options(*loaded, options)).report;
+  const auto read = [&](const std::string& path) {
+    return read_training_data(loaded, path, data_options(*loaded, options)).report;
+  };
+  FinetuneDataSets sets = {.data = read(options.data)};
+  if (!options.eval_data.empty()) sets.eval_data = read(options.eval_data);
+  return sets;
 }
 
 }  // namespace nibble

@@ -74,13 +74,17 @@ AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options,
   return adapter;
 }
 
+/// The merge that an adapter is trained for.
+QatConfig merge_config(const FinetuneOptions& options) {
+  const bool shares_options = options.format.empty() || options.merge_aware == options.format;
+  return {.format = options.merge_aware,
+          .block = shares_options ? options.block : 0,
+          .double_quant = shares_options && options.double_quant};
+}
+
 AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& options) {
   AttachedAdapter adapter = put_adapter(model, options);
-  if (options.merge_aware.empty()) return adapter;
-  const bool shares_options = options.format.empty() || options.merge_aware == options.format;
-  adapter.trained_for = prepare_merge_aware(model, {.format = options.merge_aware,
-                                                    .block = shares_options ? options.block : 0,
-                                                    .double_quant = shares_options && options.double_quant});
+  if (!options.merge_aware.empty()) adapter.trained_for = prepare_merge_aware(model, merge_config(options));
   return adapter;
 }
 
@@ -269,7 +273,14 @@ std::set<std::string> formats_of_layers(const std::string& model) {
   return formats;
 }
 
-void check_options_over_quantized(const FinetuneOptions& o, const std::string& model) {
+void check_options_over_quantized(const FinetuneOptions& o, const std::string& model,
+                                  const std::set<std::string>& stored) {
+  if (!o.format.empty() && stored != std::set<std::string>{o.format}) {
+    fail(ErrorCode::unsupported,
+         fmt::format("format: found {}, but {} is quantized to {} already; leave it out to train over that, or use the "
+                     "original model",
+                     printable(o.format, 60), model, fmt::join(stored, ", ")));
+  }
   const bool merges = !o.merge_aware.empty();  // block and double_quant are those of the merge
   const struct {
     bool good;
@@ -289,19 +300,16 @@ void check_options_over_quantized(const FinetuneOptions& o, const std::string& m
 }  // namespace
 
 void settle_format(FinetuneOptions& o, const std::string& model) {
-  const std::set<std::string> stored = o.method == "qlora" ? formats_of_layers(model) : std::set<std::string>{};
-  if (stored.empty()) {
-    if ((o.method == "qlora" || o.method == "qat") && o.format.empty()) o.format = kUsualFormat;
-    return;
+  const bool qlora = o.method == "qlora", qat = o.method == "qat";
+  const std::set<std::string> stored = qlora ? formats_of_layers(model) : std::set<std::string>{};
+  if (!stored.empty()) {
+    check_options_over_quantized(o, model, stored);
+    o.format.clear();
+  } else if ((qlora || qat) && o.format.empty()) {
+    o.format = kUsualFormat;
   }
-  if (!o.format.empty() && stored != std::set<std::string>{o.format}) {
-    fail(ErrorCode::unsupported,
-         fmt::format("format: found {}, but {} is quantized to {} already; leave it out to train over that, or use the "
-                     "original model",
-                     printable(o.format, 60), model, fmt::join(stored, ", ")));
-  }
-  check_options_over_quantized(o, model);
-  o.format.clear();
+  if (!o.format.empty()) check_qat_config(qat_config(o));
+  if (!o.merge_aware.empty()) check_qat_config(merge_config(o));
 }
 
 void check_finetune_adapter(const FinetuneOptions& options, const std::string& model) {

@@ -20,7 +20,7 @@ FakeQuant fake_quant_of(const QatConfig& config) {
                     .dither = config.dither};
   check_encode_options(*fake.format, fake.encode);
   if (fake.format->dense) {
-    fail(ErrorCode::invalid_argument, "qat: format '" + config.format + "' is not a quantized one");
+    fail(ErrorCode::invalid_argument, "format '" + config.format + "' is not a quantized one");
   }
   const bool observed = config.activations == "observed";
   if (!observed && config.activations != "dynamic") {
@@ -35,6 +35,8 @@ FakeQuant fake_quant_of(const QatConfig& config) {
 }
 
 }  // namespace
+
+void check_qat_config(const QatConfig& config) { fake_quant_of(config); }
 
 std::vector<std::string> prepare_qat(Model& model, const QatConfig& config,
                                      const std::function<bool(std::string_view module)>& chosen) {

@@ -35,6 +35,9 @@ struct QatConfig {
   bool dither = true;  // 4-bit formats: bases of adapters that are stored in the format already, see quant/dither.h
 };
 
+/// What can be said without a model. @throws Error{invalid_argument, unsupported} as prepare_qat().
+void check_qat_config(const QatConfig& config);
+
 /// Marks the chosen Linear layers. @returns their modules, in the model's order
 /// @throws Error{invalid_argument} for an unknown or dense format, values that it does not have, and when no layer is
 ///         chosen.

@@ -68,6 +68,28 @@ def the_data_doctor_reports_and_stops(t):
 
 
 @case
+def the_data_doctor_looks_at_options_and_evaluation_data_too(t):
+    data = t.write("data.jsonl", LINES)
+    check = ["finetune", TINY, "--data", data, "--check-data"]
+    t.fails(USAGE, *check, "--method", "foo", says="method: found 'foo'")
+    t.fails(USAGE, *check, "--optimizer", "foo", says="optimizer: found 'foo'")
+    t.fails(USAGE, *check, "--method", "qat", "--format", "bf16", says="'bf16' is not a quantized one")
+    t.fails(USAGE, *check, "--method", "qlora", "--block", 33, says="block 33")
+    t.fails(USAGE, *check, "--merge-aware", "nf5", says="nf5")
+    t.fails(BAD_INPUT, *check, "--eval-data", "absent.jsonl", says="absent.jsonl")
+    held = t.write("held.jsonl", "".join(LINES.splitlines(keepends=True)[:2]) + '{"input_ids": [5, 6]}\n')
+    report = t.json(*check, "--eval-data", held)
+    assert report["samples"] == 12 and report["eval_data"]["samples"] == 3
+    assert report["eval_data"]["missing_eos"] == 1 and t.json(*check)["eval_data"] is None
+    shown = t.run(*check, "--eval-data", held)
+    assert "eval data: 3 samples" in shown.stdout and "warning: eval data: 1 of 3 samples" in shown.stderr, shown
+    long = t.write("long.jsonl", json.dumps({"prompt": "very long " * 40, "completion": "x"}) + "\n")
+    t.fails(BAD_INPUT, *check, "--eval-data", long, "--max-length", 24, says="long.jsonl: has nothing to train on")
+    result = train(t, "out", "--steps", 1, "--eval-data", held)
+    assert result["data"]["samples"] == 12 and result["eval_data"]["samples"] == 3
+
+
+@case
 def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
     train(t, "whole", "--steps", 120, "--batch", 4)
     command = ["finetune", TINY, "-o", "stopped", "--data", t.folder / "data.jsonl", "--lora-r", 4, "--steps", 120,

@@ -65,5 +65,18 @@ TEST(FinetuneOptions, NamesAreChecked) {
   for (const Row& row : rows) expect_refused(row);
 }
 
+TEST(FinetuneOptions, WhatTheMethodDoesNotRoundHasNoFormat) {
+  using O = FinetuneOptions;
+  const Row rows[] = {
+      {[](O& o) { o.format = "int4"; }, "format: goes with methods qlora and qat"},
+      {[](O& o) { o.format = "nf4", o.method = "full"; }, "format: goes with methods qlora and qat"},
+      {[](O& o) { o.double_quant = true; }, "double_quant: goes with methods qlora and qat, and merge_aware"},
+      {[](O& o) { o.block = 128; }, "block: goes with methods qlora and qat, and merge_aware"},
+  };
+  for (const Row& row : rows) expect_refused(row);
+  check_finetune_options({.data = "data.jsonl", .double_quant = true, .block = 128, .merge_aware = "nf4"});
+  check_finetune_options({.method = "qat", .data = "data.jsonl", .format = "nf4", .block = 128});
+}
+
 }  // namespace
 }  // namespace nibble
