@@ -252,16 +252,30 @@ MergeTarget target_of(const ModelFiles& files, const MergePlan& plan) {
   return merge_target({*plan.format, plan.encode, plan.dither}, bases);
 }
 
+/// Formats in which more of a change survives than in those of so many bits.
+struct WiderRow {
+  double bits;
+  const char* advice;
+};
+constexpr WiderRow kWider[] = {
+    {6, "merge --to bf16 or int8, "}, {10, "merge --to bf16 or fp32, "}, {16, "merge --to fp32, "}};
+
+std::string wider_than(const Format& format) {
+  for (const WiderRow& row : kWider) {
+    if (format.bits_per_weight <= row.bits) return row.advice;
+  }
+  return "";
+}
+
 /// could_dither: whether that is left to try.
 void refuse_destruction(const MergeReport& report, const std::string& adapter, bool could_dither) {
   if (report.total.delta_retained >= kLeastDeltaRetained) return;
   fail(ErrorCode::unsupported,
        fmt::format(
-           "{}: merging into {} would keep {:.1f} % of what the adapter changes (its norm is {:.2f} % of that of "
-           "the weights; at least {:.0f} % must survive). Keep the adapter beside the model, merge --to bf16 or "
-           "int8, {}or use --force",
+           "{}: merging into {} would keep {:.1f} % of what the adapter changes (its norm is {:.2g} % of that of "
+           "the weights; at least {:.0f} % must survive). Keep the adapter beside the model, {}{}or use --force",
            adapter, report.format, 100 * report.total.delta_retained, 100 * report.total.delta_norm_ratio,
-           100 * kLeastDeltaRetained, could_dither ? "use --dither, " : ""));
+           100 * kLeastDeltaRetained, wider_than(find_format(report.format)), could_dither ? "use --dither, " : ""));
 }
 
 }  // namespace

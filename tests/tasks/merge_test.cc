@@ -157,6 +157,19 @@ TEST(Merge, ANormalDeltaDoesNotSurviveTheGridItWasTrainedOn) {
   EXPECT_TRUE(fs::exists(out));
 }
 
+TEST(Merge, WhatIsAdvisedIsWiderThanWhatWasAskedFor) {
+  const TempFolder temp;
+  const std::string adapter = write_adapter(temp, {.norm_ratio = 1e-5});
+  const std::pair<const char*, const char*> rows[] = {{"nf4", "beside the model, merge --to bf16 or int8, or use"},
+                                                      {"int8", "beside the model, merge --to bf16 or fp32, or use"},
+                                                      {"bf16", "beside the model, merge --to fp32, or use"}};
+  for (const auto& [to, says] : rows) {
+    const MergeOptions options = {.to = to};
+    expect_error(ErrorCode::unsupported, says,
+                 [&] { merge(tiny_folder().string(), adapter, (temp / "out").string(), options); });
+  }
+}
+
 // With the noise that the spread of rounding gives: a change of size d moves d / step of the weights by a step.
 TEST(Merge, ADitheredBaseKeepsTheDelta) {
   const TempFolder temp;
