@@ -155,7 +155,7 @@ class Run {
     }
     log.close();
     const HoldInterrupts done;  // all that a run that continued could do now is this
-    method_.write(folder.result(), *model_, trained_);
+    write(folder.result());
     folder.publish();
     clear_interrupt();  // it has come too late
     return report();
@@ -266,15 +266,25 @@ class Run {
     if (!better) return;
     state_.best_eval_loss = loss.mean();
     OutputFolder best(folder.best(), Overwrite::yes);
-    method_.write(best, *model_, trained_);
+    write(best);
     best.commit();
     folder.has_new(folder.best());
+  }
+
+  /// The result as it is now. A loss tells of the values before its step: what the last one made of them, nothing does.
+  void write(OutputFolder& folder) const {
+    const std::string broken = first_nonfinite_parameter(trained_.parameters);
+    if (!broken.empty()) {
+      fail(ErrorCode::internal, "step " + std::to_string(state_.step) + ": a value of " + broken +
+                                    " is not finite after it; lower the learning rate or the weight decay");
+    }
+    method_.write(folder, *model_, trained_);
   }
 
   void save(RunFolder& folder, const Optimizer& optimizer) {
     const HoldInterrupts whole;
     OutputFolder checkpoint(checkpoint_path(folder.path(), state_.step), Overwrite::yes);
-    method_.write(checkpoint, *model_, trained_);
+    write(checkpoint);
     write_checkpoint_state(checkpoint, optimizer, state_, settings());
     checkpoint.commit();
     folder.has_new(checkpoint_path(folder.path(), state_.step));

@@ -55,4 +55,11 @@ std::string first_nonfinite_layer(const Model& model, const std::vector<Labelled
   return "the loss or a gradient";
 }
 
+std::string first_nonfinite_parameter(const std::vector<TrainedParameter>& parameters) {
+  for (const TrainedParameter& p : parameters) {
+    if (!is_finite(p.value)) return p.name;
+  }
+  return "";
+}
+
 }  // namespace nibble

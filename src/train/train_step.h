@@ -31,4 +31,7 @@ StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batc
 /// none of them.
 std::string first_nonfinite_layer(const Model& model, const std::vector<LabelledBatch>& batches);
 
+/// The name of a parameter that holds a value that is not finite; "" when none does.
+std::string first_nonfinite_parameter(const std::vector<TrainedParameter>& parameters);
+
 }  // namespace nibble

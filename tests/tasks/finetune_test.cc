@@ -367,6 +367,19 @@ TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {
   EXPECT_TRUE(read_log(temp_ / "skipped")[0].find("skipped")->as_bool(""));
 }
 
+TEST_F(FinetuneTest, WhatTheLastStepBreaksIsNotWritten) {
+  FinetuneOptions o = options();
+  o.steps = 1;
+  o.weight_decay = 1e300;
+  for (const int64_t save_every : {0, 1}) {
+    o.save_every = save_every;
+    expect_error(ErrorCode::internal, "step 1: a value of model.layers.0.self_attn.q_proj.lora_A",
+                 [&] { run("out", o); });
+    EXPECT_EQ(names_in(temp_ / "out"), std::vector<std::string>{"log.jsonl"});
+    o.overwrite = true;
+  }
+}
+
 TEST_F(FinetuneTest, OptionsOutOfRangeAreRefused) {
   struct Row {
     void (*change)(FinetuneOptions&);
