@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <set>
 
 #include "cli/commands.h"
 #include "cli/finetune_page.h"
@@ -81,11 +80,11 @@ void apply(const Flag& f, FinetuneRequest& request) {
 }
 
 FinetuneRequest resolve(const Given& g) {
-  std::set<std::string_view> names;
+  GivenFlags given;
   for (const Flag& flag : g.flags) {
-    if (is_given(flag)) names.insert(flag.key->name);
+    if (is_given(flag)) given.emplace(flag.key->name, flag.text.value_or(""));
   }
-  FinetuneRequest request = g.config ? read_finetune_file(*g.config, names) : FinetuneRequest{};
+  FinetuneRequest request = g.config ? read_finetune_file(*g.config, given) : FinetuneRequest{};
   for (const Flag& flag : g.flags) {
     if (is_given(flag)) apply(flag, request);
   }

@@ -125,11 +125,7 @@ const FinetuneKey kKeys[] = {
 
     {"learning_rate", "", "default 2e-4 for adapters, 2e-5 without", option<&O::learning_rate>},
     {"schedule", "NAME", "linear (default), cosine or constant", set_schedule, {"lr_scheduler"}},
-    {"warmup",
-     "",
-     "steps in which the rate rises from 0; below 1: a share of all steps",
-     option<&O::warmup>,
-     {"warmup_steps", "warmup_ratio"}},
+    {"warmup", "", "steps in which the rate rises from 0; below 1: a share of all steps", option<&O::warmup>},
     {"epochs", "", "times through the data; default 1", option<&O::epochs>, {"num_epochs"}},
     {"steps", "", "steps of the optimizer, instead of epochs", option<&O::steps>, {"max_steps"}},
     {"batch", "", "samples that go through the model together; default 1", option<&O::batch>, {"micro_batch_size"}},

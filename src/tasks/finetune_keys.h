@@ -2,7 +2,7 @@
 // All that a run can be told by name: one table for the flags of the command and for the keys of --config.
 #include <array>
 #include <cstdint>
-#include <set>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -44,10 +44,12 @@ struct FinetuneKey {
 
 std::span<const FinetuneKey> finetune_keys();
 
-/// A file over the defaults. Keys that the flags of these names replace, such as steps where epochs are given, are left
-/// out. @throws Error{format} as finetune_options_from_file().
-FinetuneRequest read_finetune_file(const std::string& path, const std::set<std::string_view>& flags,
-                                   const FinetuneOptions& base = {});
+/// Names of flags that are given, with their texts.
+using GivenFlags = std::map<std::string_view, std::string>;
+
+/// A file over the defaults. Keys that flags replace, such as steps where epochs are given, are left out; the flags
+/// themselves are for the caller to apply. @throws Error{format} as finetune_options_from_file().
+FinetuneRequest read_finetune_file(const std::string& path, const GivenFlags& flags, const FinetuneOptions& base = {});
 
 /// @throws Error{invalid_argument} naming the key of an adapter that the method has no use for.
 void refuse_unused_adapter(const FinetuneRequest& request);

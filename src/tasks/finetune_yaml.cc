@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -52,7 +53,7 @@ struct Entry {
 
 struct Run {
   FinetuneRequest request;
-  bool four_bit = false, eight_bit = false;
+  bool four_bit = false, eight_bit = false, target_linear = false;
   std::optional<bool> use_lora = {};
   std::string adapter = {};
   std::set<std::string_view> said = {};  // keys of the table that have a value
@@ -121,8 +122,11 @@ void read_adapter(const Entry& e, Run& run) {
   run.adapter = name;
 }
 
-void read_target_linear(const Entry& e, Run& run) {
-  if (e.flag()) run.request.options.lora.target_modules = "all-linear";
+/// Of the two words of axolotl one is a number of steps and the other is not.
+void read_warmup_ratio(const Entry& e, Run& run) {
+  const double share = e.number();
+  if (!(share >= 0 && share < 1)) e.refuse("at least 0 and below 1: it is a share of all steps");
+  run.request.options.warmup = share;
 }
 
 /// Prompts are not trained; a file that asks for it is not run as something else.
@@ -142,7 +146,10 @@ constexpr FileKey kFileKeys[] = {
     {"datasets", "data", read_datasets},
     {"load_in_4bit", "load_in_4bit", [](const Entry& e, Run& r) { r.four_bit = e.flag(); }},
     {"load_in_8bit", "load_in_8bit", [](const Entry& e, Run& r) { r.eight_bit = e.flag(); }},
-    {"lora_target_linear", "lora_target_linear", read_target_linear, true},
+    {"lora_target_linear", "lora_target_linear", [](const Entry& e, Run& r) { r.target_linear = e.flag(); }, true},
+    {"warmup_steps", "warmup",
+     [](const Entry& e, Run& r) { r.request.options.warmup = static_cast<double>(e.integer()); }},
+    {"warmup_ratio", "warmup", read_warmup_ratio},
     {"train_on_inputs", "train_on_inputs", read_train_on_inputs},
     {"shuffle", "no_shuffle", [](const Entry& e, Run& r) { r.request.options.shuffle = e.flag(); }},
     {"threads", "threads", [](const Entry& e, Run& r) { r.request.threads = e.integer(); }},
@@ -155,12 +162,16 @@ constexpr std::string_view kIgnored[] = {
 /// A flag that takes the place of a key of another name.
 struct Replaced {
   std::string_view flag, key;
+  std::optional<std::string_view> unless = {};  // the text of the flag that goes with the key
 };
-constexpr Replaced kReplaced[] = {{"epochs", "steps"}, {"method", "load_in_4bit"}, {"method", "load_in_8bit"}};
+constexpr Replaced kReplaced[] = {
+    {"epochs", "steps"}, {"method", "load_in_4bit", "qlora"}, {"method", "load_in_8bit", "qlora"}};
 
-bool is_replaced(std::string_view key, const std::set<std::string_view>& flags) {
-  return std::any_of(std::begin(kReplaced), std::end(kReplaced),
-                     [&](const Replaced& row) { return row.key == key && flags.contains(row.flag); });
+bool is_replaced(std::string_view key, const GivenFlags& flags) {
+  return std::any_of(std::begin(kReplaced), std::end(kReplaced), [&](const Replaced& row) {
+    const auto flag = flags.find(row.flag);
+    return row.key == key && flag != flags.end() && flag->second != row.unless;
+  });
 }
 
 bool is_called(const FinetuneKey& key, std::string_view name) {
@@ -184,7 +195,7 @@ bool is_called(const FinetuneKey& key, std::string_view name) {
 /// The keys of a file, one after the other.
 class Reader {
  public:
-  Reader(const std::string& path, const std::set<std::string_view>& flags, Run& run)
+  Reader(const std::string& path, const GivenFlags& flags, Run& run)
       : path_(path), flags_(flags), run_(run), seen_(path) {}
 
   void read(const YAML::Node& key, const YAML::Node& value) {
@@ -221,7 +232,7 @@ class Reader {
   }
 
   const std::string& path_;
-  const std::set<std::string_view>& flags_;
+  const GivenFlags& flags_;
   Run& run_;
   Seen seen_;
 };
@@ -267,6 +278,14 @@ void apply_loading(Run& run, const std::string& path) {
   }
 }
 
+void apply_target_linear(Run& run, const std::string& path) {
+  if (!run.target_linear) return;
+  if (run.said.contains("target_modules")) {
+    fail(ErrorCode::format, path + ": lora_target_linear: true and target_modules: expected one of them");
+  }
+  run.request.options.lora.target_modules = "all-linear";
+}
+
 YAML::Node only_document(const std::string& text, const std::string& path) {
   const std::vector<YAML::Node> documents = YAML::LoadAll(text);
   if (documents.size() > 1) {
@@ -280,8 +299,7 @@ YAML::Node only_document(const std::string& text, const std::string& path) {
 
 }  // namespace
 
-FinetuneRequest read_finetune_file(const std::string& path, const std::set<std::string_view>& flags,
-                                   const FinetuneOptions& base) {
+FinetuneRequest read_finetune_file(const std::string& path, const GivenFlags& flags, const FinetuneOptions& base) {
   const std::string text = read_text_file(path, kMaxBytes);
   Run run = {.request = {.options = base}};
   Reader reader(path, flags, run);
@@ -290,8 +308,11 @@ FinetuneRequest read_finetune_file(const std::string& path, const std::set<std::
   } catch (const YAML::Exception& error) {
     fail(ErrorCode::format, path + ": line " + std::to_string(error.mark.line + 1) + ": " + printable(error.msg, 400));
   }
-  apply_adapter(run, path);
+  const auto method = flags.find("method");
+  if (method == flags.end()) apply_adapter(run, path);
+  if (method != flags.end()) run.request.options.method = method->second;
   apply_loading(run, path);
+  apply_target_linear(run, path);
   run.request.options.use_lora = run.use_lora.value_or(run.request.options.use_lora);
   if (run.use_lora) run.request.adapter_key = *run.use_lora ? "use_lora" : "";
   return run.request;

@@ -11,7 +11,7 @@ using namespace nibble::test;
 
 class FinetuneYaml : public ::testing::Test {
  protected:
-  FinetuneRequest read(const std::string& text, const std::set<std::string_view>& flags = {}) {
+  FinetuneRequest read(const std::string& text, const GivenFlags& flags = {}) {
     return read_finetune_file(temp_.write("run.yaml", text).string(), flags);
   }
   TempFolder temp_;
@@ -31,6 +31,9 @@ TEST_F(FinetuneYaml, WhatContradictsItselfIsRefused) {
       {"lora_r: 3\nepochs: 1\nlora_r: 4\n", "run.yaml: line 3: lora_r: is there twice, first in line 1"},
       {"batch: 3\nmicro_batch_size: 4\n", "line 2: micro_batch_size: says the same as batch, first in line 1"},
       {"warmup_ratio: 0.1\nwarmup_steps: 4\n", "line 2: warmup_steps: says the same as warmup_ratio"},
+      {"warmup_ratio: 3\n", "warmup_ratio: found '3', expected at least 0 and below 1"},
+      {"warmup_steps: 0.1\n", "warmup_steps: found '0.1', expected an integer"},
+      {"lora_target_linear: true\ntarget_modules: [q_proj]\n", "lora_target_linear: true and target_modules"},
       {"shuffle: true\nno_shuffle: true\n", "line 2: no_shuffle: says the same as shuffle"},
       {"data: a\ndatasets:\n  - path: b\n", "line 2: datasets: says the same as data"},
       {"batch: 3\n---\nsteps: 4\n", "begins a second document"},
@@ -56,9 +59,11 @@ TEST_F(FinetuneYaml, TheLoadingSaysTheFormat) {
 
 TEST_F(FinetuneYaml, FlagsTakeThePlaceOfKeysThatTheyExclude) {
   EXPECT_EQ(read("steps: 5\n").options.steps, 5);
-  EXPECT_EQ(read("steps: 5\n", {"epochs"}).options.steps, 0);
-  EXPECT_EQ(read("load_in_4bit: true\n", {"method"}).options.method, "lora");
-  EXPECT_EQ(read("load_in_8bit: true\n", {"format"}).options.method, "qlora");
+  EXPECT_EQ(read("steps: 5\n", {{"epochs", ""}}).options.steps, 0);
+  EXPECT_EQ(read("load_in_4bit: true\n", {{"method", "lora"}}).options.format, "");
+  EXPECT_EQ(read("load_in_8bit: true\nmethod: full\n", {{"method", "qlora"}}).options.format, "int8");
+  EXPECT_EQ(read("load_in_8bit: true\n", {{"format", "int8-dynamic"}}).options.method, "qlora");
+  EXPECT_EQ(read("adapter: qlora\n", {{"method", "lora"}}).options.method, "lora");
 }
 
 TEST_F(FinetuneYaml, WordsOfTheProgramAreKeysToo) {
