@@ -121,7 +121,8 @@ struct FinetuneReport {
   double tokens_per_second = 0;
   bool stopped_early = false;
   std::vector<std::string> unused_targets = {};  ///< of lora.target_modules: names that no module has
-  FinetuneDataSets data = {};
+  FinetuneData data = {};
+  std::optional<FinetuneData> eval_data = {};  ///< where there is such a file
   FinetuneOptions options = {};  ///< as they were used: the method's learning rate and the adapter's configuration too
 };
 

@@ -110,7 +110,7 @@ Json data_json(const FinetuneData& d) {
                        {"preview", preview}});
 }
 
-Json eval_data_json(const FinetuneDataSets& sets) { return sets.eval_data ? data_json(*sets.eval_data) : Json(); }
+Json data_json(const std::optional<FinetuneData>& d) { return d ? data_json(*d) : Json(); }
 
 Json report_json(const FinetuneReport& r) {
   const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(); };
@@ -126,8 +126,8 @@ Json report_json(const FinetuneReport& r) {
                        {"trainable_parameters", r.trainable_parameters},
                        {"tokens", r.tokens},
                        {"tokens_per_second", r.tokens_per_second},
-                       {"data", data_json(r.data.data)},
-                       {"eval_data", eval_data_json(r.data)}});
+                       {"data", data_json(r.data)},
+                       {"eval_data", data_json(r.eval_data)}});
 }
 
 void print_data(const FinetuneData& d, const std::string& heading) {
@@ -232,7 +232,7 @@ int check_data(const std::string& model, const FinetuneOptions& options, const C
   const FinetuneDataSets sets = check_finetune_data(model, options);
   if (common.json) {
     Json members = data_json(sets.data);
-    members.set("eval_data", eval_data_json(sets));
+    members.set("eval_data", data_json(sets.eval_data));
     json.print(model, members);
     return 0;
   }

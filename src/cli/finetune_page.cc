@@ -172,7 +172,7 @@ ReportTable settings_table(const FinetuneRun& run) {
 }
 
 ReportTable data_table(const FinetuneRun& run) {
-  const FinetuneData& d = run.report.data.data;
+  const FinetuneData& d = run.report.data;
   ReportTable table = {.title = "Data", .note = "", .rows = {{"", "value"}}};
   table.rows.push_back({"file", run.report.options.data});
   if (!run.report.options.eval_data.empty()) table.rows.push_back({"held out", run.report.options.eval_data});

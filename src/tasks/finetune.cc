@@ -321,7 +321,8 @@ class Run {
     r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
     r.stopped_early = has_stopped_early();
     r.unused_targets = trained_.unused_targets;
-    r.data = data_sets();
+    r.data = train_.data.report;
+    r.eval_data = data_sets().eval_data;
     r.options = o_;
     return r;
   }
