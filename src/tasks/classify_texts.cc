@@ -7,9 +7,8 @@
 
 #include "core/error.h"
 #include "core/json.h"
-#include "core/limits.h"
 #include "nibble/classify.h"
-#include "text/text_file.h"
+#include "tasks/data_file.h"
 
 namespace nibble {
 namespace {
@@ -19,11 +18,9 @@ constexpr const char* kPairNames[] = {"sentence2"};
 constexpr const char* kLabelNames[] = {"label", "labels", "intent"};
 
 struct Row {
-  int64_t line;  // from 1, where it begins
+  std::string place;  // FILE:LINE, where it begins
   std::vector<std::string> fields;
 };
-
-std::string at_line(const std::string& path, int64_t line) { return path + ": line " + std::to_string(line); }
 
 std::vector<std::string_view> split_lines(std::string_view text) {
   std::vector<std::string_view> lines;
@@ -37,12 +34,13 @@ std::vector<std::string_view> split_lines(std::string_view text) {
   return lines;
 }
 
-std::vector<Row> read_tsv(std::string_view text) {
+std::vector<Row> read_tsv(std::string_view text, const std::string& path) {
   std::vector<Row> rows;
   int64_t number = 0;
   for (std::string_view line : split_lines(text)) {
-    Row row = {++number, {}};
+    ++number;
     if (line.empty()) continue;
+    Row row = {at_line(path, number), {}};
     for (size_t begin = 0; begin <= line.size();) {
       const size_t end = std::min(line.find('\t', begin), line.size());
       row.fields.emplace_back(line.substr(begin, end - begin));
@@ -61,7 +59,7 @@ class CsvReader {
   std::vector<Row> rows() {
     std::vector<Row> rows;
     while (at_ < text_.size()) {
-      Row row = {line_, {}};
+      Row row = {at_line(path_, line_), {}};
       do row.fields.push_back(field());
       while (take(','));
       take('\r');
@@ -115,34 +113,31 @@ std::string field_text(const Json& value, const std::string& where) {
 /// The members of the first object are the columns; the rows must have those that are used.
 std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
   std::vector<Row> rows;
-  int64_t number = 0;
-  for (const std::string_view line : split_lines(text)) {
-    const std::string where = at_line(path, ++number);
-    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
+  for_lines(text, path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);
     if (rows.empty()) {
-      rows.push_back({number, {}});
+      rows.push_back({where, {}});
       for (const auto& [key, value] : object.as_object(where)) {
         if (value.is_string() || value.is_integer()) rows[0].fields.push_back(key);
       }
     }
-    Row row = {number, {}};
+    Row row = {where, {}};
     for (const std::string& key : rows[0].fields) {
       const Json* value = object.find(key);
       if (value == nullptr) fail(ErrorCode::format, where + ": has no \"" + printable(key, 100) + "\"");
       row.fields.push_back(field_text(*value, where + ": " + key));
     }
     rows.push_back(std::move(row));
-  }
+  });
   return rows;
 }
 
 std::vector<Row> read_rows(const std::string& path) {
-  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_data_file(path);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".csv") return CsvReader(text, path).rows();
   if (extension == ".jsonl") return read_jsonl(text, path);
-  return read_tsv(text);
+  return read_tsv(text, path);
 }
 
 /// The column asked for by name or number; without a wish the first of the usual names, or none.
@@ -167,9 +162,9 @@ std::optional<size_t> find_column(const std::vector<std::string>& head, const st
   fail(ErrorCode::invalid_argument, path + ": has no column '" + wanted + "' (columns: " + printable(known, 400) + ")");
 }
 
-const std::string& field(const Row& row, size_t column, const std::string& path) {
+const std::string& field(const Row& row, size_t column) {
   if (column < row.fields.size()) return row.fields[column];
-  fail(ErrorCode::format, at_line(path, row.line) + ": has " + std::to_string(row.fields.size()) + " fields, column " +
+  fail(ErrorCode::format, row.place + ": has " + std::to_string(row.fields.size()) + " fields, column " +
                               std::to_string(column) + " is missing");
 }
 
@@ -185,9 +180,9 @@ LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns
   const std::optional<size_t> label = find_column(head, columns.label, kLabelNames, path);
   LabelledTexts data;
   for (auto row = rows.begin() + 1; row != rows.end(); ++row) {
-    data.inputs.push_back({.text = field(*row, text, path)});
-    if (pair) data.inputs.back().pair = field(*row, *pair, path);
-    if (label) data.labels.push_back(field(*row, *label, path));
+    data.inputs.push_back({.text = field(*row, text)});
+    if (pair) data.inputs.back().pair = field(*row, *pair);
+    if (label) data.labels.push_back(field(*row, *label));
   }
   return data;
 }

@@ -8,34 +8,17 @@
 
 #include "core/counter_random.h"
 #include "core/error.h"
-#include "core/limits.h"
 #include "core/progress.h"
 #include "nibble/classify.h"
 #include "ops/cross_entropy.h"
+#include "tasks/data_file.h"
 #include "tasks/finetune_text.h"
-#include "text/text_file.h"
 
 namespace nibble {
 namespace {
 
 constexpr size_t kPreviewTokens = 200;
 constexpr uint64_t kShuffleStream = 0x5348554646;  // apart from other uses of the seed
-
-bool is_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
-
-/// fn(line, "FILE:NUMBER") for every line that is not blank.
-template <class Fn>
-void for_lines(std::string_view text, const std::string& path, Fn fn) {
-  int64_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = text.substr(begin, end - begin);
-    ++number;
-    if (!is_blank(line)) fn(line, path + ":" + std::to_string(number));
-    begin = end + 1;
-    check_interrupt();
-  }
-}
 
 /// Labels that count; nothing predicts the first.
 int64_t trained_in(const TrainingSample& sample) {
@@ -145,7 +128,7 @@ void read_plain_text(const LoadedModel& model, const std::string& text, int64_t 
 }
 
 void read_causal(const LoadedModel& model, const std::string& path, const DataOptions& options, Collector& out) {
-  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_data_file(path);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".txt") return read_plain_text(model, text, options.max_length, out);
   if (extension != ".jsonl") {
@@ -247,7 +230,7 @@ void read_labelled(const std::shared_ptr<LoadedModel>& model, const std::string&
 void read_classified(const std::shared_ptr<LoadedModel>& model, const std::string& path, const DataOptions& options,
                      Collector& out) {
   if (std::filesystem::path(path).extension() != ".jsonl") return read_labelled(model, path, options, out);
-  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
+  const std::string text = read_data_file(path);
   if (!holds_ids(path, text)) return read_labelled(model, path, options, out);
   for_lines(text, path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);

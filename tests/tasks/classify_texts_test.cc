@@ -61,13 +61,14 @@ TEST(LabelledTexts, NameTheLineThatIsWrong) {
   };
   broken("d.tsv", "", "has no rows of texts");
   broken("d.tsv", "text\tlabel\n", "has no rows of texts");
-  broken("d.tsv", "text\tlabel\nfine\t1\nalone\n", "d.tsv: line 3: has 1 fields, column 1 is missing");
-  broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv: line 4: a quoted field does not end");
-  broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv: line 2: text after a quoted field");
-  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": 1.5}\n", "d.jsonl: line 2: text: found");
-  broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl: line 2: has no \"text\"");
-  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl: line 2");
+  broken("d.tsv", "text\tlabel\nfine\t1\nalone\n", "d.tsv:3: has 1 fields, column 1 is missing");
+  broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv:4: a quoted field does not end");
+  broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv:2: text after a quoted field");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": 1.5}\n", "d.jsonl:2: text: found");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl:2: has no \"text\"");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl:2");
   broken("d.jsonl", "{\"n\": 1.5}\n", "has no columns");
+  broken("d.csv", "text,label\nna\xc3\xafve,1\nna\xefve,1\n", "d.csv:3: byte 3 of the line, 0xef, is not UTF-8");
 }
 
 }  // namespace

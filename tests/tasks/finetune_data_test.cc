@@ -120,6 +120,16 @@ TEST_F(FinetuneDataTest, MalformedLinesAreNamed) {
   expect_error(ErrorCode::unsupported, "trained on .jsonl or .txt", [&] { read("a\tb\n", "data.tsv"); });
 }
 
+TEST_F(FinetuneDataTest, ByteOrderMarksAreNoTextAndLatin1IsRefused) {
+  const std::string mark = "\xef\xbb\xbf";
+  EXPECT_EQ(text(read(mark + "{\"text\": \"Hi\"}").samples[0]), "Hi<|endoftext|>");
+  EXPECT_EQ(text(read(mark + "Hi", "data.txt").samples[0]), "Hi<|endoftext|>");
+  expect_error(ErrorCode::format, "data.jsonl:2: byte 13 of the line, 0xef, is not UTF-8",
+               [&] { read("{\"text\": \"Hi\"}\n{\"text\": \"na\xefve\"}\n"); });
+  expect_error(ErrorCode::format, "data.txt:1: byte 3 of the line, 0xef, is not UTF-8",
+               [&] { read("na\xefve", "data.txt"); });
+}
+
 TEST_F(FinetuneDataTest, TheDoctorCountsWhatIsOdd) {
   const std::string long_prompt(300, 'x');
   const TrainingData data = read(

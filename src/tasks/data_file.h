@@ -1,0 +1,36 @@
+#pragma once
+// Files of texts that people write and collect: they are read in one way whatever is in them.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/progress.h"
+
+namespace nibble {
+
+/// The whole file, UTF-8, without the byte order mark that some editors put in front.
+/// @throws Error{format} naming the line that is not UTF-8.
+std::string read_data_file(const std::string& path);
+
+/// "FILE:LINE", as compilers name a place. @param line  from 1
+std::string at_line(const std::string& path, int64_t line);
+
+/// Whether a line has white space only.
+bool is_blank(std::string_view line);
+
+/// fn(line, "FILE:LINE") for every line that is not blank, in order.
+template <class Fn>
+void for_lines(std::string_view text, const std::string& path, Fn fn) {
+  int64_t number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    ++number;
+    if (!is_blank(line)) fn(line, at_line(path, number));
+    begin = end + 1;
+    check_interrupt();
+  }
+}
+
+}  // namespace nibble
