@@ -61,7 +61,7 @@ struct AutoModelForSequenceClassification {
 
 /// Where texts and labels are in a file: the names of columns (TSV, CSV) or keys (JSONL), or columns by number from 0.
 struct LabelledColumns {
-  std::string text = {};   ///< "" = the first of text, sentence, sentence1; else the first column
+  std::string text = {};   ///< "" = the first of text, sentence, sentence1; else the only column without another use
   std::string pair = {};   ///< "" = sentence2, if there is one
   std::string label = {};  ///< "" = the first of label, labels, intent, if there is one
 };

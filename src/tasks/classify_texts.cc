@@ -16,6 +16,7 @@ namespace {
 constexpr const char* kTextNames[] = {"text", "sentence", "sentence1"};
 constexpr const char* kPairNames[] = {"sentence2"};
 constexpr const char* kLabelNames[] = {"label", "labels", "intent"};
+constexpr const char* kIndexNames[] = {"id", "idx", "index", "guid", "Unnamed: 0", ""};  // "": as pandas writes it
 
 struct Row {
   std::string place;  // FILE:LINE, where it begins
@@ -140,6 +141,12 @@ std::vector<Row> read_rows(const std::string& path) {
   return read_tsv(text, path);
 }
 
+std::string list_of(std::span<const std::string> names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + printable(name, 60);
+  return printable(list, 400);
+}
+
 /// The column asked for by name or number; without a wish the first of the usual names, or none.
 std::optional<size_t> find_column(const std::vector<std::string>& head, const std::string& wanted,
                                   std::span<const char* const> usual, const std::string& path) {
@@ -157,9 +164,36 @@ std::optional<size_t> find_column(const std::vector<std::string>& head, const st
   size_t index = 0;
   const auto [end, error] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), index);
   if (error == std::errc() && end == wanted.data() + wanted.size() && index < head.size()) return index;
-  std::string known;
-  for (const std::string& name : head) known += (known.empty() ? "" : ", ") + printable(name, 60);
-  fail(ErrorCode::invalid_argument, path + ": has no column '" + wanted + "' (columns: " + printable(known, 400) + ")");
+  fail(ErrorCode::invalid_argument, path + ": has no column '" + wanted + "' (columns: " + list_of(head) + ")");
+}
+
+struct Columns {
+  size_t text = 0;
+  std::optional<size_t> pair, label;
+};
+
+/// The only column that is not known to hold something else.
+size_t other_column(const std::vector<std::string>& head, const Columns& known, const std::string& path) {
+  std::vector<size_t> others;
+  for (size_t i = 0; i < head.size(); ++i) {
+    const auto is_one_of = [&](std::span<const char* const> names) {
+      return std::find(names.begin(), names.end(), head[i]) != names.end();
+    };
+    if (i != known.pair && i != known.label && !is_one_of(kLabelNames) && !is_one_of(kIndexNames)) others.push_back(i);
+  }
+  if (others.size() == 1) return others[0];
+  fail(ErrorCode::format, path + ": it cannot be told which column is the text; name it text, sentence or sentence1 " +
+                              "(columns: " + list_of(head) + ")");
+}
+
+Columns find_columns(const std::vector<std::string>& head, const LabelledColumns& wanted, const std::string& path) {
+  Columns columns = {.text = 0,
+                     .pair = find_column(head, wanted.pair, kPairNames, path),
+                     .label = find_column(head, wanted.label, kLabelNames, path)};
+  const std::optional<size_t> text = find_column(head, wanted.text, kTextNames, path);
+  const bool is_taken = wanted.text.empty() && (text == columns.pair || text == columns.label);
+  columns.text = text && !is_taken ? *text : other_column(head, columns, path);
+  return columns;
 }
 
 const std::string& field(const Row& row, size_t column) {
@@ -175,9 +209,7 @@ LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns
   if (rows.size() < 2) fail(ErrorCode::format, path + ": has no rows of texts below the column names");
   const std::vector<std::string>& head = rows[0].fields;
   if (head.empty()) fail(ErrorCode::format, path + ": has no columns");
-  const size_t text = find_column(head, columns.text, kTextNames, path).value_or(0);
-  const std::optional<size_t> pair = find_column(head, columns.pair, kPairNames, path);
-  const std::optional<size_t> label = find_column(head, columns.label, kLabelNames, path);
+  const auto [text, pair, label] = find_columns(head, columns, path);
   LabelledTexts data;
   for (auto row = rows.begin() + 1; row != rows.end(); ++row) {
     data.inputs.push_back({.text = field(*row, text)});

@@ -45,14 +45,32 @@ TEST(LabelledTexts, ReadsJsonLines) {
 
 TEST(LabelledTexts, FindsColumnsByNameAndNumber) {
   const std::string file = "a\tb\tc\n1\t2\t3\n";
-  EXPECT_EQ(texts_of(read("d.tsv", file)), Strings{"1"});
-  EXPECT_TRUE(read("d.tsv", file).labels.empty());
   const LabelledTexts chosen = read("d.tsv", file, {.text = "c", .pair = "0", .label = "1"});
   EXPECT_EQ(texts_of(chosen), Strings{"3|1"});
   EXPECT_EQ(chosen.labels, Strings{"2"});
   expect_error(ErrorCode::invalid_argument, "has no column 'd' (columns: a, b, c)",
                [&] { read("d.tsv", file, {.label = "d"}); });
   expect_error(ErrorCode::invalid_argument, "has no column '3'", [&] { read("d.tsv", file, {.text = "3"}); });
+}
+
+TEST(LabelledTexts, TakesTheOnlyColumnThatCanBeTheTextAndNeverTheLabel) {
+  for (const auto& [file, columns] :
+       std::vector<std::pair<std::string, LabelledColumns>>{{"label,review\n1,good film\n", {}},
+                                                            {"idx,label,review\n0,1,good film\n", {}},
+                                                            {",review,stars\n0,good film,1\n", {.label = "stars"}},
+                                                            {"review,sentence2,label\ngood film,x,1\n", {}},
+                                                            {"text,review\n1,good film\n", {.label = "text"}}}) {
+    const LabelledTexts data = read("d.csv", file, columns);
+    EXPECT_EQ(data.inputs[0].text, "good film") << file;
+    EXPECT_EQ(data.labels, Strings{"1"}) << file;
+  }
+  EXPECT_EQ(texts_of(read("d.jsonl", R"({"label": 1, "review": "good film"})")), Strings{"good film"});
+  EXPECT_TRUE(read("d.tsv", "review\ngood\n").labels.empty());
+  for (const char* file : {"label\n1\n", "label,title,review\n1,a,b\n"}) {
+    expect_error(ErrorCode::format, "cannot be told which column is the text", [&] { read("d.csv", file); });
+  }
+  expect_error(ErrorCode::format, "(columns: label, title, review)",
+               [&] { read("d.csv", "label,title,review\n1,a,b"); });
 }
 
 TEST(LabelledTexts, NameTheLineThatIsWrong) {
