@@ -19,8 +19,9 @@ void require_utf8(std::string_view text, const std::string& path) {
   for (size_t at = 0; at < text.size();) {
     const Utf8Step step = utf8_step(text, at);
     if (step.kind != Utf8Step::Kind::character) {
-      fail(ErrorCode::format, fmt::format("{}: byte {} of the line, 0x{:02x}, is not UTF-8; convert the file with iconv",
-                                          at_line(path, line), at - line_begin + 1, static_cast<uint8_t>(text[at])));
+      fail(ErrorCode::format,
+           fmt::format("{}: byte {} of the line, 0x{:02x}, is not UTF-8; convert the file with iconv",
+                       at_line(path, line), at - line_begin + 1, static_cast<uint8_t>(text[at])));
     }
     at += step.length;
     if (step.value == U'\n') {

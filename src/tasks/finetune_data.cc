@@ -180,10 +180,13 @@ TrainingSample classified_ids(const LoadedModel& model, const Json& object, cons
   return sample;
 }
 
-/// Whether the first line of a .jsonl file has token ids.
-bool holds_ids(const std::string& path, const std::string& text) {
-  const std::string_view line = std::string_view(text).substr(0, text.find('\n'));
-  return !is_blank(line) && Json::parse(line, path + ":1").find("input_ids") != nullptr;
+/// Whether the first line of a .jsonl file that is not blank has token ids.
+bool holds_ids(const std::string& path, std::string_view text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos) return false;
+  const int64_t line = 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(begin), '\n');
+  text = text.substr(begin);
+  return Json::parse(text.substr(0, text.find('\n')), at_line(path, line)).find("input_ids") != nullptr;
 }
 
 TrainingSample encoded(const LoadedModel& model, const TextInput& input, int64_t max_length, int64_t& truncated) {

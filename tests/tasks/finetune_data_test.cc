@@ -200,9 +200,11 @@ TEST(ClassifierData, ComesAsTableOrAsIds) {
   EXPECT_EQ(table.samples[0].labels, (std::vector<int32_t>{2}));
   EXPECT_EQ(table.samples[0].ids, (std::vector<int32_t>{2, 5, 6, 7, 9, 3}));
   EXPECT_EQ(table.samples[1].labels, (std::vector<int32_t>{0}));
-  const TrainingData ids = read("d.jsonl", R"({"input_ids": [2, 5, 3], "labels": 1})"
-                                           "\n"
-                                           R"({"input_ids": [2, 6, 3], "labels": [2], "token_type_ids": [0, 1, 1]})");
+  const TrainingData ids = read("d.jsonl",
+                                "\r\n"
+                                R"({"input_ids": [2, 5, 3], "labels": 1})"
+                                "\n"
+                                R"({"input_ids": [2, 6, 3], "labels": [2], "token_type_ids": [0, 1, 1]})");
   EXPECT_EQ(ids.samples[0].labels, (std::vector<int32_t>{1}));
   EXPECT_EQ(ids.samples[1].token_type_ids, (std::vector<int32_t>{0, 1, 1}));
   const LabelledBatch batch = batch_of(ids.samples, rows_of(ids.samples, false, 12), {0, 1});
