@@ -212,6 +212,10 @@ LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns
   const auto [text, pair, label] = find_columns(head, columns, path);
   LabelledTexts data;
   for (auto row = rows.begin() + 1; row != rows.end(); ++row) {
+    if (row->fields.size() > head.size()) {
+      fail(ErrorCode::format, row->place + ": has " + std::to_string(row->fields.size()) + " fields, expected " +
+                                  std::to_string(head.size()) + "; in CSV a text with commas needs quotes");
+    }
     data.inputs.push_back({.text = field(*row, text)});
     if (pair) data.inputs.back().pair = field(*row, *pair);
     if (label) data.labels.push_back(field(*row, *label));

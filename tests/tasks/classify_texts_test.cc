@@ -80,6 +80,8 @@ TEST(LabelledTexts, NameTheLineThatIsWrong) {
   broken("d.tsv", "", "has no rows of texts");
   broken("d.tsv", "text\tlabel\n", "has no rows of texts");
   broken("d.tsv", "text\tlabel\nfine\t1\nalone\n", "d.tsv:3: has 1 fields, column 1 is missing");
+  broken("d.csv", "label,text\n0,bad\n1,good, truly good\n", "d.csv:3: has 3 fields, expected 2; in CSV");
+  broken("d.tsv", "text\tlabel\nfine\t1\t\n", "d.tsv:2: has 3 fields, expected 2");
   broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv:4: a quoted field does not end");
   broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv:2: text after a quoted field");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": 1.5}\n", "d.jsonl:2: text: found");
