@@ -69,6 +69,7 @@ struct LabelledColumns {
 struct LabelledTexts {
   std::vector<TextInput> inputs = {};
   std::vector<std::string> labels = {};  ///< as the file spells them; empty = the file has none
+  std::vector<std::string> places = {};  ///< "FILE:LINE" of each text, for messages; may be empty
 };
 
 /// Reads .csv (quoted fields as RFC 4180 has them), .jsonl (an object per line), and everything else as tab-separated
@@ -76,10 +77,9 @@ struct LabelledTexts {
 /// @throws Error{format} naming the line, Error{invalid_argument} for a column that is not there.
 LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns& columns = {});
 
-/// The ids of labels that are given by name or number. `where` names their source for messages.
-/// @throws Error{format} for a label that the model does not have.
-std::vector<int64_t> label_ids(const SequenceClassifier& model, const std::vector<std::string>& labels,
-                               const std::string& where);
+/// The ids of labels that are given by name or number.
+/// @throws Error{format} naming the place of a label that the model does not have.
+std::vector<int64_t> label_ids(const SequenceClassifier& model, const LabelledTexts& data);
 
 struct LabelScores {
   double accuracy = 0;

@@ -54,8 +54,7 @@ Result run(const SequenceClassifier& model, const Inputs& given, const Common& c
   LabelledTexts data;
   if (given.labels.file) data = given.labels.read();
   for (const std::string& text : given.texts) data.inputs.push_back({.text = text, .pair = given.pair});
-  const std::vector<int64_t> labels =
-      data.labels.empty() ? std::vector<int64_t>() : label_ids(model, data.labels, *given.labels.file);
+  const std::vector<int64_t> labels = data.labels.empty() ? std::vector<int64_t>() : label_ids(model, data);
   result.predictions = model.classify(data.inputs, options);
   if (!labels.empty()) result.scores = score_labels(result.predictions, labels);
   result.inputs = std::move(data.inputs);

@@ -107,8 +107,7 @@ class CsvReader {
 };
 
 std::string field_text(const Json& value, const std::string& where) {
-  if (value.is_integer()) return std::to_string(value.as_int(where));
-  return value.as_string(where);
+  return value.is_number() ? value.dump() : value.as_string(where);
 }
 
 /// The members of the first object are the columns; the rows must have those that are used.
@@ -119,7 +118,7 @@ std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
     if (rows.empty()) {
       rows.push_back({where, {}});
       for (const auto& [key, value] : object.as_object(where)) {
-        if (value.is_string() || value.is_integer()) rows[0].fields.push_back(key);
+        if (value.is_string() || value.is_number()) rows[0].fields.push_back(key);
       }
     }
     Row row = {where, {}};
@@ -216,6 +215,7 @@ LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns
       fail(ErrorCode::format, row->place + ": has " + std::to_string(row->fields.size()) + " fields, expected " +
                                   std::to_string(head.size()) + "; in CSV a text with commas needs quotes");
     }
+    data.places.push_back(row->place);
     data.inputs.push_back({.text = field(*row, text)});
     if (pair) data.inputs.back().pair = field(*row, *pair);
     if (label) data.labels.push_back(field(*row, *label));

@@ -73,18 +73,18 @@ std::vector<EncodedText> encode_all(const SequenceClassifier& model, const Label
 
 }  // namespace
 
-std::vector<int64_t> label_ids(const SequenceClassifier& model, const std::vector<std::string>& labels,
-                               const std::string& where) {
+std::vector<int64_t> label_ids(const SequenceClassifier& model, const LabelledTexts& data) {
   const Json* problem = model.internal().config.find_value("problem_type");
   const bool one_label = problem == nullptr || problem->as_string("problem_type") == "single_label_classification";
   if (!one_label) {
-    fail(ErrorCode::unsupported, where + ": the model's problem_type is " +
+    fail(ErrorCode::unsupported, model.internal().path + ": the model's problem_type is " +
                                      printable(problem->as_string("problem_type"), 100) +
                                      "; only predictions of one label can be scored");
   }
   std::vector<int64_t> ids;
-  for (size_t i = 0; i < labels.size(); ++i) {
-    ids.push_back(label_id(model.labels(), labels[i], where + ": text " + std::to_string(i + 1)));
+  for (size_t i = 0; i < data.labels.size(); ++i) {
+    const std::string place = i < data.places.size() ? data.places[i] : "text " + std::to_string(i + 1);
+    ids.push_back(label_id(model.labels(), data.labels[i], place));
   }
   return ids;
 }
@@ -152,7 +152,7 @@ LabelReport evaluate_labels(const SequenceClassifier& model, const SequenceClass
   if (reference && reference->labels() != model.labels()) {
     fail(ErrorCode::invalid_argument, "the model and its reference have different labels");
   }
-  const std::vector<int64_t> labels = label_ids(model, data.labels, "labels");
+  const std::vector<int64_t> labels = label_ids(model, data);
   const std::vector<EncodedText> encoded = encode_all(model, data, options);
   int64_t tokens = 0;
   for (const EncodedText& text : encoded) tokens += static_cast<int64_t>(text.ids.size());

@@ -1,8 +1,12 @@
 #include "tasks/finetune_data.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -140,11 +144,17 @@ void read_causal(const LoadedModel& model, const std::string& path, const DataOp
   });
 }
 
+/// Of a regression, which cannot learn nan or inf.
+float finite_target(double value, const std::string& where) {
+  if (std::abs(value) <= std::numeric_limits<float>::max()) return static_cast<float>(value);
+  fail(ErrorCode::format, fmt::format("{}: found {}, expected a finite number", where, value));
+}
+
 /// What a classifier should say: a class, or with one output its value.
 void set_label(const LoadedModel& model, const Json& label, const std::string& where, TrainingSample& sample) {
   const auto labels = static_cast<int64_t>(model.model->info().labels.size());
   if (labels == 1) {
-    sample.targets = {static_cast<float>(label.as_double(where))};
+    sample.targets = {finite_target(label.as_double(where), where)};
     return;
   }
   const int64_t id = label.as_int(where);
@@ -204,8 +214,8 @@ TrainingSample encoded(const LoadedModel& model, const TextInput& input, int64_t
   return {.ids = std::move(both.ids), .token_type_ids = std::move(both.type_ids)};
 }
 
-float number_of(const std::string& text, const std::string& where) {
-  float value = 0;
+double number_of(const std::string& text, const std::string& where) {
+  double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc() && end == text.data() + text.size()) return value;
   fail(ErrorCode::format, where + ": found '" + printable(text, 60) + "', expected a number");
@@ -217,11 +227,12 @@ void read_labelled(const std::shared_ptr<LoadedModel>& model, const std::string&
   if (texts.labels.empty()) fail(ErrorCode::format, path + ": has no column label, labels or intent");
   const bool regression = model->model->info().labels.size() == 1;
   std::vector<int64_t> ids;
-  if (!regression) ids = label_ids(SequenceClassifier(model), texts.labels, path);
+  if (!regression) ids = label_ids(SequenceClassifier(model), texts);
   for (size_t i = 0; i < texts.inputs.size(); ++i) {
     TrainingSample sample = encoded(*model, texts.inputs[i], options.max_length, out.truncated());
     if (regression) {
-      sample.targets = {number_of(texts.labels[i], path + ": label " + std::to_string(i + 1))};
+      const std::string where = texts.places[i] + ": label";
+      sample.targets = {finite_target(number_of(texts.labels[i], where), where)};
     } else {
       sample.labels = {static_cast<int32_t>(ids[i])};
     }

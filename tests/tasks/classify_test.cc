@@ -194,15 +194,15 @@ TEST(ScoreLabels, AccuracyAndF1ByHand) {
 TEST(LabelIds, AreNamesOrNumbers) {
   const TempFolder folder;
   const SequenceClassifier model = load(tiny(folder));
-  EXPECT_EQ(label_ids(model, {"good", "0", "fair"}, "f.tsv"), (std::vector<int64_t>{2, 0, 1}));
+  EXPECT_EQ(label_ids(model, {.labels = {"good", "0", "fair"}}), (std::vector<int64_t>{2, 0, 1}));
   for (const char* wrong : {"great", "3", "-1", "1.0", ""}) {
-    expect_error(ErrorCode::format, "f.tsv: text 2: the model has no label '" + std::string(wrong) + "'", [&] {
-      label_ids(model, {"bad", wrong}, "f.tsv");
+    expect_error(ErrorCode::format, "text 2: the model has no label '" + std::string(wrong) + "'", [&] {
+      label_ids(model, {.labels = {"bad", wrong}});
     });
   }
   const auto many =
       load(tiny(folder, "\"vocab_size\"", "\"problem_type\": \"multi_label_classification\", \"vocab_size\""));
-  expect_error(ErrorCode::unsupported, "multi_label_classification", [&] { label_ids(many, {"bad"}, "f.tsv"); });
+  expect_error(ErrorCode::unsupported, "multi_label_classification", [&] { label_ids(many, {.labels = {"bad"}}); });
 }
 
 TEST(EvaluateLabels, CountsFlipsAndChecksTheGate) {

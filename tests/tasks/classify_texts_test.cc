@@ -37,10 +37,11 @@ TEST(LabelledTexts, ReadsQuotedCsv) {
 
 TEST(LabelledTexts, ReadsJsonLines) {
   const LabelledTexts data = read("d.jsonl",
-                                  "{\"idx\": 0.5, \"sentence1\": \"a\\tb\", \"sentence2\": \"c\", \"label\": 2}\n"
-                                  "{\"label\": \"x\", \"sentence2\": \"e\", \"sentence1\": \"d\"}\n");
+                                  "{\"idx\": 0, \"sentence1\": \"a\\tb\", \"sentence2\": \"c\", \"label\": 2}\n"
+                                  "{\"label\": 3.5, \"sentence2\": \"e\", \"idx\": 1, \"sentence1\": \"d\"}\n");
   EXPECT_EQ(texts_of(data), (Strings{"a\tb|c", "d|e"}));
-  EXPECT_EQ(data.labels, (Strings{"2", "x"}));
+  EXPECT_EQ(data.labels, (Strings{"2", "3.5"}));
+  EXPECT_TRUE(data.places[1].ends_with("d.jsonl:2"));
 }
 
 TEST(LabelledTexts, FindsColumnsByNameAndNumber) {
@@ -84,10 +85,10 @@ TEST(LabelledTexts, NameTheLineThatIsWrong) {
   broken("d.tsv", "text\tlabel\nfine\t1\t\n", "d.tsv:2: has 3 fields, expected 2");
   broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv:4: a quoted field does not end");
   broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv:2: text after a quoted field");
-  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": 1.5}\n", "d.jsonl:2: text: found");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": [1]}\n", "d.jsonl:2: text: found");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl:2: has no \"text\"");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl:2");
-  broken("d.jsonl", "{\"n\": 1.5}\n", "has no columns");
+  broken("d.jsonl", "{\"n\": true}\n", "has no columns");
   broken("d.csv", "text,label\nna\xc3\xafve,1\nna\xefve,1\n", "d.csv:3: byte 3 of the line, 0xef, is not UTF-8");
 }
 

@@ -212,7 +212,38 @@ TEST(ClassifierData, ComesAsTableOrAsIds) {
   EXPECT_EQ(read("long.tsv", "text\tlabel\nso so so so so so so so so so so so so so\t1\n").report.truncated, 1);
   expect_error(ErrorCode::format, "d.jsonl:1: labels: found 3, the model has labels 0 to 2",
                [&] { read("d.jsonl", R"({"input_ids": [2], "labels": 3})"); });
+  expect_error(ErrorCode::format, "d.tsv:3: the model has no label 'great'",
+               [&] { read("d.tsv", "text\tlabel\nso\tbad\nso good\tgreat\n"); });
   expect_error(ErrorCode::format, "d.jsonl:1: labels: is missing", [&] { read("d.jsonl", R"({"input_ids": [2]})"); });
+}
+
+TEST(ClassifierData, OfOneOutputHasNumbersForLabels) {
+  const TempFolder temp;
+  const EncoderFiles one = {.config =
+                                replaced(kTinyBert, R"("0": "bad", "1": "fair", "2": "good")", R"("0": "stars")")};
+  const auto model = load_model(write_encoder(temp, "bert", one), {});
+  const auto targets = [&](const std::string& name, const std::string& text) {
+    std::vector<float> all;
+    for (const TrainingSample& sample :
+         read_training_data(model, temp.write(name, text).string(), {.classify = true, .max_length = 12}).samples) {
+      all.push_back(sample.targets.at(0));
+    }
+    return all;
+  };
+  const std::vector<float> expected = {3, 1.5f, -2};
+  EXPECT_EQ(targets("d.csv", "text,label\ngood,3\nso,1.5\nbad,-2e0\n"), expected);
+  EXPECT_EQ(targets("d.jsonl",
+                    "{\"text\": \"good\", \"label\": 3}\n{\"text\": \"so\", \"label\": 1.5}\n"
+                    "{\"text\": \"bad\", \"label\": -2.0}\n"),
+            expected);
+  for (const char* label : {"nan", "inf", "-inf", "1e300"}) {
+    expect_error(ErrorCode::format, "d.csv:3: label: found",
+                 [&] { targets("d.csv", "text,label\ngood,3\nbad," + std::string(label) + "\n"); });
+  }
+  expect_error(ErrorCode::format, "d.csv:2: label: found 'many', expected a number",
+               [&] { targets("d.csv", "text,label\ngood,many\n"); });
+  expect_error(ErrorCode::format, "d.jsonl:1: labels: found 1e+300, expected a finite number",
+               [&] { targets("d.jsonl", R"({"input_ids": [2], "labels": 1e300})"); });
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ TEST_P(Sst2, LogitsTokensAndAccuracyAsTransformers) {
   const std::vector<Prediction> predictions = model.classify(own);
   EXPECT_LE(difference(logits_of(predictions), read_npy(shared_folder() / folder / "logits_dev_fp32.npy")).largest,
             2e-4);
-  const double accuracy = score_labels(predictions, label_ids(model, dev.labels, "dev.tsv")).accuracy;
+  const double accuracy = score_labels(predictions, label_ids(model, dev)).accuracy;
   const Json expected = shared_json(folder + "/expected.json");
   EXPECT_NEAR(accuracy, expected.find("dev")->find("fp32")->find("accuracy")->as_double("accuracy"), 1e-5);
 }
