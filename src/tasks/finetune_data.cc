@@ -165,17 +165,27 @@ void set_label(const LoadedModel& model, const Json& label, const std::string& w
   sample.labels = {static_cast<int32_t>(id)};
 }
 
+/// As texts are: a special token at the end stays there. Returns whether there was anything to cut.
+bool cut_ids(const LoadedModel& model, int64_t max_length, TrainingSample& sample) {
+  const auto limit = static_cast<size_t>(max_length);
+  if (sample.ids.size() <= limit) return false;
+  const bool ends_specially = model.tokenizer && model.tokenizer->is_special(sample.ids.back());
+  for (std::vector<int32_t>* list : {&sample.ids, &sample.token_type_ids}) {
+    if (list->empty()) continue;
+    const int32_t last = list->back();
+    list->resize(limit);
+    if (ends_specially) list->back() = last;
+  }
+  return true;
+}
+
 TrainingSample classified_ids(const LoadedModel& model, const Json& object, const std::string& where) {
   const int64_t vocabulary = model.model->info().vocab_size;
   TrainingSample sample = {.ids = read_ids(*object.find("input_ids"), where + ": input_ids", vocabulary)};
   if (const Json* types = object.find_value("token_type_ids")) {
     sample.token_type_ids = read_ids(*types, where + ": token_type_ids", vocabulary);
   }
-  const int64_t positions = model.model->info().context_length;
-  if (sample.ids.empty() || static_cast<int64_t>(sample.ids.size()) > positions) {
-    fail(ErrorCode::format, where + ": input_ids: found " + std::to_string(sample.ids.size()) + ", expected 1 to " +
-                                std::to_string(positions) + ", the model's positions");
-  }
+  if (sample.ids.empty()) fail(ErrorCode::format, where + ": input_ids: is empty");
   if (!sample.token_type_ids.empty() && sample.token_type_ids.size() != sample.ids.size()) {
     fail(ErrorCode::format, where + ": token_type_ids: expected one for each of input_ids");
   }
@@ -249,7 +259,9 @@ void read_classified(const std::shared_ptr<LoadedModel>& model, const std::strin
   for_lines(text, path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);
     if (!object.find_value("input_ids")) fail(ErrorCode::format, where + ": input_ids: is missing");
-    out.add(classified_ids(*model, object, where));
+    TrainingSample sample = classified_ids(*model, object, where);
+    out.truncated() += cut_ids(*model, options.max_length, sample);
+    out.add(std::move(sample));
   });
 }
 

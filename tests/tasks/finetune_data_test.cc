@@ -210,6 +210,12 @@ TEST(ClassifierData, ComesAsTableOrAsIds) {
   const LabelledBatch batch = batch_of(ids.samples, rows_of(ids.samples, false, 12), {0, 1});
   EXPECT_EQ(batch.token_type_ids, (std::vector<int32_t>{0, 0, 0, 0, 1, 1}));
   EXPECT_EQ(read("long.tsv", "text\tlabel\nso so so so so so so so so so so so so so\t1\n").report.truncated, 1);
+  const TrainingData cut =
+      read("long.jsonl", R"({"input_ids": [2, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 3], "labels": 1,)"
+                         R"( "token_type_ids": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]})");
+  EXPECT_EQ(cut.report.truncated, 1);
+  EXPECT_EQ(cut.samples[0].ids, (std::vector<int32_t>{2, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 3}));
+  EXPECT_EQ(cut.samples[0].token_type_ids, (std::vector<int32_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
   expect_error(ErrorCode::format, "d.jsonl:1: labels: found 3, the model has labels 0 to 2",
                [&] { read("d.jsonl", R"({"input_ids": [2], "labels": 3})"); });
   expect_error(ErrorCode::format, "d.tsv:3: the model has no label 'great'",
