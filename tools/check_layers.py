@@ -40,7 +40,7 @@ TASKS_THAT_MAY_USE = {
     "recommend_measure": ["evaluate"],
     "bench": ["evaluate", "generate", "inspect", "system"],
     "meters": ["system"],
-    "finetune_data": ["classify"],
+    "finetune_classified": ["classify"],
 }
 
 # Where a library may be seen: by the beginning of its include, the only files.
