@@ -118,7 +118,7 @@ TrainingSample SampleReader::prompt_and_answer(const std::string& prompt, const 
   MaskedText sample(model_.require_tokenizer(), true);
   sample.add(prompt, false);
   sample.add(answer, true);
-  if (eos_ && sample.ids().back() != *eos_) sample.add_id(*eos_, true);
+  if (eos_ && (sample.ids().empty() || sample.ids().back() != *eos_)) sample.add_id(*eos_, true);
   return sample.take();
 }
 

@@ -153,6 +153,16 @@ TEST_F(FinetuneDataTest, TheDoctorCountsWhatIsOdd) {
   expect_error(ErrorCode::format, "has nothing to train on", [&] { read("\n\n"); });
 }
 
+TEST_F(FinetuneDataTest, SamplesWithoutAnyTextAreCountedAndLeftOut) {
+  const TrainingData data = read(R"({"prompt": "", "completion": ""})"
+                                 "\n"
+                                 R"({"input_ids": []})"
+                                 "\n"
+                                 R"({"text": "Hi"})");
+  EXPECT_EQ(data.report.samples, 1);
+  EXPECT_EQ(data.report.dropped, 2);
+}
+
 TEST_F(FinetuneDataTest, APlainTextBecomesRows) {
   const TrainingData data = read(heldout(), "data.txt", 100);
   const auto ids = model_->tokenizer->encode(heldout());
