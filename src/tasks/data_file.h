@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/json.h"
 #include "core/progress.h"
 
 namespace nibble {
@@ -18,6 +19,9 @@ std::string at_line(const std::string& path, int64_t line);
 
 /// Whether a line has white space only.
 bool is_blank(std::string_view line);
+
+/// A member of an object, which must be there and a text. @throws Error{format}
+const std::string& text_of(const Json& object, const char* key, const std::string& where);
 
 /// fn(line, "FILE:LINE") for every line that is not blank, in order.
 template <class Fn>

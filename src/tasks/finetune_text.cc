@@ -4,16 +4,11 @@
 
 #include "core/error.h"
 #include "ops/cross_entropy.h"
+#include "tasks/data_file.h"
+#include "tasks/finetune_chat.h"
 
 namespace nibble {
 namespace {
-
-/// A text member of a line.
-const std::string& text_of(const Json& object, const char* key, const std::string& where) {
-  const Json* value = object.find_value(key);
-  if (value == nullptr) fail(ErrorCode::format, where + ": " + key + ": is missing");
-  return value->as_string(where + ": " + key);
-}
 
 std::string text_or_none(const Json& object, const char* key, const std::string& where) {
   return object.find_value(key) ? text_of(object, key, where) : std::string();
@@ -46,11 +41,6 @@ std::string_view role_of(const std::string& from, const std::string& where) {
     known += (known.empty() ? "" : ", ") + std::string(speaker.from);
   }
   fail(ErrorCode::format, where + ": from: found '" + printable(from, 60) + "', expected one of " + known);
-}
-
-std::string_view without_leading_space(std::string_view text) {
-  const size_t begin = text.find_first_not_of(" \t\r\n");
-  return begin == std::string_view::npos ? "" : text.substr(begin);
 }
 
 }  // namespace
@@ -129,9 +119,9 @@ TrainingSample SampleReader::completion(const Json& object, const std::string& w
   if (!prompt.is_array()) {
     return prompt_and_answer(prompt.as_string(where + ": prompt"), answer->as_string(where + ": completion"));
   }
-  Json::Array messages = prompt.as_array(where);
+  Json::Array messages = read_messages(prompt, where + ": prompt");
   const size_t first_trained = messages.size();
-  for (const Json& message : answer->as_array(where + ": completion")) messages.push_back(message);
+  for (Json& message : read_messages(*answer, where + ": completion")) messages.push_back(std::move(message));
   return conversation(messages, first_trained, object, where);
 }
 
@@ -141,7 +131,8 @@ TrainingSample SampleReader::alpaca(const Json& object, const std::string& where
 }
 
 TrainingSample SampleReader::messages(const Json& object, const std::string& where) const {
-  return conversation(object.find("messages")->as_array(where + ": messages"), 0, object, where + ": messages");
+  const std::string at = where + ": messages";
+  return conversation(read_messages(*object.find("messages"), at), 0, object, at);
 }
 
 TrainingSample SampleReader::sharegpt(const Json& object, const std::string& where) const {
@@ -154,50 +145,15 @@ TrainingSample SampleReader::sharegpt(const Json& object, const std::string& whe
   return conversation(messages, 0, object, where + ": conversations");
 }
 
-// Every trained turn is what the template adds to the text that ends with the opening of that turn, which is what
-// generation will see.
 TrainingSample SampleReader::conversation(const Json::Array& messages, size_t first_trained, const Json& object,
                                           const std::string& where) const {
   if (!template_) fail(ErrorCode::invalid_argument, model_.path + ": has no chat template; give prompt and completion");
-  if (messages.empty()) fail(ErrorCode::format, where + ": is empty");
   Json variables = variables_;
   if (const Json* tools = object.find_value("tools")) variables.set("tools", *tools);
-  const auto render = [&](size_t count, bool opening) {
-    if (count == 0) return std::string();
-    return template_->render(Json(Json::Array(messages.begin(), messages.begin() + static_cast<int64_t>(count))),
-                             {.add_generation_prompt = opening, .variables = variables});
-  };
-  // What stands before the words of the first message: as far as two texts agree that differ in their first word.
-  const auto before_first = [&](const std::string& text) {
-    const Json* content = messages[0].find_value("content");
-    const bool begins_with_a =
-        content && content->is_string() && without_leading_space(content->as_string(where)).starts_with("a");
-    Json other = messages[0];
-    other.set("content", begins_with_a ? "b" : "a");
-    const std::string changed = template_->render(Json(Json::Array{other}), {.variables = variables});
-    const auto [end, unused] = std::mismatch(text.begin(), text.end(), changed.begin(), changed.end());
-    return std::string(text.begin(), end);
-  };
   MaskedText sample(model_.require_tokenizer(), false);
-  const auto advance = [&](const std::string& to, bool trained, size_t message) {
-    if (!to.starts_with(sample.text())) {
-      fail(ErrorCode::format,
-           where + "[" + std::to_string(message) +
-               "]: the chat template changes earlier turns when this one comes, so it cannot be told "
-               "what to train; give prompt and completion");
-    }
-    sample.add(std::string_view(to).substr(sample.text().size()), trained);
-  };
-  for (size_t i = 0; i < messages.size(); ++i) {
-    const std::string at = where + "[" + std::to_string(i) + "]";
-    if (text_of(messages[i], "role", at) != "assistant" || i < first_trained) continue;
-    const std::string after = render(i + 1, false);
-    std::string before = i == 0 ? before_first(after) : render(i, true);
-    if (!after.starts_with(before)) before = render(i, false);
-    advance(before, false, i);
-    advance(after, true, i);
+  for (const ChatPiece& piece : ChatSplitter(*template_, variables, where).split(messages, first_trained)) {
+    sample.add(piece.text, piece.trained);
   }
-  advance(render(messages.size(), false), false, messages.size() - 1);
   return sample.take();
 }
 

@@ -55,6 +55,9 @@ TEST_F(FinetuneDataTest, EveryFormTrainsTheAnswersOnly) {
        "b<|im_end|>\nd<|im_end|>\n", "d<|im_end|>\n<|im_start|>user\ne<|im_end|>\n"},
       {R"({"messages": [{"role": "assistant", "content": " assistant"}, {"role": "user", "content": "a"}]})",
        " assistant<|im_end|>\n", "assistant<|im_end|>\n<|im_start|>user\na<|im_end|>\n"},
+      {R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
+           {"role": "assistant", "content": "Hello"}]})",
+       "Hello<|im_end|>\n", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"},
       {R"({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]})",
        "Hello<|im_end|>\n", "<|im_start|>assistant\nHello<|im_end|>\n"},
       {R"({"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
@@ -108,7 +111,16 @@ TEST_F(FinetuneDataTest, MalformedLinesAreNamed) {
       {R"({"prompt": "x"})", "data.jsonl:2: completion: is missing"},
       {R"({"instruction": "x"})", "data.jsonl:2: output: is missing"},
       {R"({"messages": []})", "data.jsonl:2: messages: is empty"},
-      {R"({"messages": [{"role": "user"}, {"content": "x"}]})", "data.jsonl:2: messages[1]: role: is missing"},
+      {R"({"messages": [{"role": "user", "content": "x"}, {"content": "x"}]})",
+       "data.jsonl:2: messages[1]: role: is missing"},
+      {R"({"messages": [{"role": "user"}, {"role": "assistant", "content": "x"}]})",
+       "data.jsonl:2: messages[0]: content: is missing"},
+      {R"({"messages": [{"role": "user", "content": 5}]})", "data.jsonl:2: messages[0]: content: found an integer"},
+      {R"({"messages": ["hi"]})", "data.jsonl:2: messages[0]: found a string"},
+      {R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image"}]}]})",
+       "data.jsonl:2: messages[0]: content[1]: type: found 'image', expected 'text'"},
+      {R"({"prompt": [{"role": "user", "content": "x"}], "completion": [{"role": "assistant"}]})",
+       "data.jsonl:2: completion[0]: content: is missing"},
       {R"({"conversations": [{"from": "robot", "value": "x"}]})", "conversations[0]: from: found 'robot'"},
       {R"({"input_ids": [1, 512]})", "data.jsonl:2: input_ids: found 512, which is outside the vocabulary of 512"},
       {R"({"input_ids": [1, 2], "labels": [1]})", "data.jsonl:2: labels: found 1, expected 2"},
@@ -118,6 +130,14 @@ TEST_F(FinetuneDataTest, MalformedLinesAreNamed) {
     expect_error(ErrorCode::format, row.says, [&] { read("{\"text\": \"good\"}\n" + std::string(row.line)); });
   }
   expect_error(ErrorCode::unsupported, "trained on .jsonl or .txt", [&] { read("a\tb\n", "data.tsv"); });
+}
+
+TEST_F(FinetuneDataTest, WhatATemplateRefusesIsNamedByItsLine) {
+  model_->chat_template =
+      "{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('no robots') }}"
+      "{% endif %}{{ m.content }}{% endfor %}";
+  expect_error(ErrorCode::invalid_argument,
+               "data.jsonl:1: messages: ", [&] { read(R"({"messages": [{"role": "robot", "content": "x"}]})"); });
 }
 
 TEST_F(FinetuneDataTest, ByteOrderMarksAreNoTextAndLatin1IsRefused) {
