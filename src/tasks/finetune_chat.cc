@@ -8,6 +8,8 @@
 namespace nibble {
 namespace {
 
+constexpr size_t kRenderedWhole = 32;  // turns that begin before this message are seen in all that precedes them
+
 std::string joined_parts(const Json::Array& parts, const std::string& where) {
   std::string text;
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -88,6 +90,27 @@ std::optional<ChatSplitter::Turn> ChatSplitter::turn_after(const std::string& te
   return Turn{before.substr(text.size()), after.substr(before.size())};
 }
 
+// The same as seen in a conversation that begins shortly before, so that a long one need not be rendered for each of
+// its turns. It counts only when it is how the long one goes on.
+// done: messages up to the answer before
+std::optional<ChatSplitter::Turn> ChatSplitter::turn_in_window(std::string_view rest, const Json::Array& messages,
+                                                               size_t done, size_t i) const {
+  size_t begin = std::max(done, size_t{1}) - 1;
+  while (begin > 0 && !has_role(messages[begin], "user")) --begin;
+  if (begin == 0) return std::nullopt;
+  Json::Array window(messages.begin() + static_cast<int64_t>(begin), messages.begin() + static_cast<int64_t>(i) + 1);
+  if (has_role(messages[0], "system")) window.insert(window.begin(), messages[0]);
+  const size_t last = window.size() - 1;
+  try {
+    const std::optional<Turn> turn = turn_after(render(window, last - (i - done), false), window, last);
+    const bool fits =
+        turn && rest.starts_with(turn->prompt) && rest.substr(turn->prompt.size()).starts_with(turn->answer);
+    return fits ? turn : std::nullopt;
+  } catch (const Error&) {
+    return std::nullopt;  // the template wants to see the beginning
+  }
+}
+
 void ChatSplitter::fail_changed(size_t message) const {
   fail(ErrorCode::format, where_ + "[" + std::to_string(message) +
                               "]: the chat template changes earlier turns when this one comes, so it cannot be told "
@@ -99,11 +122,17 @@ std::vector<ChatPiece> ChatSplitter::split(const Json::Array& messages, size_t f
   const std::string whole = render(messages, messages.size(), false);
   std::vector<ChatPiece> pieces;
   std::string text;
+  size_t done = 0;
   for (size_t i = first_trained; i < messages.size(); ++i) {
     if (!has_role(messages[i], "assistant")) continue;
-    std::optional<Turn> turn = turn_after(text, messages, i);
+    std::optional<Turn> turn;
+    if (i >= kRenderedWhole && whole.starts_with(text)) {
+      turn = turn_in_window(std::string_view(whole).substr(text.size()), messages, done, i);
+    }
+    if (!turn) turn = turn_after(text, messages, i);
     if (!turn) fail_changed(i);
     text += turn->prompt + turn->answer;
+    done = i + 1;
     pieces.push_back({std::move(turn->prompt), false});
     pieces.push_back({std::move(turn->answer), true});
   }

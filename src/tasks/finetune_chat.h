@@ -27,7 +27,8 @@ class ChatSplitter {
   ChatSplitter(const ChatTemplate& chat, Json variables, std::string where)
       : chat_(chat), variables_(std::move(variables)), where_(std::move(where)) {}
 
-  /// The text of the conversation in pieces; trained are the assistant's turns from a message on.
+  /// The text of the conversation in pieces; trained are the assistant's turns from a message on. The time is linear
+  /// in the number of turns for templates that write each turn without regard to those long before it.
   std::vector<ChatPiece> split(const Json::Array& messages, size_t first_trained) const;
 
  private:
@@ -36,6 +37,7 @@ class ChatSplitter {
   std::string render(const Json::Array& messages, size_t count, bool opening) const;
   std::string before_first(const Json::Array& messages, const std::string& text) const;
   std::optional<Turn> turn_after(const std::string& text, const Json::Array& messages, size_t i) const;
+  std::optional<Turn> turn_in_window(std::string_view rest, const Json::Array& messages, size_t done, size_t i) const;
   [[noreturn]] void fail_changed(size_t message) const;
 
   const ChatTemplate& chat_;
