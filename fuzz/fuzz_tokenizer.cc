@@ -26,6 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const auto tokenizer = nibble::Tokenizer::from_json(tokenizer_json(input.substr(0, end)), Json(), "fuzz");
     const std::vector<int32_t> ids = tokenizer.encode(text);
+    tokenizer.encode(text.substr(tokenizer.last_added_token(text)), {.continues = true});
     nibble::StreamDecoder stream(tokenizer);
     std::string streamed;
     for (const int32_t id : ids) streamed += stream.push(id);

@@ -10,6 +10,8 @@
 namespace nibble {
 namespace {
 
+constexpr size_t kOpenBytes = 4096;  // a longer text has words enough that a piece far behind does not change them
+
 std::string text_or_none(const Json& object, const char* key, const std::string& where) {
   return object.find_value(key) ? text_of(object, key, where) : std::string();
 }
@@ -45,20 +47,40 @@ std::string_view role_of(const std::string& from, const std::string& where) {
 
 }  // namespace
 
+std::vector<int32_t> MaskedText::encode_open() const {
+  return tokenizer_.encode(open_,
+                           {.add_special_tokens = add_special_tokens_ && open_ids_ == 0, .continues = open_ids_ > 0});
+}
+
 void MaskedText::add(std::string_view piece, bool trained) {
-  const size_t before = sample_.ids.size();
-  std::vector<int32_t> all = tokenizer_.encode(text_ + std::string(piece), {.add_special_tokens = add_special_tokens_});
-  const bool goes_on = all.size() >= before && std::equal(sample_.ids.begin(), sample_.ids.end(), all.begin());
-  if (goes_on) {
-    sample_.ids = std::move(all);
-  } else {
-    const std::vector<int32_t> alone = tokenizer_.encode(piece, {.add_special_tokens = false});
-    sample_.ids.insert(sample_.ids.end(), alone.begin(), alone.end());
+  std::vector<int32_t>& ids = sample_.ids;
+  const size_t before = ids.size();
+  open_ += piece;
+  std::vector<int32_t> all = encode_open();
+  const bool goes_on = all.size() >= before - open_ids_ &&
+                       std::equal(ids.begin() + static_cast<int64_t>(open_ids_), ids.end(), all.begin());
+  if (!goes_on) {
+    open_ = piece;
+    open_ids_ = before;
+    all = encode_open();
   }
-  text_ += piece;
-  for (size_t i = before; i < sample_.ids.size(); ++i) {
-    sample_.labels.push_back(trained ? sample_.ids[i] : kNoLabel);
-  }
+  ids.insert(ids.end(), all.begin() + static_cast<int64_t>(before - open_ids_), all.end());
+  for (size_t i = before; i < ids.size(); ++i) sample_.labels.push_back(trained ? ids[i] : kNoLabel);
+  close(piece.size());
+}
+
+/// Lets the open text begin later, where that changes no ids.
+void MaskedText::close(size_t piece_bytes) {
+  size_t begin = tokenizer_.last_added_token(open_);
+  if (begin == 0 && piece_bytes > 0 && open_.size() > kOpenBytes) begin = open_.size() - piece_bytes;
+  if (begin == 0) return;
+  const std::vector<int32_t>& ids = sample_.ids;
+  const std::vector<int32_t> rest =
+      tokenizer_.encode(std::string_view(open_).substr(begin), {.add_special_tokens = false, .continues = true});
+  const bool same = rest.size() <= ids.size() - open_ids_ && std::equal(rest.rbegin(), rest.rend(), ids.rbegin());
+  if (!same) return;
+  open_.erase(0, begin);
+  open_ids_ = ids.size() - rest.size();
 }
 
 void MaskedText::add_id(int32_t id, bool trained) {

@@ -13,7 +13,7 @@ namespace nibble {
 /// A sample that grows piece by piece.
 ///
 /// A piece is tokenized together with the text before it, as training tools do, unless that would change tokens that
-/// are there already; then alone, as generation would see it.
+/// are there already; then as the continuation that generation would write. Either way the ids decode to the text.
 class MaskedText {
  public:
   MaskedText(const Tokenizer& tokenizer, bool add_special_tokens)
@@ -21,15 +21,20 @@ class MaskedText {
 
   void add(std::string_view piece, bool trained);
   void add_id(int32_t id, bool trained);
-  const std::string& text() const { return text_; }
   TrainingSample take() { return std::move(sample_); }
   const std::vector<int32_t>& ids() const { return sample_.ids; }
 
  private:
+  std::vector<int32_t> encode_open() const;
+  void close(size_t piece_bytes);
+
   const Tokenizer& tokenizer_;
   bool add_special_tokens_;
-  std::string text_;
   TrainingSample sample_;
+  // What a piece is tokenized together with: the text from the last added token on, in front of which tokens do not
+  // change any more. So the time is linear in the number of pieces.
+  std::string open_;
+  size_t open_ids_ = 0;  // where its ids begin
 };
 
 /// Makes samples of the objects that lines of training data hold.

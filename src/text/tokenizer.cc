@@ -74,11 +74,32 @@ std::string config_token(const Json& config, std::string_view key, const std::st
   return token->as_string(where + ": " + std::string(key));
 }
 
+// A normalizer or pre-tokenizer that puts no space in front of a text.
+Json without_prefix(Json stage) {
+  const Json* type = stage.find_value("type");
+  const std::string name = type ? type->as_string("type") : "";
+  if (name == "Prepend") return Json();
+  if (name == "Metaspace") stage.set("prepend_scheme", "never");
+  if (name == "ByteLevel") stage.set("add_prefix_space", false);
+  if (name != "Sequence") return stage;
+  const char* key = stage.find("normalizers") ? "normalizers" : "pretokenizers";
+  Json::Array kept;
+  for (const Json& step : stage.find(key)->as_array(key)) {
+    if (Json rest = without_prefix(step); !rest.is_null()) kept.push_back(std::move(rest));
+  }
+  stage.set(key, std::move(kept));
+  return stage;
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
-  Normalizer normalizer;
-  PreTokenizer pre_tokenizer;
+  struct Stages {
+    Normalizer normalizer;
+    PreTokenizer pre_tokenizer;
+  };
+
+  Stages stages, stages_within;  // within: of a text that goes on from another
   TokenModel model;
   AddedTokens added;
   PostProcessor post_processor;
@@ -111,27 +132,31 @@ struct Tokenizer::Impl {
     return pieces;
   }
 
-  void encode_normalized(std::string_view text, bool at_start, std::vector<int32_t>& ids) const {
+  void encode_normalized(std::string_view text, const Stages* at_start, std::vector<int32_t>& ids) const {
     for (const Segment& segment : added.split_normalized(text)) {
       if (segment.id) {
         ids.push_back(*segment.id);
         continue;
       }
-      std::vector<Piece> pieces = {{std::string(segment.text), at_start && segment.text.data() == text.data()}};
-      pre_tokenizer(pieces);
+      const bool is_first = at_start && segment.text.data() == text.data();
+      std::vector<Piece> pieces = {{std::string(segment.text), is_first}};
+      (is_first ? *at_start : stages).pre_tokenizer(pieces);
       encode_words(model, pieces, ids);
     }
   }
 
   /// Without special tokens around.
-  std::vector<int32_t> encode(std::string_view bytes) const {
+  std::vector<int32_t> encode(std::string_view bytes, bool continues) const {
+    const Stages& at_start = continues ? stages_within : stages;
     const std::string text = to_valid_utf8(bytes);
     std::vector<int32_t> ids;
     for (const Segment& segment : added.split_raw(text)) {
+      const bool is_first = segment.text.data() == text.data();
       if (segment.id) {
         ids.push_back(*segment.id);
       } else {
-        encode_normalized(normalizer(std::string(segment.text)), segment.text.data() == text.data(), ids);
+        const Stages& here = is_first ? at_start : stages;
+        encode_normalized(here.normalizer(std::string(segment.text)), is_first ? &at_start : nullptr, ids);
       }
     }
     return ids;
@@ -188,13 +213,17 @@ Tokenizer Tokenizer::from_json(const Json& json, const Json& config, const std::
     return value == nullptr ? Json() : *value;
   };
   const std::string config_where = where + ": tokenizer_config";
-  impl->normalizer = parse_normalizer(part("normalizer"), where + ": normalizer");
-  impl->pre_tokenizer = parse_pre_tokenizer(part("pre_tokenizer"), where + ": pre_tokenizer");
+  const auto parse_stages = [&](const Json& normalizer, const Json& pre_tokenizer) {
+    return Impl::Stages{parse_normalizer(normalizer, where + ": normalizer"),
+                        parse_pre_tokenizer(pre_tokenizer, where + ": pre_tokenizer")};
+  };
+  impl->stages = parse_stages(part("normalizer"), part("pre_tokenizer"));
+  impl->stages_within = parse_stages(without_prefix(part("normalizer")), without_prefix(part("pre_tokenizer")));
   impl->model = parse_token_model(required(json, "model", where), where + ": model");
   std::vector<AddedToken> added;
   if (const Json* list = json.find_value("added_tokens")) added = parse_added_tokens(*list, where + ": added_tokens");
   add_config_tokens(added, config, *impl->model.vocabulary, config_where);
-  impl->added = AddedTokens(std::move(added), impl->normalizer);
+  impl->added = AddedTokens(std::move(added), impl->stages.normalizer);
   impl->post_processor = parse_post_processor(part("post_processor"), where + ": post_processor");
   impl->decoder = parse_decoder(part("decoder"), where + ": decoder");
   impl->vocab_size = impl->model.vocabulary->end_id();
@@ -206,14 +235,22 @@ Tokenizer Tokenizer::from_json(const Json& json, const Json& config, const std::
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, TokenizeOptions options) const {
-  const std::vector<int32_t> ids = impl_->encode(text);
+  const std::vector<int32_t> ids = impl_->encode(text, options.continues);
   return impl_->apply(impl_->post_processor.single, ids, {}, options).ids;
 }
 
 PairEncoding Tokenizer::encode_pair(std::string_view first, std::string_view second, TokenizeOptions options) const {
-  const std::vector<int32_t> first_ids = impl_->encode(first);
-  const std::vector<int32_t> second_ids = impl_->encode(second);
+  const std::vector<int32_t> first_ids = impl_->encode(first, options.continues);
+  const std::vector<int32_t> second_ids = impl_->encode(second, options.continues);
   return impl_->apply(impl_->post_processor.pair, first_ids, second_ids, options);
+}
+
+size_t Tokenizer::last_added_token(std::string_view text) const {
+  size_t last = 0;
+  for (const Segment& segment : impl_->added.split_raw(text)) {
+    if (segment.id) last = static_cast<size_t>(segment.text.data() - text.data());
+  }
+  return last;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions options) const {

@@ -19,6 +19,7 @@ namespace nibble {
 struct TokenizeOptions {
   bool add_special_tokens = true;  // as the post-processor says: [CLS] ... [SEP], <s> ...
   int64_t max_length = 0;          // the texts are cut at their ends to make it, the longer of a pair first; 0 = none
+  bool continues = false;          // the text goes on from another: no space is put in front of it
 };
 
 struct DecodeOptions {
@@ -51,6 +52,10 @@ class Tokenizer {
   /// Broken UTF-8 is taken for U+FFFD.
   std::vector<int32_t> encode(std::string_view text, TokenizeOptions options = {}) const;
   PairEncoding encode_pair(std::string_view first, std::string_view second, TokenizeOptions options = {}) const;
+
+  /// Where the last of the tokens begins that are looked for in the text as given ("<|im_end|>"); 0 when there is none.
+  /// What begins there has the ids that it has alone, whatever stands before.
+  size_t last_added_token(std::string_view text) const;
 
   /// Ids that no token has are left out. The text is valid UTF-8; "clean_up_tokenization_spaces" is not applied.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;

@@ -7,6 +7,7 @@
 #include "ops/cross_entropy.h"
 #include "support/tiny_encoder.h"
 #include "tasks/finetune_data.h"
+#include "tasks/finetune_text.h"
 #include "tasks/tiny.h"
 
 namespace nibble {
@@ -86,6 +87,57 @@ TEST_F(FinetuneDataTest, ThePromptIsWhatGenerationSees) {
   EXPECT_TRUE(std::equal(ids.begin(), ids.end(), sample.ids.begin()));
   EXPECT_EQ(sample.labels[ids.size() - 1], kNoLabel);
   EXPECT_NE(sample.labels[ids.size()], kNoLabel);
+}
+
+// A tokenizer that puts a space in front of a text, as Llama 2's does, must not put one between prompt and answer.
+TEST(MaskedText, DecodesToTheTextWhereverItIsCut) {
+  const Tokenizer tokenizer = Tokenizer::from_json(
+      Json::parse(R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "_"}]},
+          "model": {"type": "BPE", "vocab": {"_": 0, "Q": 1, ":": 2, "b": 3, "u": 4, "_b": 5, "_Q": 6},
+            "merges": ["_ b", "_ Q"]},
+          "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "_"}, "content": " "},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}})",
+                  "tokenizer.json"),
+      Json(), "tokenizer.json");
+  const std::vector<int32_t> whole = tokenizer.encode("Q: bu");
+  EXPECT_EQ(whole, (std::vector<int32_t>{6, 2, 5, 4}));
+  const auto masked = [&](std::initializer_list<const char*> pieces) {
+    MaskedText sample(tokenizer, true);
+    for (const char* piece : pieces) sample.add(piece, piece != *pieces.begin());
+    return sample.take();
+  };
+  EXPECT_EQ(masked({"Q:", " bu"}).ids, whole);
+  EXPECT_EQ(masked({"", "Q: bu"}).ids, whole);
+  const TrainingSample cut = masked({"Q: ", "b", "u"});
+  EXPECT_EQ(cut.ids, (std::vector<int32_t>{6, 2, 0, 3, 4}));
+  EXPECT_EQ(cut.labels, (std::vector<int32_t>{kNoLabel, kNoLabel, kNoLabel, 3, 4}));
+  EXPECT_EQ(tokenizer.decode(cut.ids), "Q: bu");
+}
+
+// Of 3000 turns, which took minutes when each was rendered and tokenized behind all that precede it.
+TEST_F(FinetuneDataTest, ALongConversationIsReadInLinearTime) {
+  std::string line = R"({"messages": [{"role": "system", "content": "Be brief."})", answers;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string number = std::to_string(i);
+    line += R"(, {"role": "user", "content": "What is )" + number + R"(?"}, {"role": "assistant", "content": "It is )" +
+            number + R"(."})";
+    answers += "It is " + number + ".<end>";
+  }
+  // Both refuse a conversation that begins with an answer; the second has no token of the vocabulary between turns.
+  for (const std::string end : {"<|im_end|>\n", "!\n"}) {
+    model_->chat_template =
+        "{% for m in messages %}{% if loop.first and m.role == 'assistant' %}"
+        "{{ raise_exception('no question') }}{% endif %}{{ m.role + ': ' + m.content + '" +
+        replaced(end, "\n", "\\n") +
+        "' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    const TrainingSample sample = read(line + "]}", "data.jsonl", 1 << 20).samples[0];
+    std::string expected = answers;
+    for (size_t at = 0; (at = expected.find("<end>", at)) != std::string::npos;) expected.replace(at, 5, end);
+    EXPECT_EQ(trained(sample), expected);
+    EXPECT_TRUE(text(sample).starts_with("system: Be brief." + end + "user: What is 0?" + end + "assistant: It is 0."));
+  }
 }
 
 TEST_F(FinetuneDataTest, TokenIdsAreTakenAsTheyAre) {

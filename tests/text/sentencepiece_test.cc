@@ -59,6 +59,16 @@ TEST(SentencePiece, BpeMergesByScore) {
   EXPECT_TRUE(tokenizer.is_special(1));
 }
 
+TEST(SentencePiece, ATextThatGoesOnGetsNoSpaceInFront) {
+  const Tokenizer tokenizer = tokenizer_of(model(2) + bytes_field(3, number_field(4, 0)));
+  const TokenizeOptions goes_on = {.add_special_tokens = false, .continues = true};
+  EXPECT_EQ(tokenizer.encode("ab", goes_on), Ids{9});
+  EXPECT_EQ(tokenizer.encode(" ab", goes_on), Ids{11});
+  EXPECT_EQ(tokenizer.encode("<s>ab", goes_on), tokenizer.encode("<s>ab", {.add_special_tokens = false}));
+  EXPECT_EQ(tokenizer.last_added_token("ab<s>a</s>ab"), 6u);
+  EXPECT_EQ(tokenizer.last_added_token("ab"), 0u);
+}
+
 TEST(SentencePiece, ConfigDecidesAboutBosAndEos) {
   EXPECT_EQ(tokenizer_of(model(2), R"({"add_bos_token": false, "add_eos_token": true})").encode("ab"), (Ids{11, 2}));
   EXPECT_TRUE(tokenizer_of(model(2), R"({"bos_token": "<s>"})").adds_bos());
