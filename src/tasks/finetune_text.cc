@@ -45,28 +45,47 @@ std::string_view role_of(const std::string& from, const std::string& where) {
   fail(ErrorCode::format, where + ": from: found '" + printable(from, 60) + "', expected one of " + known);
 }
 
+/// The special tokens that a tokenizer puts in front of a text.
+std::vector<int32_t> opening_of(const Tokenizer& tokenizer) {
+  const std::vector<int32_t> around = tokenizer.encode("a");
+  const std::vector<int32_t> text = tokenizer.encode("a", {.add_special_tokens = false});
+  return {around.begin(), std::search(around.begin(), around.end(), text.begin(), text.end())};
+}
+
 }  // namespace
 
+// Those that the tokenizer puts behind a text are left to the caller, who knows where it ends.
+MaskedText::MaskedText(const Tokenizer& tokenizer, bool add_special_tokens) : tokenizer_(tokenizer) {
+  if (add_special_tokens) sample_.ids = opening_of(tokenizer);
+  open_ids_ = sample_.ids.size();
+}
+
 std::vector<int32_t> MaskedText::encode_open() const {
-  return tokenizer_.encode(open_,
-                           {.add_special_tokens = add_special_tokens_ && open_ids_ == 0, .continues = open_ids_ > 0});
+  return tokenizer_.encode(open_, {.add_special_tokens = false, .continues = !at_start_});
 }
 
 void MaskedText::add(std::string_view piece, bool trained) {
   std::vector<int32_t>& ids = sample_.ids;
-  const size_t before = ids.size();
   open_ += piece;
   std::vector<int32_t> all = encode_open();
-  const bool goes_on = all.size() >= before - open_ids_ &&
-                       std::equal(ids.begin() + static_cast<int64_t>(open_ids_), ids.end(), all.begin());
-  if (!goes_on) {
-    open_ = piece;
-    open_ids_ = before;
+  const size_t known = ids.size() - open_ids_;
+  const bool goes_on =
+      all.size() >= known && std::equal(ids.begin() + static_cast<int64_t>(open_ids_), ids.end(), all.begin());
+  if (goes_on) {
+    all.erase(all.begin(), all.begin() + static_cast<int64_t>(known));
+  } else {
+    begin_open_at(open_.size() - piece.size(), ids.size());
     all = encode_open();
   }
-  ids.insert(ids.end(), all.begin() + static_cast<int64_t>(before - open_ids_), all.end());
-  for (size_t i = before; i < ids.size(); ++i) sample_.labels.push_back(trained ? ids[i] : kNoLabel);
+  ids.insert(ids.end(), all.begin(), all.end());
+  for (size_t i = sample_.labels.size(); i < ids.size(); ++i) sample_.labels.push_back(trained ? ids[i] : kNoLabel);
   close(piece.size());
+}
+
+void MaskedText::begin_open_at(size_t byte, size_t id) {
+  open_.erase(0, byte);
+  open_ids_ = id;
+  at_start_ = false;
 }
 
 /// Lets the open text begin later, where that changes no ids.
@@ -79,8 +98,7 @@ void MaskedText::close(size_t piece_bytes) {
       tokenizer_.encode(std::string_view(open_).substr(begin), {.add_special_tokens = false, .continues = true});
   const bool same = rest.size() <= ids.size() - open_ids_ && std::equal(rest.rbegin(), rest.rend(), ids.rbegin());
   if (!same) return;
-  open_.erase(0, begin);
-  open_ids_ = ids.size() - rest.size();
+  begin_open_at(begin, ids.size() - rest.size());
 }
 
 void MaskedText::add_id(int32_t id, bool trained) {

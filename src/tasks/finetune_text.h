@@ -16,8 +16,8 @@ namespace nibble {
 /// are there already; then as the continuation that generation would write. Either way the ids decode to the text.
 class MaskedText {
  public:
-  MaskedText(const Tokenizer& tokenizer, bool add_special_tokens)
-      : tokenizer_(tokenizer), add_special_tokens_(add_special_tokens) {}
+  /// @param add_special_tokens  begin with those that the tokenizer puts in front of a text
+  MaskedText(const Tokenizer& tokenizer, bool add_special_tokens);
 
   void add(std::string_view piece, bool trained);
   void add_id(int32_t id, bool trained);
@@ -26,15 +26,16 @@ class MaskedText {
 
  private:
   std::vector<int32_t> encode_open() const;
+  void begin_open_at(size_t byte, size_t id);
   void close(size_t piece_bytes);
 
   const Tokenizer& tokenizer_;
-  bool add_special_tokens_;
   TrainingSample sample_;
   // What a piece is tokenized together with: the text from the last added token on, in front of which tokens do not
   // change any more. So the time is linear in the number of pieces.
   std::string open_;
-  size_t open_ids_ = 0;  // where its ids begin
+  size_t open_ids_ = 0;   // where its ids begin
+  bool at_start_ = true;  // it is the whole text
 };
 
 /// Makes samples of the objects that lines of training data hold.

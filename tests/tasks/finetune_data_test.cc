@@ -97,11 +97,13 @@ TEST(MaskedText, DecodesToTheTextWhereverItIsCut) {
           "model": {"type": "BPE", "vocab": {"_": 0, "Q": 1, ":": 2, "b": 3, "u": 4, "_b": 5, "_Q": 6},
             "merges": ["_ b", "_ Q"]},
           "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "_"}, "content": " "},
-            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}})",
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+          "added_tokens": [{"id": 7, "content": "<s>", "special": true}, {"id": 8, "content": "</s>", "special": true}],
+          "post_processor": {"type": "RobertaProcessing", "cls": ["<s>", 7], "sep": ["</s>", 8]}})",
                   "tokenizer.json"),
       Json(), "tokenizer.json");
-  const std::vector<int32_t> whole = tokenizer.encode("Q: bu");
-  EXPECT_EQ(whole, (std::vector<int32_t>{6, 2, 5, 4}));
+  const std::vector<int32_t> whole = {7, 6, 2, 5, 4};
+  EXPECT_EQ(tokenizer.encode("Q: bu"), (std::vector<int32_t>{7, 6, 2, 5, 4, 8}));
   const auto masked = [&](std::initializer_list<const char*> pieces) {
     MaskedText sample(tokenizer, true);
     for (const char* piece : pieces) sample.add(piece, piece != *pieces.begin());
@@ -110,9 +112,9 @@ TEST(MaskedText, DecodesToTheTextWhereverItIsCut) {
   EXPECT_EQ(masked({"Q:", " bu"}).ids, whole);
   EXPECT_EQ(masked({"", "Q: bu"}).ids, whole);
   const TrainingSample cut = masked({"Q: ", "b", "u"});
-  EXPECT_EQ(cut.ids, (std::vector<int32_t>{6, 2, 0, 3, 4}));
-  EXPECT_EQ(cut.labels, (std::vector<int32_t>{kNoLabel, kNoLabel, kNoLabel, 3, 4}));
-  EXPECT_EQ(tokenizer.decode(cut.ids), "Q: bu");
+  EXPECT_EQ(cut.ids, (std::vector<int32_t>{7, 6, 2, 0, 3, 4}));
+  EXPECT_EQ(cut.labels, (std::vector<int32_t>{kNoLabel, kNoLabel, kNoLabel, kNoLabel, 3, 4}));
+  EXPECT_EQ(tokenizer.decode(cut.ids, {.skip_special_tokens = true}), "Q: bu");
 }
 
 // Of 3000 turns, which took minutes when each was rendered and tokenized behind all that precede it.
