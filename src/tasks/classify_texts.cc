@@ -7,8 +7,10 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/limits.h"
 #include "nibble/classify.h"
 #include "tasks/data_file.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -133,7 +135,7 @@ std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
 }
 
 std::vector<Row> read_rows(const std::string& path) {
-  const std::string text = read_data_file(path);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".csv") return CsvReader(text, path).rows();
   if (extension == ".jsonl") return read_jsonl(text, path);

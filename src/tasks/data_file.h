@@ -1,5 +1,5 @@
 #pragma once
-// Files of texts that people write and collect: they are read in one way whatever is in them.
+// Files of texts that people write and collect, line by line.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -9,10 +9,6 @@
 #include "core/progress.h"
 
 namespace nibble {
-
-/// The whole file, UTF-8, without the byte order mark that some editors put in front.
-/// @throws Error{format} naming the line that is not UTF-8.
-std::string read_data_file(const std::string& path);
 
 /// "FILE:LINE", as compilers name a place. @param line  from 1
 std::string at_line(const std::string& path, int64_t line);

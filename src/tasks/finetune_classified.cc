@@ -8,9 +8,11 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/limits.h"
 #include "nibble/classify.h"
 #include "tasks/data_file.h"
 #include "tasks/finetune_text.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -129,7 +131,7 @@ int64_t read_labelled(const std::shared_ptr<LoadedModel>& model, const std::stri
 
 int64_t read_id_lines(const LoadedModel& model, const std::string& path, int64_t max_length, const AddSample& add) {
   int64_t truncated = 0;
-  for_lines(read_data_file(path), path, [&](std::string_view line, const std::string& where) {
+  for_lines(read_utf8_file(path, limits::kMaxJsonBytes), path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);
     if (!object.find_value("input_ids")) fail(ErrorCode::format, where + ": input_ids: is missing");
     TrainingSample sample = classified_ids(model, object, where);
@@ -143,7 +145,8 @@ int64_t read_id_lines(const LoadedModel& model, const std::string& path, int64_t
 
 int64_t read_classified(const std::shared_ptr<LoadedModel>& model, const std::string& path, int64_t max_length,
                         const AddSample& add) {
-  const bool is_table = std::filesystem::path(path).extension() != ".jsonl" || !holds_ids(path, read_data_file(path));
+  const bool is_table = std::filesystem::path(path).extension() != ".jsonl" ||
+                        !holds_ids(path, read_utf8_file(path, limits::kMaxJsonBytes));
   return is_table ? read_labelled(model, path, max_length, add) : read_id_lines(*model, path, max_length, add);
 }
 

@@ -7,11 +7,13 @@
 
 #include "core/counter_random.h"
 #include "core/error.h"
+#include "core/limits.h"
 #include "core/progress.h"
 #include "ops/cross_entropy.h"
 #include "tasks/data_file.h"
 #include "tasks/finetune_classified.h"
 #include "tasks/finetune_text.h"
+#include "text/text_file.h"
 
 namespace nibble {
 namespace {
@@ -127,7 +129,7 @@ void read_plain_text(const LoadedModel& model, const std::string& text, int64_t 
 }
 
 void read_causal(const LoadedModel& model, const std::string& path, const DataOptions& options, Collector& out) {
-  const std::string text = read_data_file(path);
+  const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   const std::string extension = std::filesystem::path(path).extension().string();
   if (extension == ".txt") return read_plain_text(model, text, options.max_length, out);
   if (extension != ".jsonl") {

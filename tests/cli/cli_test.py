@@ -203,7 +203,7 @@ def bad_input_is_3_and_names_the_file(t):
     for arguments in (["evaluate", TINY, "--text"], ["bench", TINY, "--formats", "fp32", "--text"],
                       ["recommend", TINY, "--measure", "--text"], ["generate", TINY, "--prompt-file"],
                       ["embed", TINY, "--file"]):
-        t.fails(BAD_INPUT, *arguments, latin, says=f"latin.txt: is not UTF-8 at byte {len(WORDS) + 2}")
+        t.fails(BAD_INPUT, *arguments, latin, says=f"latin.txt:1: byte {len(WORDS) + 3} of the line is not UTF-8")
     t.fails(BAD_INPUT, "evaluate", TINY, "--ids-file", t.write("ids.json", "[1, 2, -3]"), says=["ids.json", "-3"])
     t.fails(BAD_INPUT, "evaluate", TINY, "--ids-file", t.write("ids.json", '{"a": 1}'), says="ids.json")
     weights = (TINY / "model.safetensors").read_bytes()

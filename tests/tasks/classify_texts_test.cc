@@ -89,7 +89,7 @@ TEST(LabelledTexts, NameTheLineThatIsWrong) {
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl:2: has no \"text\"");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl:2");
   broken("d.jsonl", "{\"n\": true}\n", "has no columns");
-  broken("d.csv", "text,label\nna\xc3\xafve,1\nna\xefve,1\n", "d.csv:3: byte 3 of the line, 0xef, is not UTF-8");
+  broken("d.csv", "text,label\nna\xc3\xafve,1\nna\xefve,1\n", "d.csv:3: byte 3 of the line is not UTF-8");
 }
 
 }  // namespace

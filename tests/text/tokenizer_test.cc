@@ -196,7 +196,7 @@ TEST(Tokenizer, PutsNoSpaceInFrontOfATextThatGoesOn) {
   for (const std::string stage : {R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"})",
                                   R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "first"})",
                                   R"({"type": "ByteLevel", "add_prefix_space": true})"}) {
-    for (const std::string json : {stage, R"({"type": "Sequence", "pretokenizers": [)" + stage + "]}"}) {
+    for (const std::string& json : {stage, R"({"type": "Sequence", "pretokenizers": [)" + stage + "]}"}) {
       const Tokenizer tokenizer = make(with(word_level_json(), "pre_tokenizer", json));
       EXPECT_EQ(tokenizer.encode("a"), Ids{2}) << json;
       EXPECT_EQ(tokenizer.encode("a", {.continues = true}), Ids{3}) << json;

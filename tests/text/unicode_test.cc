@@ -35,10 +35,12 @@ TEST(Unicode, FilesOfTextAreUtf8WithoutTheirByteOrderMark) {
   EXPECT_EQ(read(""), "");
   EXPECT_EQ(read("\xef\xbb\xbfgr\u00fc\u00df"), "gr\u00fc\u00df");
   EXPECT_EQ(read("a\xef\xbb\xbf"), "a\xef\xbb\xbf");
-  const std::pair<std::string, const char*> rows[] = {
-      {"\xff\xfe\xfa", "byte 0"}, {"\xef\xbb\xbfgr\u00fc\xff", "byte 7"}, {"cut \xe2\x96", "byte 4"}};
+  const std::pair<std::string, const char*> rows[] = {{"\xff\xfe\xfa", "1: byte 1"},
+                                                      {"\xef\xbb\xbfgr\u00fc\xff", "1: byte 5"},
+                                                      {"a\n\u00fc\ncut \xe2\x96", "3: byte 5"}};
   for (const auto& [bytes, where] : rows) {
-    test::expect_error(ErrorCode::format, std::string("a.txt: is not UTF-8 at ") + where, [&] { read(bytes); });
+    test::expect_error(ErrorCode::format, std::string("a.txt:") + where + " of the line is not UTF-8",
+                       [&] { read(bytes); });
   }
 }
 
