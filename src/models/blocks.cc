@@ -95,7 +95,8 @@ void Decoder::load_embedding(Loader& loader, const std::string& module, const De
 }
 
 void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
-  if (shape.tie_word_embeddings) {
+  // As transformers from version 5 on, and llama.cpp: what is stored counts.
+  if (shape.tie_word_embeddings && !loader.has_own_head("lm_head", embedding_.name)) {
     head_ = loader.tied_head("lm_head", embedding_.weight);
   } else {
     head_ = loader.head("lm_head", shape.vocab_size, shape.hidden_size);

@@ -33,14 +33,13 @@ RopeScaling parse_rope_type(const std::string& name, const std::string& where) {
        where + ": rope type '" + name + "' is not supported (known: default, linear, dynamic, llama3, yarn, longrope)");
 }
 
-/// rope_parameters (transformers 5) or rope_scaling; null when the file has neither.
+/// rope_scaling, or what transformers 5 writes in its place, rope_parameters; null when the file has neither.
 const Json* rope_member(const ConfigReader& config, std::string& where) {
-  for (const char* key : {"rope_parameters", "rope_scaling"}) {
-    if (const Json* value = config.json().find_value(key)) {
-      where = config.at(key);
-      value->as_object(where);
-      return value;
-    }
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json* value = config.json().find_value(key);
+    if (value == nullptr || value->as_object(config.at(key)).empty()) continue;
+    where = config.at(key);
+    return value;
   }
   return nullptr;
 }
@@ -128,6 +127,8 @@ RopeConfig read_rope_parameters(const ConfigReader& parameters, const ConfigRead
   rope.original_context = shape.context_length;
   rope.scaling =
       parse_rope_type(parameters.text_or("rope_type", parameters.text_or("type", "default")), parameters.where());
+  // Early Phi-3 files call it so.
+  if (rope.scaling == RopeScaling::yarn && parameters.has("short_factor")) rope.scaling = RopeScaling::longrope;
   if (rope.scaling == RopeScaling::none) return rope;
   // Dynamic scaling always counts from max_position_embeddings; the others from the length trained on, which Phi-3 has
   // beside rope_scaling.
@@ -169,7 +170,7 @@ int64_t layer_window(const ConfigReader& config, int64_t layer, int64_t layers) 
     const std::string& type = list[static_cast<size_t>(layer)].as_string(config.at("layer_types"));
     return type == "sliding_attention" ? window : 0;
   }
-  const bool gated = config.has("use_sliding_window");  // Qwen and SmolLM 3; Mistral has no such switch
+  const bool gated = config.has("use_sliding_window");  // Qwen and SmolLM 3, by default; Mistral has no such switch
   if (gated && !config.flag_or("use_sliding_window", false)) return 0;
   return gated && layer < config.integer_or("max_window_layers", 28, 0, limits::kMaxLayers) ? 0 : window;
 }

@@ -21,6 +21,7 @@ struct Family {
   std::string_view model_type;
   bool qk_norm;
   bool local_rope;       // layers with a window have a rope of their own
+  bool caps_scores;      // attn_logit_softcapping counts
   int64_t global_every;  // one layer in so many has no window, unless the configuration says otherwise
   std::string_view defaults;
 };
@@ -29,6 +30,7 @@ constexpr Family kFamilies[] = {
     {.model_type = "gemma2",
      .qk_norm = false,
      .local_rope = false,
+     .caps_scores = true,
      .global_every = 2,
      .defaults = R"({"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 8192,
@@ -37,6 +39,7 @@ constexpr Family kFamilies[] = {
     {.model_type = "gemma3_text",
      .qk_norm = true,
      .local_rope = true,
+     .caps_scores = false,
      .global_every = 6,
      .defaults = R"({"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072,
@@ -51,7 +54,9 @@ enum Rope : int64_t { kGlobalRope, kLocalRope };  // indices of the model's rope
 RopeConfig read_layer_rope(const ConfigReader& config, const DecoderShape& shape, const std::string& layer_type) {
   const Json* all = config.json().find_value("rope_parameters");
   if (const Json* own = all ? all->find_value(layer_type) : nullptr) {
-    return read_rope_parameters(ConfigReader(*own, config.at("rope_parameters." + layer_type)), config, shape);
+    const bool local = layer_type == "sliding_attention";
+    const Json full = with_defaults(*own, local ? R"({"rope_theta": 10000.0})" : R"({"rope_theta": 1000000.0})");
+    return read_rope_parameters(ConfigReader(full, config.at("rope_parameters." + layer_type)), config, shape);
   }
   if (layer_type == "full_attention") return read_rope(config, shape);
   RopeConfig rope;
@@ -130,7 +135,9 @@ class Gemma final : public Decoder {
     if (family.qk_norm) b.attention.q_norm = norm(".self_attn.q_norm", shape.head_dim);
     if (family.qk_norm) b.attention.k_norm = norm(".self_attn.k_norm", shape.head_dim);
     b.attention.options.scale = 1.0f / std::sqrt(static_cast<float>(config.positive_or("query_pre_attn_scalar", 256)));
-    b.attention.options.softcap = static_cast<float>(config.number_or("attn_logit_softcapping", 0));
+    if (family.caps_scores) {
+      b.attention.options.softcap = static_cast<float>(config.number_or("attn_logit_softcapping", 0));
+    }
     b.post_attention_norm = norm(".post_attention_layernorm", shape.hidden_size);
     b.pre_mlp_norm = norm(".pre_feedforward_layernorm", shape.hidden_size);
     b.mlp = load_gated_mlp(loader, at + ".mlp", shape, activation);

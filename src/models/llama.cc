@@ -42,21 +42,23 @@ constexpr Family kFamilies[] = {
      .config_biases = false,
      .qk_norm = false,
      .window = true,
-     .no_rope_layers = false},
+     .no_rope_layers = false,
+     .defaults = R"({"use_sliding_window": false})"},
     {.model_type = "qwen3",
      .qkv_bias = false,
      .config_biases = true,
      .qk_norm = true,
      .window = true,
      .no_rope_layers = false,
-     .defaults = R"({"head_dim": 128})"},
+     .defaults = R"({"head_dim": 128, "use_sliding_window": false})"},
     {.model_type = "smollm3",
      .qkv_bias = false,
      .config_biases = true,
      .qk_norm = false,
      .window = true,
      .no_rope_layers = true,
-     .defaults = R"({"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": true})"},
+     .defaults = R"({"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": true,
+       "use_sliding_window": false, "max_window_layers": 0})"},
 };
 
 struct Block {
@@ -90,7 +92,10 @@ class Llama final : public Decoder {
       b.attention.k_norm = load_rms_norm(loader, at + ".self_attn.k_norm", shape.head_dim, shape.norm_eps);
     }
     if (family.no_rope_layers && !layer_has_rope(config, index)) b.attention.rope = kNoRope;
-    if (family.window) b.attention.options.window = layer_window(config, index, shape.layers);
+    // SmolLM 3's windows, where its layer_types do not say otherwise, are on layers without positions.
+    const bool windowed =
+        family.window && (!family.no_rope_layers || b.attention.rope == kNoRope || config.has("layer_types"));
+    if (windowed) b.attention.options.window = layer_window(config, index, shape.layers);
     b.post_norm = load_rms_norm(loader, at + ".post_attention_layernorm", shape.hidden_size, shape.norm_eps);
     b.mlp =
         load_gated_mlp(loader, at + ".mlp", shape, Activation::silu, mlp_biases ? Loader::Bias::yes : Loader::Bias::no);

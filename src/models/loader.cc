@@ -216,6 +216,15 @@ Linear Loader::tied_head(const std::string& module, const Weight& embedding) {
   return layer;
 }
 
+bool Loader::has_own_head(const std::string& module, const std::string& table) const {
+  const std::string head_name = module + ".weight", table_name = table + ".weight";
+  if (names_ == nullptr || names_->find(head_name) == nullptr || names_->find(table_name) == nullptr) return false;
+  const Weight head = names_->load(head_name), other = names_->load(table_name);
+  const auto *a = std::get_if<Tensor>(&head), *b = std::get_if<Tensor>(&other);
+  return a == nullptr || b == nullptr || a->dtype != b->dtype || a->shape != b->shape ||
+         std::memcmp(a->raw(), b->raw(), a->bytes()) != 0;
+}
+
 ComputeOptions Loader::head_compute() const {
   ComputeOptions compute = options_.compute;
   compute.tokens_apart = true;

@@ -62,6 +62,9 @@ class Loader {
   Linear head(const std::string& module, int64_t out, int64_t in, Bias bias = Bias::no);
   /// The output head that has the embedding's weights: with head_format a matrix of its own, else the same.
   Linear tied_head(const std::string& module, const Weight& embedding);
+  /// Whether the weights have a head of their own where the configuration ties it to a table: files may hold the same
+  /// matrix twice.
+  bool has_own_head(const std::string& module, const std::string& table) const;
   /// "P.weight" [rows, cols]
   Embedding embedding(const std::string& module, int64_t rows, int64_t cols);
   /// f32 [count], for norms and biases.

@@ -244,6 +244,59 @@ TEST(Gemma3, ReadsBothSpellingsOfItsRopes) {
   EXPECT_NE(logits(old + "100.0"), modern);
 }
 
+// Members of config.json that transformers reads in a way of its own, and others that say the same plainly.
+TEST(Configurations, MeanWhatTransformersTakesThemFor) {
+  const struct {
+    const char *family, *found, *plain;
+  } rows[] = {
+      {"qwen2", R"("sliding_window": 4)", R"("sliding_window": null)"},
+      {"qwen3", R"("sliding_window": 4)", R"("sliding_window": null)"},
+      {"smollm3", R"("no_rope_layers": [1, 0], "sliding_window": 4, "use_sliding_window": true)",
+       R"("no_rope_layers": [1, 0], "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"])"},
+      {"gemma3_text", R"("attn_logit_softcapping": 0.5)", R"("attn_logit_softcapping": null)"},
+      {"gemma3_text", R"("rope_parameters": {"sliding_attention": {}, "full_attention": {}})",
+       R"("rope_parameters": {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}})"},
+      {"llama", R"("rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_theta": 7.0})",
+       R"("rope_scaling": {"type": "linear", "factor": 2.0})"},
+      {"llama", R"("rope_scaling": {}, "rope_parameters": {"rope_theta": 7.0})",
+       R"("rope_parameters": {"rope_theta": 7.0})"},
+      {"phi3", R"("rope_scaling": {"type": "yarn", "short_factor": [1, 1, 1, 1, 1, 1, 1, 2], "long_factor":
+       [1, 1, 1, 1, 1, 1, 1, 3]}, "original_max_position_embeddings": 32)",
+       R"("rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 2], "long_factor":
+       [1, 1, 1, 1, 1, 1, 1, 3]}, "original_max_position_embeddings": 32)"},
+  };
+  for (const auto& row : rows) {
+    const auto logits = [&](const char* more) {
+      const TempFolder folder;
+      return logits_of(*load(make_model(folder, {.model_type = row.family, .more = more})));
+    };
+    EXPECT_EQ(logits(row.found), logits(row.plain)) << row.family << ": " << row.found;
+  }
+}
+
+// What is stored counts; the same matrix twice is one.
+TEST(TiedHead, GivesWayToAHeadOfItsOwn) {
+  const TempFolder folder;
+  const std::string untied = make_model(folder, {.model_type = "llama", .more = R"("tie_word_embeddings": false)"});
+  const std::string tied = (folder / "tied").string();
+  folder.write("tied/config.json", config_text({.model_type = "llama", .more = R"("tie_word_embeddings": true)"}));
+  const auto copy_weights = [&](const char* head) {
+    const SafetensorsFile in(std::filesystem::path(untied) / "model.safetensors");
+    std::vector<TensorDeclaration> declared;
+    for (const SafetensorsEntry& e : in.entries()) declared.push_back({e.name, DType::f32, e.shape});
+    SafetensorsWriter out(tied + "/model.safetensors", declared);
+    for (const SafetensorsEntry& e : in.entries())
+      out.write(e.name, in.load(e.name == "lm_head.weight" ? head : e.name));
+    out.finish();
+  };
+  const Json config = Json::parse_file(tied + "/config.json");
+  copy_weights("lm_head.weight");
+  EXPECT_EQ(logits_of(*load(tied)), logits_of(*load(untied)));
+  EXPECT_EQ(outline_model(config, tied, open_model(tied).weights.get()).tied_head, "");
+  copy_weights("model.embed_tokens.weight");
+  EXPECT_EQ(outline_model(config, tied, open_model(tied).weights.get()).tied_head, "lm_head");
+}
+
 TEST(Gemma3, RefusesWhatItDoesNotDo) {
   const auto refuse = [](const std::string& text, ErrorCode code, const std::string& fragment) {
     const Json config = Json::parse(text, "config.json");
