@@ -43,8 +43,8 @@ uint64_t forward_bytes(const PlanModel& model, const Widths& w, const MemoryPlan
   return bytes_of(tokens * per_token) + copy + attention_scratch(model.info, tokens, span);
 }
 
-/// Of a step, beside the gradients of all parameters: `gradients` bytes for those of the model, of which `table` for the
-/// embeddings or the output head.
+/// Of a step, beside the gradients of all parameters: `gradients` bytes for those of the model, of which `table` for
+/// the embeddings or the output head.
 uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing, uint64_t gradients, uint64_t table) {
   const int64_t kept = w.layers * (checkpointing ? w.hidden : w.kept);
   const uint64_t at_work = bytes_of(tokens * (checkpointing ? 2 * w.kept : w.kept));  // a layer, and its gradients

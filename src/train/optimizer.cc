@@ -164,7 +164,8 @@ void check_optimizer_name(const std::string& name) { row_of(name); }
 Optimizer::Optimizer(std::vector<TrainedParameter> parameters, OptimizerOptions options)
     : parameters_(std::move(parameters)), options_(std::move(options)) {
   check(options_);
-  for (const TrainedParameter& p : parameters_) states_.push_back(new_state(row_of(options_.name), options_, p.value.count()));
+  for (const TrainedParameter& p : parameters_)
+    states_.push_back(new_state(row_of(options_.name), options_, p.value.count()));
 }
 
 void Optimizer::step(const std::vector<Tensor>& gradients, double rate) {

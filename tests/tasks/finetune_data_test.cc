@@ -200,8 +200,7 @@ TEST_F(FinetuneDataTest, ByteOrderMarksAreNoTextAndLatin1IsRefused) {
   EXPECT_EQ(text(read(mark + "Hi", "data.txt").samples[0]), "Hi<|endoftext|>");
   expect_error(ErrorCode::format, "data.jsonl:2: byte 13 of the line is not UTF-8",
                [&] { read("{\"text\": \"Hi\"}\n{\"text\": \"na\xefve\"}\n"); });
-  expect_error(ErrorCode::format, "data.txt:1: byte 3 of the line is not UTF-8",
-               [&] { read("na\xefve", "data.txt"); });
+  expect_error(ErrorCode::format, "data.txt:1: byte 3 of the line is not UTF-8", [&] { read("na\xefve", "data.txt"); });
 }
 
 TEST_F(FinetuneDataTest, TheDoctorCountsWhatIsOdd) {

@@ -442,46 +442,6 @@ TEST_F(FinetuneTest, AClassifierLearns) {
   for (const auto& entry : adapter.entries()) EXPECT_EQ(entry.name.find("LayerNorm"), std::string::npos) << entry.name;
 }
 
-TEST_F(FinetuneTest, YamlFilesSpeakBothLanguages) {
-  const auto read = [&](const std::string& text) {
-    return finetune_options_from_file(temp_.write("run.yaml", text).string());
-  };
-  const FinetuneOptions o = read(
-      "base_model: some/model\nload_in_4bit: true\nadapter: qlora\nlora_r: 8\nlora_alpha: 16\n"
-      "lora_target_modules: [q_proj, v_proj]\ndatasets:\n  - path: train.jsonl\n    type: alpaca\n"
-      "micro_batch_size: 4\ngradient_accumulation_steps: 2\nnum_epochs: 3\noptimizer: adamw_bnb_8bit\n"
-      "lr_scheduler: cosine\nlearning_rate: 0.0003\nwarmup_ratio: 0.1\nsequence_len: 256\nsample_packing: true\n"
-      "bf16: auto\nweight_decay: 0.01\n");
-  EXPECT_EQ(o.method, "qlora");
-  EXPECT_EQ(o.format, "nf4");
-  EXPECT_EQ(o.lora.r, 8);
-  EXPECT_EQ(o.lora.target_modules, ModuleChoice({"q_proj", "v_proj"}));
-  EXPECT_EQ(o.data, "train.jsonl");
-  EXPECT_EQ(o.batch, 4);
-  EXPECT_EQ(o.grad_accum, 2);
-  EXPECT_EQ(o.epochs, 3);
-  EXPECT_EQ(o.optimizer, "adamw8bit");
-  EXPECT_EQ(o.schedule, "cosine");
-  EXPECT_EQ(o.learning_rate, 0.0003);
-  EXPECT_EQ(o.warmup, 0.1);
-  EXPECT_TRUE(o.packing);
-  EXPECT_EQ(read("load_in_8bit: true\n").format, "int8");
-  EXPECT_EQ(read("lora_target_linear: true\n").lora.target_modules, ModuleChoice("all-linear"));
-  struct Row {
-    const char* text;
-    const char* says;
-  };
-  const Row rows[] = {
-      {"learning_rat: 1\n", "'learning_rat' is not known, did you mean 'learning_rate'?"},
-      {"lora_r: many\n", "lora_r: found 'many', expected an integer"},
-      {"train_on_inputs: true\n", "train_on_inputs"},
-      {"- a\n", "expected a mapping"},
-      {"a: [1\n", "line 2"},
-      {"datasets: []\n", "datasets"},
-  };
-  for (const Row& row : rows) expect_error(ErrorCode::format, row.says, [&] { read(row.text); });
-}
-
 // An event file is records of length, checksum, bytes, checksum; see finetune_log.cc.
 TEST_F(FinetuneTest, WritesEventsForTensorBoard) {
   FinetuneOptions o = options();
