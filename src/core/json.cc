@@ -56,6 +56,33 @@ Json convert(const element& source, const std::string& where) {
   return Json();
 }
 
+/// Where the JSON string that begins at `begin` ends.
+size_t string_end(std::string_view text, size_t begin) {
+  for (size_t at = begin + 1; at < text.size(); ++at) {
+    if (text[at] == '"') return at + 1;
+    if (text[at] == '\\') ++at;
+  }
+  return text.size();
+}
+
+/// The text with ".0" behind every integer that may not fit 64 bits: simdjson refuses those, but reads the same number
+/// with a point. transformers writes one as the length of tokenizers that have no limit, 10^30.
+std::string with_points(std::string_view text) {
+  constexpr size_t kSafeDigits = 19;
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end =
+        text[at] == '"' ? string_end(text, at) : std::min(text.find_first_of("\",:[]{} \t\r\n", at), text.size());
+    const std::string_view token = text.substr(at, std::max<size_t>(end - at, 1));
+    const std::string_view digits = token.substr(token.front() == '-' ? 1 : 0);
+    const bool is_integer = digits.find_first_not_of("0123456789") == std::string_view::npos;
+    out += token;
+    if (is_integer && digits.size() > kSafeDigits) out += ".0";
+    at += token.size();
+  }
+  return out;
+}
+
 [[noreturn]] void wrong_type(const Json& value, const std::string& where, const char* expected) {
   fail(ErrorCode::format, where + ": found " + std::string(value.type_name()) + ", expected " + expected);
 }
@@ -72,10 +99,16 @@ Json::Json(uint64_t value) {
 
 Json Json::parse(std::string_view text, const std::string& where, int max_depth) {
   simdjson::dom::parser parser;
-  const simdjson::padded_string padded(text);
-  auto error = parser.allocate(std::max<size_t>(text.size(), 64), static_cast<size_t>(max_depth) + 1);
   element root;
-  if (!error) error = parser.parse(padded).get(root);
+  const auto parse_text = [&](std::string_view source) {
+    const auto error = parser.allocate(std::max<size_t>(source.size(), 64), static_cast<size_t>(max_depth) + 1);
+    return error ? error : parser.parse(simdjson::padded_string(source)).get(root);
+  };
+  auto error = parse_text(text);
+  if (error) {
+    const std::string pointed = with_points(text);
+    if (pointed.size() != text.size()) error = parse_text(pointed);
+  }
   if (error == simdjson::DEPTH_ERROR) {
     fail(ErrorCode::format, where + ": JSON nested deeper than " + std::to_string(max_depth) + " levels");
   }

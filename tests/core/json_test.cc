@@ -38,6 +38,22 @@ TEST(Json, ErrorsNameThePlaceAndBothTypes) {
   test::expect_error(ErrorCode::format, "expected a number", [&] { Json("1").as_double("x"); });
 }
 
+TEST(Json, IntegersBeyond64BitsAreNumbers) {
+  const Json json = parsed(R"({"\"m": 1000000000000000019884624838656, "t": "\\100000000000000000000", "e": [],
+    "n":-18446744073709551616, "u": 18446744073709551615, "i": 9223372036854775807, "d": 100000000000000000000.5})");
+  EXPECT_EQ(json.find("\"m")->as_double("m"), 1e30);
+  EXPECT_EQ(json.find("t")->as_string("t"), "\\100000000000000000000");
+  EXPECT_EQ(json.find("n")->as_double("n"), -0x1p64);
+  EXPECT_EQ(json.find("u")->as_double("u"), 0x1p64);
+  EXPECT_EQ(json.find("i")->as_int("i"), INT64_MAX);
+  EXPECT_EQ(json.find("d")->as_double("d"), 1e20);
+  EXPECT_EQ(parsed("100000000000000000000").as_double("root"), 1e20);
+  const std::string longest(400, '9');
+  for (const std::string& bad : {longest, "0" + longest.substr(0, 20), "[" + longest.substr(0, 20) + "x]"}) {
+    test::expect_error(ErrorCode::format, "config.json: not valid JSON", [&] { parsed(bad); });
+  }
+}
+
 TEST(Json, RejectsMalformedText) {
   for (const char* bad : {"", "{", "[1,]", "{\"a\" 1}", "nul", "{} {}", "\"\xff\"", "[1e999]", "01"}) {
     test::expect_error(ErrorCode::format, "config.json", [&] { parsed(bad); });
