@@ -52,7 +52,7 @@ std::vector<SentenceModule> read_sentence_modules(const fs::path& folder) {
   const Json parsed = Json::parse_file(file, kMaxBytes);
   for (const Json& module : parsed.as_array(file)) {
     const std::string where = file + ": module " + std::to_string(modules.size());
-    SentenceModule read = {.type = text_of(module, "type", where), .path = text_of(module, "path", where)};
+    SentenceModule read = {.type = text_of(module, "type", where), .path = text_of(module, "path", where), .files = {}};
     if (!read.path.empty()) require_plain_name(read.path, where + ": path");
     read.files = files_of(folder, read.path, where + ": path");
     modules.push_back(std::move(read));
