@@ -199,11 +199,6 @@ ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {
   info.model_type = config.text_or("model_type", "");
   info.vocab_size = shape.vocab_size;
   info.context_length = shape.context_length;
-  // Made to reach beyond the context that it counts from, and without effect within.
-  if (const RopeConfig rope = read_rope(config, shape); rope.scaling == RopeScaling::dynamic) {
-    const double reach = static_cast<double>(shape.context_length) * std::max(rope.factor, 1.0);
-    info.context_length = static_cast<int64_t>(std::min(reach, static_cast<double>(kMaxContext)));
-  }
   info.layers = shape.layers;
   info.heads = shape.heads;
   info.kv_heads = shape.kv_heads;
@@ -212,6 +207,16 @@ ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {
     const auto& list = names->as_array(config.at("architectures"));
     if (!list.empty()) info.architecture = list[0].as_string(config.at("architectures"));
   }
+  return info;
+}
+
+ModelInfo rotary_decoder_info(const ConfigReader& config, const DecoderShape& shape) {
+  ModelInfo info = decoder_info(config, shape);
+  const RopeConfig rope = read_rope(config, shape);
+  if (rope.scaling != RopeScaling::dynamic) return info;
+  // Without effect within the context that it counts from.
+  const double reach = static_cast<double>(shape.context_length) * std::max(rope.factor, 1.0);
+  info.context_length = static_cast<int64_t>(std::min(reach, static_cast<double>(kMaxContext)));
   return info;
 }
 

@@ -40,5 +40,7 @@ bool layer_has_rope(const ConfigReader& config, int64_t layer);
 void require_silu(const ConfigReader& config);
 
 ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape);
+/// The same for families with a rope, whose dynamic scaling reaches beyond the context that it counts from.
+ModelInfo rotary_decoder_info(const ConfigReader& config, const DecoderShape& shape);
 
 }  // namespace nibble

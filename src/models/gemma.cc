@@ -107,7 +107,7 @@ class Gemma final : public Decoder {
  private:
   Gemma(const ConfigReader& config, const Family& family, const DecoderShape& shape, const std::string& prefix,
         Loader& loader)
-      : Decoder(decoder_info(config, shape), read_ropes(config, family, shape), loader),
+      : Decoder(rotary_decoder_info(config, shape), read_ropes(config, family, shape), loader),
         logits_cap_(static_cast<float>(config.number_or("final_logit_softcapping", 0))) {
     load_embedding(loader, prefix + "embed_tokens", shape);
     scale_ = embedding_scale(embedding_.weight, shape.hidden_size);

@@ -70,7 +70,7 @@ struct Block {
 class Llama final : public Decoder {
  public:
   Llama(const ConfigReader& config, const Family& family, const DecoderShape& shape, Loader& loader)
-      : Decoder(decoder_info(config, shape), {read_rope(config, shape)}, loader) {
+      : Decoder(rotary_decoder_info(config, shape), {read_rope(config, shape)}, loader) {
     load_embedding(loader, "model.embed_tokens", shape);
     for (int64_t i = 0; i < shape.layers; ++i) blocks_.push_back(load_block(config, family, shape, i, loader));
     norm_ = load_rms_norm(loader, "model.norm", shape.hidden_size, shape.norm_eps);

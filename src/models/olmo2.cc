@@ -19,7 +19,7 @@ struct Block {
 class Olmo2 final : public Decoder {
  public:
   Olmo2(const ConfigReader& config, const DecoderShape& shape, Loader& loader)
-      : Decoder(decoder_info(config, shape), {read_rope(config, shape)}, loader) {
+      : Decoder(rotary_decoder_info(config, shape), {read_rope(config, shape)}, loader) {
     load_embedding(loader, "model.embed_tokens", shape);
     const bool biases = config.flag_or("attention_bias", false);
     for (int64_t i = 0; i < shape.layers; ++i) {

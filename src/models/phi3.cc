@@ -19,7 +19,7 @@ struct Block {
 class Phi3 final : public Decoder {
  public:
   Phi3(const ConfigReader& config, const DecoderShape& shape, Loader& loader)
-      : Decoder(decoder_info(config, shape), {read_rope(config, shape)}, loader), shape_(shape) {
+      : Decoder(rotary_decoder_info(config, shape), {read_rope(config, shape)}, loader), shape_(shape) {
     load_embedding(loader, "model.embed_tokens", shape);
     for (int64_t i = 0; i < shape.layers; ++i) {
       blocks_.push_back(load_block("model.layers." + std::to_string(i), loader));

@@ -83,6 +83,16 @@ TEST(DecoderConfig, DynamicScalingReachesBeyondTheContextItCountsFrom) {
                      [&] { context_with(", \"rope_theta\": 1.0"); });
 }
 
+// Nothing is rotated, so heads may have any width, and words about a rope mean nothing.
+TEST(DecoderConfig, LearnedPositionsNeedNoRope) {
+  const Json config = Json::parse(R"({"model_type": "gpt2", "vocab_size": 8, "n_embd": 15, "n_head": 3, "n_layer": 1,
+      "n_positions": 64, "rope_scaling": {"type": "dynamic", "factor": 4.0}})",
+                                  "config.json");
+  const ModelInfo info = outline_model(config, "config.json").info;
+  EXPECT_EQ(info.head_dim, 5);
+  EXPECT_EQ(info.context_length, 64);
+}
+
 TEST(Rope, ReadsBothSpellings) {
   const RopeConfig classic = rope_of(R"("rope_theta": 500000.0, "rope_scaling": {"type": "linear", "factor": 4.0})");
   const RopeConfig modern =

@@ -83,7 +83,7 @@ void expect_causal(const Shapes& s, const AttentionOptions& options, DType dtype
 }
 
 constexpr Shapes kShapes[] = {{1, 1, 2, 1},   {4, 2, 16, 5},  {6, 2, 24, 70}, {3, 1, 64, 33},
-                              {8, 8, 8, 100}, {4, 2, 6, 530}, {40, 1, 4, 9}};
+                              {8, 8, 8, 100}, {4, 2, 6, 530}, {40, 1, 4, 9},  {3, 3, 5, 40}};
 
 TEST(Attention, EqualsTheFormula) {
   for (const Shapes& s : kShapes) {
