@@ -28,10 +28,26 @@ std::string dense_format_name(const std::string& stored) {
   return name;
 }
 
+/// Norms of checkpoints that were made from TensorFlow's, like BERT's own, have its names; transformers renames them
+/// when it reads them.
+struct OldEnding {
+  std::string_view stored, modern;
+};
+constexpr OldEnding kOldEndings[] = {{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}};
+
+std::string modern_name(const std::string& stored) {
+  for (const OldEnding& ending : kOldEndings) {
+    if (!stored.ends_with(ending.stored)) continue;
+    return stored.substr(0, stored.size() - ending.stored.size()) + std::string(ending.modern);
+  }
+  return stored;
+}
+
 class FolderSource : public WeightSource {
  public:
   explicit FolderSource(const fs::path& folder) {
     for (const std::string& name : weight_file_names(folder)) files_.emplace_back(folder / name);
+    find_old_names();
     for (size_t f = 0; f < files_.size(); ++f) {
       for (const SafetensorsEntry& entry : files_[f].entries()) add_stored(entry, f);
     }
@@ -50,19 +66,45 @@ class FolderSource : public WeightSource {
     const std::string key(name);
     const auto folded = folded_.find(key);
     if (folded != folded_.end()) return load_folded(folded->second, reader(residency));
-    return file_of(key).load(name, residency);
+    return file_of(key).load(stored_name(key), residency);
   }
 
   std::string origin(std::string_view name) const override { return file_of(std::string(name)).path().string(); }
 
  private:
+  bool any_file_has(const std::string& name) const {
+    return std::any_of(files_.begin(), files_.end(), [&](const SafetensorsFile& f) { return f.find(name) != nullptr; });
+  }
+
+  void find_old_names() {
+    for (const SafetensorsFile& file : files_) {
+      for (const SafetensorsEntry& entry : file.entries()) {
+        const std::string modern = modern_name(entry.name);
+        if (modern != entry.name && !any_file_has(modern)) old_names_.emplace(modern, entry.name);
+      }
+    }
+  }
+
+  /// As it stands in the file.
+  const std::string& stored_name(const std::string& name) const {
+    const auto old = old_names_.find(name);
+    return old == old_names_.end() ? name : old->second;
+  }
+
+  /// As the models ask for it.
+  std::string asked_name(const std::string& stored) const {
+    const std::string modern = modern_name(stored);
+    return old_names_.contains(modern) ? modern : stored;
+  }
+
   void add_stored(const SafetensorsEntry& entry, size_t file) {
-    const auto [place, is_new] = file_index_.emplace(entry.name, file);
+    const std::string name = asked_name(entry.name);
+    const auto [place, is_new] = file_index_.emplace(name, file);
     if (!is_new) {
       fail(ErrorCode::format, files_[file].path().string() + ": tensor '" + printable(entry.name, 200) + "' is in " +
                                   files_[place->second].path().string() + " too");
     }
-    stored_.push_back({.name = entry.name,
+    stored_.push_back({.name = name,
                        .dtype = entry.dtype,
                        .shape = entry.shape,
                        .bytes = entry.bytes(),
@@ -74,7 +116,7 @@ class FolderSource : public WeightSource {
     const std::string where = (folder / kIndex).string();
     const Json index = Json::parse_file(where);
     for (const auto& [name, file] : index.find("weight_map")->as_object(where)) {
-      const auto found = file_index_.find(name);
+      const auto found = file_index_.find(asked_name(name));
       const std::string& expected = file.as_string(where);
       if (found == file_index_.end() || files_[found->second].path().filename() != expected) {
         fail(ErrorCode::format, where + ": tensor '" + printable(name, 200) + "' is not in " +
@@ -115,12 +157,14 @@ class FolderSource : public WeightSource {
   ReadStored reader(Residency residency) const {
     return [this, residency](const std::string& name, ReadAs as) {
       const SafetensorsFile& file = file_of(name);
-      return as == ReadAs::bytes ? file.load_bytes(name, residency) : file.load(name, residency);
+      const std::string& stored = stored_name(name);
+      return as == ReadAs::bytes ? file.load_bytes(stored, residency) : file.load(stored, residency);
     };
   }
 
   std::vector<SafetensorsFile> files_;
-  std::unordered_map<std::string, size_t> file_index_;  // stored name -> position in files_
+  std::unordered_map<std::string, std::string> old_names_;  // modern name -> the one in the file, where they differ
+  std::unordered_map<std::string, size_t> file_index_;      // name -> position in files_
   std::vector<StoredTensor> stored_;
   std::unordered_map<std::string, FoldedWeight> folded_;
   std::vector<SourceTensor> tensors_;

@@ -86,6 +86,29 @@ TEST(ModelFiles, ShardsAreOneSource) {
   expect_error(ErrorCode::format, "has no tensor 'c'", [&] { model.weights->load("c"); });
 }
 
+TEST(ModelFiles, NormsWithTensorFlowsNamesHaveTheModernOnes) {
+  const TempFolder folder;
+  folder.write("config.json", "{}");
+  for (const char* name :
+       {"a.LayerNorm.gamma", "a.LayerNorm.beta", "b.LayerNorm.gamma", "b.LayerNorm.weight", "gamma"}) {
+    const std::string entry = R"(":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}})";
+    folder.write(std::string(name) + ".safetensors", safetensors_bytes("{\"" + std::string(name) + entry, 2));
+  }
+  folder.write("model.safetensors.index.json", R"({"weight_map": {
+    "a.LayerNorm.gamma": "a.LayerNorm.gamma.safetensors", "a.LayerNorm.beta": "a.LayerNorm.beta.safetensors",
+    "b.LayerNorm.gamma": "b.LayerNorm.gamma.safetensors", "b.LayerNorm.weight": "b.LayerNorm.weight.safetensors",
+    "gamma": "gamma.safetensors"}})");
+  const ModelFiles model = open_model(folder.path().string());
+  std::vector<std::string> names;
+  for (const SourceTensor& tensor : model.weights->tensors()) {
+    names.push_back(tensor.name);
+    EXPECT_EQ(std::get<Tensor>(model.weights->load(tensor.name)).count(), 1);
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"a.LayerNorm.bias", "a.LayerNorm.weight", "b.LayerNorm.gamma",
+                                             "b.LayerNorm.weight", "gamma"}));
+  EXPECT_EQ(model.weights->origin("a.LayerNorm.weight"), (folder / "a.LayerNorm.gamma.safetensors").string());
+}
+
 TEST(ModelFiles, BrokenIndexes) {
   struct Row {
     std::string index, fragment;

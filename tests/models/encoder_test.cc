@@ -66,6 +66,14 @@ TEST(EncoderWeights, AreFoundWithAndWithoutPrefix) {
   EXPECT_EQ(floats(with->hidden(batch, nullptr, nullptr)), floats(without->hidden(batch, nullptr, nullptr)));
 }
 
+TEST(EncoderWeights, NormsMayHaveTensorFlowsNames) {
+  const TempFolder folder;
+  const auto modern = load(write_encoder(folder, "modern")),
+             old = load(write_encoder(folder, "old", {.old_norms = true}));
+  const Batch batch = {.ids = kIds};
+  EXPECT_EQ(floats(modern->hidden(batch, nullptr, nullptr)), floats(old->hidden(batch, nullptr, nullptr)));
+}
+
 TEST(EncoderWeights, AnEncoderAloneNeedsNoPooler) {
   const TempFolder folder;
   const std::string config = replaced(kTinyBert, "BertForSequenceClassification", "BertModel");

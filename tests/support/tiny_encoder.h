@@ -35,7 +35,24 @@ struct EncoderFiles {
   std::string config = kTinyBert;
   std::string drop_prefix = {};  // "bert.": weights are stored without it
   std::string without = {};      // this tensor is left out
+  bool old_norms = false;        // "LayerNorm.gamma" and "LayerNorm.beta", as TensorFlow has them
 };
+
+/// `text` with the first `from` replaced.
+inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  if (at == std::string::npos) throw std::runtime_error("nothing to replace: " + from);
+  return text.replace(at, from.size(), to);
+}
+
+/// Where the file of an encoder has a tensor.
+inline std::string stored_name(const std::string& name, const EncoderFiles& files) {
+  const bool drop = !files.drop_prefix.empty() && name.starts_with(files.drop_prefix);
+  const std::string stored = drop ? name.substr(files.drop_prefix.size()) : name;
+  if (!files.old_norms || stored.find("LayerNorm") == std::string::npos) return stored;
+  return stored.ends_with("weight") ? replaced(stored, "Norm.weight", "Norm.gamma")
+                                    : replaced(stored, "Norm.bias", "Norm.beta");
+}
 
 inline std::string write_encoder(const TempFolder& folder, const std::string& name, const EncoderFiles& files = {}) {
   folder.write(name + "/config.json", files.config);
@@ -45,21 +62,13 @@ inline std::string write_encoder(const TempFolder& folder, const std::string& na
   std::vector<Tensor> values;
   for (const Parameter& p : list_parameters(Json::parse(files.config, "config.json"), "config.json")) {
     if (p.name == files.without) continue;
-    const bool drop = !files.drop_prefix.empty() && p.name.starts_with(files.drop_prefix);
-    declared.push_back({drop ? p.name.substr(files.drop_prefix.size()) : p.name, DType::f32, p.shape});
+    declared.push_back({stored_name(p.name, files), DType::f32, p.shape});
     values.push_back(formula_values(p.name, p.shape));
   }
   SafetensorsWriter out((folder / name) / "model.safetensors", declared);
   for (size_t i = 0; i < declared.size(); ++i) out.write(declared[i].name, values[i]);
   out.finish();
   return (folder / name).string();
-}
-
-/// `text` with the first `from` replaced.
-inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
-  const size_t at = text.find(from);
-  if (at == std::string::npos) throw std::runtime_error("nothing to replace: " + from);
-  return text.replace(at, from.size(), to);
 }
 
 }  // namespace nibble::test

@@ -175,6 +175,14 @@ TEST(QuantizeEncoder, KeepsTheClassifierAndComputesAsOnLoad) {
   }
 }
 
+TEST(QuantizeEncoder, WritesModernNamesOfNorms) {
+  const TempFolder folder;
+  quantize(write_encoder(folder, "old", {.old_norms = true}), (folder / "q").string(), {.format = "nf4"});
+  const SafetensorsFile written(folder / "q/model.safetensors");
+  EXPECT_NE(written.find("bert.embeddings.LayerNorm.weight"), nullptr);
+  EXPECT_EQ(written.find("bert.embeddings.LayerNorm.gamma"), nullptr);
+}
+
 Prediction predicted(int64_t label, size_t labels) { return {.label_id = label, .logits = std::vector<float>(labels)}; }
 
 TEST(ScoreLabels, AccuracyAndF1ByHand) {
