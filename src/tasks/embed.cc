@@ -61,28 +61,53 @@ void pool_max(const float* rows, int64_t tokens, Vector& out) {
 }
 
 struct PoolingMode {
-  std::string_view key;  // of the Pooling module's config.json
-  PoolFn pool;           // null: not supported
+  std::string_view name;  // "pooling_mode" of the Pooling module's config.json
+  std::string_view flag;  // in files before sentence-transformers 5.4
+  PoolFn pool;            // null: not supported
 };
-constexpr PoolingMode kPoolingModes[] = {
-    {"pooling_mode_mean_tokens", pool_mean},       {"pooling_mode_cls_token", pool_first},
-    {"pooling_mode_max_tokens", pool_max},         {"pooling_mode_mean_sqrt_len_tokens", pool_mean_sqrt},
-    {"pooling_mode_weightedmean_tokens", nullptr}, {"pooling_mode_lasttoken", nullptr}};
+constexpr PoolingMode kPoolingModes[] = {{"mean", "pooling_mode_mean_tokens", pool_mean},
+                                         {"cls", "pooling_mode_cls_token", pool_first},
+                                         {"max", "pooling_mode_max_tokens", pool_max},
+                                         {"mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", pool_mean_sqrt},
+                                         {"weightedmean", "pooling_mode_weightedmean_tokens", nullptr},
+                                         {"lasttoken", "pooling_mode_lasttoken", nullptr}};
+
+PoolFn find_pooling(const Json& json, const std::string& where) {
+  const std::string& name = json.as_string(where);
+  for (const PoolingMode& mode : kPoolingModes) {
+    if (mode.name == name && mode.pool) return mode.pool;
+  }
+  fail(ErrorCode::unsupported, where + ": '" + printable(name, 100) + "' is not supported");
+}
+
+std::vector<PoolFn> flagged_poolings(const Json& config, const std::string& file) {
+  std::vector<PoolFn> poolings;
+  for (const PoolingMode& mode : kPoolingModes) {
+    const std::string where = file + ": " + std::string(mode.flag);
+    const Json* value = config.find_value(mode.flag);
+    if (value == nullptr || !value->as_bool(where)) continue;
+    if (mode.pool == nullptr) fail(ErrorCode::unsupported, where + " is not supported");
+    poolings.push_back(mode.pool);
+  }
+  return poolings;
+}
+
+/// A name or a list of them.
+std::vector<PoolFn> named_poolings(const Json& names, const std::string& where) {
+  if (!names.is_array()) return {find_pooling(names, where)};
+  std::vector<PoolFn> poolings;
+  for (const Json& name : names.as_array(where)) poolings.push_back(find_pooling(name, where));
+  return poolings;
+}
 
 PoolFn read_pooling(const std::string& file) {
   const Json config = Json::parse_file(file, kMaxSettingsBytes);
-  const PoolingMode* chosen = nullptr;
-  for (const PoolingMode& mode : kPoolingModes) {
-    const Json* value = config.find_value(mode.key);
-    if (value == nullptr || !value->as_bool(file + ": " + std::string(mode.key))) continue;
-    if (chosen || mode.pool == nullptr) {
-      fail(ErrorCode::unsupported, file + ": " + std::string(mode.key) +
-                                       (chosen ? ": several poolings at once are not supported" : " is not supported"));
-    }
-    chosen = &mode;
-  }
-  if (chosen == nullptr) fail(ErrorCode::format, file + ": names no pooling");
-  return chosen->pool;
+  const Json* names = config.find_value("pooling_mode");
+  const std::vector<PoolFn> poolings =
+      names ? named_poolings(*names, file + ": pooling_mode") : flagged_poolings(config, file);
+  if (poolings.empty()) fail(ErrorCode::format, file + ": names no pooling");
+  if (poolings.size() > 1) fail(ErrorCode::unsupported, file + ": several poolings at once are not supported");
+  return poolings.front();
 }
 
 void normalize(Vector& v) {

@@ -28,6 +28,12 @@ class Embed : public ::testing::Test {
     folder_.write("model/1_Pooling/config.json",
                   R"({"word_embedding_dimension": 32, "pooling_mode_)" + mode + "\": true}");
   }
+  /// As sentence-transformers writes it since 5.4.
+  void name_pooling(const std::string& json) {
+    folder_.write("model/modules.json", std::string(kModules) + "]");
+    folder_.write("model/1_Pooling/config.json",
+                  R"({"embedding_dimension": 32, "pooling_mode": )" + json + R"(, "include_prompt": true})");
+  }
   Vector embed(const std::string& text) const { return SentenceTransformer::from_pretrained(path_).embed({text})[0]; }
 
   /// Token vectors of "the film is good".
@@ -85,6 +91,19 @@ TEST_F(Embed, PoolsAsTheModulesSay) {
   expect_near(embed("the film is good"), pooled([](const Vector& v) { return mean(v) * std::sqrt(6.0f); }));
 }
 
+TEST_F(Embed, PoolingsMayBeNamed) {
+  constexpr const char* kNames[][2] = {{"mean_tokens", R"("mean")"},
+                                       {"cls_token", R"(["cls"])"},
+                                       {"max_tokens", R"("max")"},
+                                       {"mean_sqrt_len_tokens", R"("mean_sqrt_len_tokens")"}};
+  for (const auto& [flag, name] : kNames) {
+    set_pooling(flag, "]");
+    const Vector expected = embed("the film is good");
+    name_pooling(name);
+    EXPECT_EQ(embed("the film is good"), expected) << name;
+  }
+}
+
 TEST_F(Embed, SettingsOfTheFolderCount) {
   folder_.write("model/sentence_bert_config.json", R"({"max_seq_length": 6, "do_lower_case": false})");
   EXPECT_EQ(embed("the film is good"), embed("the film is good so very bad"));
@@ -103,6 +122,12 @@ TEST_F(Embed, UnknownModulesAndPoolingsAreNamed) {
   refused(ErrorCode::unsupported, "several poolings at once");
   set_pooling("mean_tokens\": false, \"pooling_mode_cls_token\": false, \"x", "]");
   refused(ErrorCode::format, "names no pooling");
+  name_pooling(R"(["mean", "cls"])");
+  refused(ErrorCode::unsupported, "several poolings at once");
+  name_pooling("[]");
+  refused(ErrorCode::format, "names no pooling");
+  name_pooling(R"("lasttoken")");
+  refused(ErrorCode::unsupported, "pooling_mode: 'lasttoken' is not supported");
   set_pooling("mean_tokens", R"(, {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}])");
   refused(ErrorCode::unsupported, "module 'sentence_transformers.models.Dense' is not supported");
   folder_.write("model/modules.json", R"([{"path": "../1_Pooling", "type": "sentence_transformers.models.Pooling"}])");
