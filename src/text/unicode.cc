@@ -14,6 +14,36 @@ utf8proc_category_t category(char32_t c) { return utf8proc_category(static_cast<
 
 bool in(char32_t c, char32_t low, char32_t high) { return c >= low && c <= high; }
 
+// The tokenizers library knows punctuation, nonspacing marks and controls as of Unicode 8, from Rust's crate
+// unicode_categories. These ranges hold all that came later, and nothing that was one of them then.
+constexpr char32_t kAfterUnicode8[][2] = {
+    {0x61d, 0x61d},     {0x7fd, 0x7fd},     {0x890, 0x8e2},     {0x9fd, 0x9fe},     {0xa76, 0xa76},
+    {0xafa, 0xaff},     {0xb55, 0xb55},     {0xc04, 0xc3c},     {0xc77, 0xc77},     {0xc84, 0xc84},
+    {0xd00, 0xd00},     {0xd3b, 0xd3c},     {0xd81, 0xd81},     {0xeba, 0xeba},     {0xece, 0xece},
+    {0x180f, 0x1886},   {0x1abf, 0x1ace},   {0x1b7d, 0x1b7e},   {0x1df6, 0x1dfb},   {0x2e43, 0x2e5d},
+    {0xa82c, 0xa82c},   {0xa8c5, 0xa8c5},   {0xa8ff, 0xa8ff},   {0xa9bd, 0xa9bd},   {0x10d24, 0x10f89},
+    {0x11070, 0x11074}, {0x110c2, 0x110cd}, {0x111cf, 0x111cf}, {0x1123e, 0x11241}, {0x1133b, 0x1133b},
+    {0x11438, 0x1145e}, {0x11660, 0x1166c}, {0x116b9, 0x116b9}, {0x1182f, 0x11fff}, {0x12ff1, 0x13455},
+    {0x16e97, 0x16f4f}, {0x16fe2, 0x16fe4}, {0x1cf00, 0x1cf46}, {0x1e000, 0x1e4ef}, {0x1e944, 0x1e95f}};
+
+struct Recategorized {
+  char32_t c;
+  utf8proc_category_t in_unicode8;
+};
+constexpr Recategorized kRecategorized[] = {
+    {0x166d, UTF8PROC_CATEGORY_PO}, {0x1734, UTF8PROC_CATEGORY_MN}, {0x111c9, UTF8PROC_CATEGORY_PO}};
+
+// The category in Unicode 8, as far as punctuation, nonspacing marks and controls go.
+utf8proc_category_t category_in_unicode8(char32_t c) {
+  for (const Recategorized& row : kRecategorized) {
+    if (row.c == c) return row.in_unicode8;
+  }
+  const auto* const range = std::lower_bound(std::begin(kAfterUnicode8), std::end(kAfterUnicode8), c,
+                                             [](const char32_t(&r)[2], char32_t x) { return r[1] < x; });
+  const bool is_later = range != std::end(kAfterUnicode8) && c >= (*range)[0];
+  return is_later ? UTF8PROC_CATEGORY_CN : category(c);
+}
+
 bool is_ascii_byte(char c) { return static_cast<unsigned char>(c) < 0x80; }
 
 // Sorts each run of combining marks by combining class. utf8proc does this too, but in time quadratic in the run.
@@ -194,14 +224,16 @@ bool is_numeric(char32_t c) {
 
 bool is_punctuation(char32_t c) {
   if (c < 0x80) return in(c, '!', '/') || in(c, ':', '@') || in(c, '[', '`') || in(c, '{', '~');
-  return in(category(c), UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO);
+  return in(category_in_unicode8(c), UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO);
 }
 
 bool is_mark(char32_t c) { return in(category(c), UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME); }
 
-bool is_nonspacing_mark(char32_t c) { return category(c) == UTF8PROC_CATEGORY_MN; }
+bool is_nonspacing_mark(char32_t c) { return category_in_unicode8(c) == UTF8PROC_CATEGORY_MN; }
 
-bool is_control_or_private(char32_t c) { return in(category(c), UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO); }
+bool is_control_or_private(char32_t c) {
+  return in(category_in_unicode8(c), UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO);
+}
 
 bool is_word(char32_t c) {
   const utf8proc_category_t kind = category(c);

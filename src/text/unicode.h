@@ -38,10 +38,10 @@ std::string uppercase(std::string_view text);
 
 bool is_whitespace(char32_t c);          // White_Space
 bool is_numeric(char32_t c);             // Nd, Nl, No
-bool is_punctuation(char32_t c);         // P*, and the ASCII symbols
+bool is_punctuation(char32_t c);         // P* of Unicode 8, and the ASCII symbols
 bool is_mark(char32_t c);                // Mn, Mc, Me
-bool is_nonspacing_mark(char32_t c);     // Mn
-bool is_control_or_private(char32_t c);  // Cc, Cf, Cs, Co
+bool is_nonspacing_mark(char32_t c);     // Mn of Unicode 8
+bool is_control_or_private(char32_t c);  // Cc, Cf, Cs, Co of Unicode 8
 bool is_word(char32_t c);                // letters, marks, digits, connectors: \w of regular expressions
 
 /// Bytes of the grapheme cluster (what a reader takes for one character) at `position`.

@@ -42,6 +42,8 @@ TEST(Normalizers, EveryType) {
            "lowercase": false})",
        "H\u00c9\u0001\u65e5", "H\u00c9\u0001\u65e5"},
       {R"({"type": "BertNormalizer", "strip_accents": false})", "\u00c9", "\u00e9"},
+      // Marks and controls that came after Unicode 8 stay.
+      {R"({"type": "BertNormalizer"})", "a\u09fe\u0890b\u00ad\u0301\u1734", "a\u09fe\u0890b"},
       {R"({"type": "Nmt"})", "a\u0001\tb\u200bc\ufeff", "a b c "},
       {R"({"type": "ByteLevel"})", " \u00e9", "\u0120\u00c3\u00a9"},
       {R"({"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]})", "\u00e9", "e"},

@@ -33,6 +33,7 @@ TEST(PreTokenizers, EveryType) {
       {R"({"type": "Whitespace"})", " a_b, c\u00b2!? ", "a_b|,|c|\u00b2!?"},
       {R"({"type": "WhitespaceSplit"})", " a,\tb\u3000c", "a,|b|c"},
       {R"({"type": "BertPreTokenizer"})", "a b!?\u3002", "a|b|!|?|\u3002"},
+      {R"({"type": "BertPreTokenizer"})", "a\u09fdb\u2e42c\u2e43d\u166de", "a\u09fdb|\u2e42|c\u2e43d|\u166d|e"},
       {R"({"type": "Punctuation"})", "a!? b", "a|!|?| b"},
       {R"({"type": "Punctuation", "behavior": "Contiguous"})", "a!? b", "a|!?| b"},
       {R"({"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"})", "a  b", "_a|_|_b"},
