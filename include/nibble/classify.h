@@ -11,10 +11,12 @@
 
 namespace nibble {
 
+/// refuse: a text with more tokens than the model has positions is an error. truncate: texts are cut to these
+/// positions, or to the tokenizer's model_max_length if that is less.
 enum class LongText { refuse, truncate };
 
 struct ClassifyOptions {
-  LongText long_text = LongText::refuse;  ///< what becomes of a text with more tokens than the model has positions
+  LongText long_text = LongText::refuse;  ///< what becomes of a text with too many tokens
   ProgressFn progress = {};
 };
 

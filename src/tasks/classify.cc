@@ -69,7 +69,7 @@ SequenceClassifier AutoModelForSequenceClassification::from_pretrained(const std
 EncodedText SequenceClassifier::encode(const TextInput& input, const ClassifyOptions& options) const {
   const Tokenizer& tokenizer = model_->require_tokenizer();
   const bool cut = options.long_text == LongText::truncate;
-  const TokenizeOptions how = {.max_length = cut ? model_->model->info().context_length : 0};
+  const TokenizeOptions how = {.max_length = cut ? longest_text(*model_) : 0};
   if (!input.pair) return {.ids = tokenizer.encode(input.text, how)};
   PairEncoding both = tokenizer.encode_pair(input.text, *input.pair, how);
   // RoBERTa has one segment; its tokenizer may number the texts all the same, which transformers leaves out.

@@ -141,7 +141,9 @@ void read_modules(const fs::path& folder, SentenceSettings& settings) {
   }
 }
 
-void read_limits(const fs::path& folder, SentenceSettings& settings) {
+/// max_seq_length stands before the tokenizer's own limit; since 5.4 sentence-transformers writes only the latter.
+void read_limits(const fs::path& folder, const LoadedModel& loaded, SentenceSettings& settings) {
+  settings.max_length = longest_text(loaded);
   const fs::path path = folder / "sentence_bert_config.json";
   if (!fs::is_regular_file(path)) return;
   const std::string file = path.string();
@@ -149,7 +151,7 @@ void read_limits(const fs::path& folder, SentenceSettings& settings) {
   if (const Json* length = config.find_value("max_seq_length")) {
     const int64_t tokens = length->as_int(file + ": max_seq_length");
     if (tokens < 1) fail(ErrorCode::format, file + ": max_seq_length: expected at least 1");
-    settings.max_length = std::min(settings.max_length, tokens);
+    settings.max_length = std::min(loaded.model->info().context_length, tokens);
   }
   if (const Json* lower = config.find_value("do_lower_case"))
     settings.lowercase = lower->as_bool(file + ": do_lower_case");
@@ -162,10 +164,9 @@ SentenceTransformer SentenceTransformer::from_pretrained(const std::string& path
   require_encoder(*loaded);
   auto settings = std::make_shared<SentenceSettings>();
   settings->pool = pool_mean;
-  settings->max_length = loaded->model->info().context_length;
   const fs::path folder = find_model(path);
   read_modules(folder, *settings);
-  read_limits(folder, *settings);
+  read_limits(folder, *loaded, *settings);
   return SentenceTransformer(std::move(loaded), std::move(settings));
 }
 

@@ -94,4 +94,9 @@ void require_encoder(const LoadedModel& loaded) {
   }
 }
 
+int64_t longest_text(const LoadedModel& loaded) {
+  const int64_t positions = loaded.model->info().context_length;
+  return loaded.tokenizer ? std::min(positions, loaded.tokenizer->max_length().value_or(positions)) : positions;
+}
+
 }  // namespace nibble

@@ -29,4 +29,7 @@ void run_sequences(const LoadedModel& loaded, const std::vector<EncodedText>& in
 ///         does not have.
 void require_encoder(const LoadedModel& loaded);
 
+/// Tokens to which a text is cut where texts are cut: the model's positions, or fewer if its tokenizer says so.
+int64_t longest_text(const LoadedModel& loaded);
+
 }  // namespace nibble

@@ -15,7 +15,8 @@
 namespace nibble {
 namespace {
 
-constexpr size_t kMaxCachedBytes = 256;  // longer words hardly ever come twice
+constexpr double kLongestMaxLength = 1e9;  // above, transformers means "any length": it writes 1e30
+constexpr size_t kMaxCachedBytes = 256;    // longer words hardly ever come twice
 
 // Where the word that begins at `begin` ends: in front of the next run of word_start marks.
 size_t word_end(std::string_view text, size_t begin, const std::string& word_start) {
@@ -91,6 +92,14 @@ Json without_prefix(Json stage) {
   return stage;
 }
 
+std::optional<int64_t> config_max_length(const Json& config, const std::string& where) {
+  const Json* length = config.find_value("model_max_length");
+  if (length == nullptr) return std::nullopt;
+  const double tokens = length->as_double(where + ": model_max_length");
+  if (!(tokens >= 1) || tokens > kLongestMaxLength) return std::nullopt;
+  return static_cast<int64_t>(tokens);
+}
+
 }  // namespace
 
 struct Tokenizer::Impl {
@@ -105,6 +114,7 @@ struct Tokenizer::Impl {
   PostProcessor post_processor;
   TokenDecoder decoder;
   SpecialIds special;
+  std::optional<int64_t> max_length;
   int64_t vocab_size = 0;
 
   const std::string* piece(int32_t id) const {
@@ -202,6 +212,7 @@ struct Tokenizer::Impl {
       const std::string token = config_token(config, key, where);
       if (!token.empty()) special.*member = id(token);
     }
+    max_length = config_max_length(config, where);
   }
 };
 
@@ -268,6 +279,8 @@ std::optional<int32_t> Tokenizer::token_id(std::string_view piece) const { retur
 int64_t Tokenizer::vocab_size() const { return impl_->vocab_size; }
 
 const SpecialIds& Tokenizer::special() const { return impl_->special; }
+
+std::optional<int64_t> Tokenizer::max_length() const { return impl_->max_length; }
 
 bool Tokenizer::is_special(int32_t id) const { return impl_->is_special(id); }
 

@@ -66,6 +66,8 @@ class Tokenizer {
   /// All ids are below.
   int64_t vocab_size() const;
   const SpecialIds& special() const;
+  /// "model_max_length" of tokenizer_config.json, special tokens included; nullopt = any length.
+  std::optional<int64_t> max_length() const;
   bool is_special(int32_t id) const;
   /// True when encode() puts the bos token in front of a text.
   bool adds_bos() const;

@@ -112,6 +112,16 @@ TEST(Classify, LongTextsAreRefusedOrCut) {
   EXPECT_EQ(both.ids, (std::vector<int32_t>{2, 10, 10, 10, 10, 10, 3, 5, 5, 5, 5, 3}));
 }
 
+TEST(Classify, TheTokenizersLimitCutsToo) {
+  const TempFolder folder;
+  const std::string path = tiny(folder);
+  folder.write("tiny/tokenizer_config.json", R"({"model_max_length": 4})");
+  const SequenceClassifier model = load(path);
+  EXPECT_EQ(model.encode({.text = "the film is good"}, {.long_text = LongText::truncate}).ids,
+            (std::vector<int32_t>{2, 5, 6, 3}));
+  EXPECT_EQ(model.encode({.text = "the film is good"}).ids.size(), 6u);
+}
+
 TEST(Classify, WrongInputsAndModelsAreNamed) {
   const TempFolder folder;
   const SequenceClassifier model = load(tiny(folder));

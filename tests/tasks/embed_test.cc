@@ -112,6 +112,24 @@ TEST_F(Embed, SettingsOfTheFolderCount) {
   EXPECT_EQ(embed("so so so so so so so so so so"), embed("so so so so so so so so so so so so so"));  // 12 positions
 }
 
+TEST_F(Embed, TheTokenizersLimitCountsWhereTheFolderNamesNone) {
+  const std::string limit = "model/tokenizer_config.json", settings = "model/sentence_bert_config.json";
+  const Vector whole = embed("the film is good so very bad");
+  folder_.write(limit, R"({"model_max_length": 6})");
+  EXPECT_EQ(embed("the film is good so very bad"), embed("the film is good"));
+  folder_.write(settings, R"({"max_seq_length": null, "do_lower_case": false})");
+  EXPECT_EQ(embed("the film is good so very bad"), embed("the film is good"));
+  folder_.write(settings, R"({"max_seq_length": 9})");
+  EXPECT_EQ(embed("the film is good so very bad"), whole);
+  folder_.write(settings, "{}");
+  for (const char* any_length : {"1000000000000000019884624838656", "1e30", "null", "-1", "512"}) {
+    folder_.write(limit, R"({"model_max_length": )" + std::string(any_length) + "}");
+    EXPECT_EQ(embed("the film is good so very bad"), whole) << any_length;
+  }
+  folder_.write(limit, R"({"model_max_length": "6"})");
+  expect_error(ErrorCode::format, "model_max_length: found a string", [&] { embed("bad"); });
+}
+
 TEST_F(Embed, UnknownModulesAndPoolingsAreNamed) {
   const auto refused = [&](ErrorCode code, const std::string& fragment) {
     expect_error(code, fragment, [&] { SentenceTransformer::from_pretrained(path_); });
