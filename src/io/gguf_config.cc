@@ -60,12 +60,44 @@ void copy_keys(Json& config, const GgufArchitecture& architecture, const Metadat
   }
 }
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kTokenKeys = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kTokenKeys = {{
     {"tokenizer.ggml.bos_token_id", "bos_token_id"},
-    {"tokenizer.ggml.eos_token_id", "eos_token_id"},
     {"tokenizer.ggml.padding_token_id", "pad_token_id"},
     {"tokenizer.ggml.token_type_count", "type_vocab_size"},
 }};
+
+// The ends of a text, of a turn and of a message; the first is what a tokenizer calls eos.
+constexpr std::string_view kEndKeys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                         "tokenizer.ggml.eom_token_id"};
+
+// Tokens that end a text or a turn wherever they occur. Published files of Gemma, Phi-3 and the first Llama 3 name only
+// the end of a text by its id, and some mark these as ordinary tokens; so llama.cpp goes by the spelling too.
+constexpr std::string_view kEndTokens[] = {
+    "<|eot_id|>",      "<|eom_id|>", "<|im_end|>", "<|end|>",     "<end_of_turn>",      "<|endoftext|>",
+    "<|end_of_text|>", "<EOT>",      "_<EOT>",     "\u2581<EOT>", "<end_of_utterance>",
+};
+
+/// eos_token_id as configurations have it: an id, or a list of several; null where the file names none.
+Json end_ids(const Json& metadata, const std::string& where) {
+  std::vector<int64_t> ids;
+  const auto add = [&ids](int64_t id) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  };
+  for (const std::string_view key : kEndKeys) {
+    if (const Json* id = metadata.find(key)) add(id->as_int(where + ": " + std::string(key)));
+  }
+  if (const Json* tokens = metadata.find("tokenizer.ggml.tokens"); tokens && tokens->is_array()) {
+    int64_t id = 0;
+    for (const Json& token : tokens->as_array("tokens")) {
+      const bool ends = token.is_string() && std::find(std::begin(kEndTokens), std::end(kEndTokens),
+                                                       token.as_string("token")) != std::end(kEndTokens);
+      if (ends) add(id);
+      ++id;
+    }
+  }
+  if (ids.size() < 2) return ids.empty() ? Json() : Json(ids.front());
+  return Json(Json::Array(ids.begin(), ids.end()));
+}
 
 /// Rows of rope types whose parameters are a factor and the context that the model was made for.
 Json scaling_from_metadata(const Metadata& metadata) {
@@ -174,6 +206,7 @@ Json hf_config_from_gguf(const GgufArchitecture& architecture, const Json& json,
   for (const auto& [gguf, hf] : kTokenKeys) {
     if (const Json* value = json.find(gguf)) config.set(hf, value->as_int(where + ": " + std::string(gguf)));
   }
+  if (Json ids = end_ids(json, where); !ids.is_null()) config.set("eos_token_id", std::move(ids));
   if (facts.token_types > 0) config.set("type_vocab_size", facts.token_types);
   Json scaling = scaling_from_metadata(metadata);
   if (!facts.rope_freqs.empty()) {

@@ -72,6 +72,27 @@ TEST(GgufSource, ConfigurationSpeaksHuggingFacesWords) {
   EXPECT_EQ(model.metadata.find("general.architecture")->as_string(""), "llama");
 }
 
+TEST(GgufSource, EveryEndOfATurnIsAnEnd) {
+  struct Row {
+    const char* name;
+    GgufBuilder file;
+    const char* expected;
+  };
+  const std::string eos = "tokenizer.ggml.eos_token_id", eot = "tokenizer.ggml.eot_token_id";
+  const std::vector<std::string> gemma = {"<pad>", "<eos>", "<bos>", "a", "<end_of_turn>"},
+                                 phi3 = {"<|end|>", "a<|end|>", "<|endoftext|>", "</s>"};
+  const Row rows[] = {{"none", tiny("llama"), "null"},
+                      {"one", tiny("llama").u32(eos, 2).u32(eot, 2), "2"},
+                      {"by id", tiny("llama").u32(eot, 5).u32("tokenizer.ggml.eom_token_id", 4).u32(eos, 7), "[7,5,4]"},
+                      {"by spelling", tiny("llama").u32(eos, 1).texts("tokenizer.ggml.tokens", gemma), "[1,4]"},
+                      {"both", tiny("llama").u32(eos, 2).texts("tokenizer.ggml.tokens", phi3), "[2,0]"}};
+  for (const Row& row : rows) {
+    const GgufModel model = open(row.file);
+    const Json* ids = model.config.find("eos_token_id");
+    EXPECT_EQ(ids ? ids->dump() : "null", row.expected) << row.name;
+  }
+}
+
 TEST(GgufSource, OutputTensorMeansUntied) {
   const GgufModel model = open(tiny("llama").zeros("output.weight", {8, 10}));
   EXPECT_FALSE(model.config.find("tie_word_embeddings")->as_bool(""));

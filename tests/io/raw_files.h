@@ -29,6 +29,11 @@ class GgufBuilder {
   GgufBuilder& u32(const std::string& key, uint32_t value) { return raw(key, 4, bytes_of(value)); }
   GgufBuilder& f32(const std::string& key, float value) { return raw(key, 6, bytes_of(value)); }
   GgufBuilder& text(const std::string& key, const std::string& value) { return raw(key, 8, gguf_string(value)); }
+  GgufBuilder& texts(const std::string& key, const std::vector<std::string>& values) {
+    std::string items = bytes_of(uint32_t{8}) + bytes_of(uint64_t{values.size()});
+    for (const std::string& value : values) items += gguf_string(value);
+    return raw(key, 9, items);
+  }
   GgufBuilder& raw(const std::string& key, uint32_t type, const std::string& value) {
     keys_ += gguf_string(key) + bytes_of(type) + value;
     ++key_count_;
