@@ -16,7 +16,7 @@ struct GenerateOptions {
   float temperature = 0.0f;     ///< 0 = greedy
   int64_t top_k = 0;            ///< keep the k likeliest; 0 = all
   float top_p = 1.0f;           ///< keep the likeliest that together reach p
-  float min_p = 0.0f;           ///< keep those at least min_p times as likely as the likeliest
+  float min_p = 0.0f;           ///< behind top_p: keep those at least min_p times as likely as the likeliest
   float repeat_penalty = 1.0f;  ///< > 1 makes ids of the prompt and the text less likely (as transformers)
   std::vector<std::string> stop = {};  ///< generation ends before the first of these strings
   uint64_t seed = 0;

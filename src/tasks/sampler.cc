@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "kernels/kernels.h"
@@ -36,10 +37,12 @@ void Sampler::penalize(std::span<float> logits, std::span<const int32_t> seen) {
   }
 }
 
-/// Fills candidates_ with what top_k and min_p leave, likeliest first as far as top_p needs it.
+/// Fills candidates_ with what top_k leaves, likeliest first as far as top_p needs it. min_p thins them out here where
+/// that changes nothing; top_p's share is one of what there was before min_p.
 void Sampler::keep_likeliest(std::span<const float> logits) {
   const float largest = *std::max_element(logits.begin(), logits.end());
-  const float floor = options_.min_p > 0 ? largest + std::log(options_.min_p) * options_.temperature : -INFINITY;
+  const bool early = options_.min_p > 0 && options_.top_p == 1.0f;
+  const float floor = early ? largest + std::log(options_.min_p) * options_.temperature : -INFINITY;
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     if (logits[i] >= floor) candidates_.push_back({static_cast<int32_t>(i), logits[i]});
@@ -81,7 +84,8 @@ int32_t Sampler::next(std::span<float> logits, std::span<const int32_t> seen) {
     size_t kept = 0;
     while (kept < weights.size() && sum < options_.top_p * total) sum += weights[kept++];
     weights.resize(kept);
-    total = sum;
+    while (weights.back() < options_.min_p) weights.pop_back();  // the first is 1
+    total = std::accumulate(weights.begin(), weights.end(), 0.0);
   }
   // 53 random bits, so that the sequence is the same with every standard library.
   double target = static_cast<double>(random_() >> 11) * 0x1p-53 * total;

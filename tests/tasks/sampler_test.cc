@@ -103,6 +103,16 @@ TEST(Sampler, MinPIsRelativeToTheLikeliest) {
   EXPECT_EQ(support_of(kFour, {.temperature = 2.0f, .min_p = 0.5f}), std::set<int32_t>({0, 1, 3}));
 }
 
+// As transformers: min_p looks at what top_p keeps of the whole, and not the other way round.
+TEST(Sampler, MinPComesBehindTopP) {
+  // min_p alone keeps 0.5, 0.3 and 0.15, of which 0.8 / 0.95 would be enough for a top_p of 0.81.
+  EXPECT_EQ(support_of(kFour, {.temperature = 1.0f, .top_p = 0.81f, .min_p = 0.25f}), std::set<int32_t>({0, 1, 3}));
+  EXPECT_EQ(support_of(kFour, {.temperature = 1.0f, .top_p = 0.81f, .min_p = 0.4f}), std::set<int32_t>({1, 3}));
+  EXPECT_EQ(support_of(kFour, {.temperature = 1.0f, .top_k = 3, .top_p = 0.7f, .min_p = 0.7f}), std::set<int32_t>({1}));
+  expect_distribution(logits_of(kFour), {.temperature = 1.0f, .top_p = 0.81f, .min_p = 0.4f, .seed = 5},
+                      {0, 0.625, 0, 0.375});
+}
+
 TEST(Sampler, RepeatPenaltyCountsAnIdOnce) {
   EXPECT_EQ(greedy({2.0f, 1.9f}, {}, 1.1f), 0);
   EXPECT_EQ(greedy({2.0f, 1.9f}, {0}, 1.1f), 1);        // 2 / 1.1 = 1.82
