@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -68,7 +69,12 @@ class CausalLM {
   Generation chat(const std::vector<ChatMessage>& messages, const GenerateOptions& options = {}) const;
 
   /// What the model predicts after each position: [ids.size(), vocab_size()] row-major.
+  /// @throws Error{invalid_argument} when the ids do not fit the context.
   std::vector<float> logits(std::span<const int32_t> ids) const;
+  /// The same for long texts: `take` is given the rows of some neighbouring positions at a time, and the first of
+  /// those.
+  void logits_in_portions(std::span<const int32_t> ids,
+                          const std::function<void(int64_t first, std::span<const float> rows)>& take) const;
 
   bool has_tokenizer() const;
   /// With the special tokens that the tokenizer adds by itself. @throws Error{invalid_argument} without a tokenizer.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "cli/commands.h"
 #include "cli/model_args.h"
@@ -42,6 +43,24 @@ std::string text_of(const CausalLM& model, int32_t id) {
   return model.has_tokenizer() ? model.decode(std::span(&id, 1)) : std::string();
 }
 
+/// What is printed of the positions, in both forms.
+struct Printed {
+  Json positions = Json::array();
+  std::vector<std::vector<std::string>> rows = {{"position", "id", "rank", "next", "text", "logit", "logprob"}};
+
+  void add(const CausalLM& model, int64_t position, int32_t id, const std::vector<Top>& top) {
+    Json list = Json::array();
+    int rank = 0;
+    for (const Top& p : top) {
+      const std::string text = text_of(model, p.id);
+      list.push_back(Json::object({{"id", int64_t{p.id}}, {"text", text}, {"logit", p.logit}, {"logprob", p.logprob}}));
+      rows.push_back({std::to_string(position), std::to_string(id), std::to_string(++rank), std::to_string(p.id),
+                      Json(text).dump(), fmt::format("{:.4f}", p.logit), fmt::format("{:.4f}", p.logprob)});
+    }
+    positions.push_back(Json::object({{"top", list}}));
+  }
+};
+
 }  // namespace
 
 int cmd_logits(const Arguments& arguments) {
@@ -65,27 +84,23 @@ int cmd_logits(const Arguments& arguments) {
   if (model_args.activations == "auto") model_args.activations = "fp32";  // to be compared with other engines
   const CausalLM model = model_args.load(common);
   const std::vector<int32_t> ids = prompt.token_ids(model);
-  const std::vector<float> logits = model.logits(ids);
   const auto vocab = static_cast<size_t>(model.vocab_size());
-  if (!npy.empty()) write_npy(npy, logits, {static_cast<int64_t>(ids.size()), static_cast<int64_t>(vocab)});
-
-  Json positions = Json::array();
-  std::vector<std::vector<std::string>> rows = {{"position", "id", "rank", "next", "text", "logit", "logprob"}};
-  for (size_t t = 0; t < ids.size(); ++t) {
-    Json list = Json::array();
-    int rank = 0;
-    for (const Top& p : likeliest(std::span(logits).subspan(t * vocab, vocab), top)) {
-      const std::string text = text_of(model, p.id);
-      list.push_back(Json::object({{"id", int64_t{p.id}}, {"text", text}, {"logit", p.logit}, {"logprob", p.logprob}}));
-      rows.push_back({std::to_string(t), std::to_string(ids[t]), std::to_string(++rank), std::to_string(p.id),
-                      Json(text).dump(), fmt::format("{:.4f}", p.logit), fmt::format("{:.4f}", p.logprob)});
+  std::optional<NpyWriter> file;
+  if (!npy.empty()) file.emplace(npy, std::vector{static_cast<int64_t>(ids.size()), model.vocab_size()});
+  Printed printed;
+  model.logits_in_portions(ids, [&](int64_t first, std::span<const float> logits) {
+    if (file) file->append(logits);
+    for (size_t i = 0; i * vocab < logits.size(); ++i) {
+      const size_t position = static_cast<size_t>(first) + i;
+      printed.add(model, first + static_cast<int64_t>(i), ids[position],
+                  likeliest(logits.subspan(i * vocab, vocab), top));
     }
-    positions.push_back(Json::object({{"top", list}}));
-  }
+  });
+  if (file) file->finish();
   if (common.json) {
-    json.print(model_args.model, Json::object({{"ids", id_list(ids)}, {"positions", positions}}));
+    json.print(model_args.model, Json::object({{"ids", id_list(ids)}, {"positions", printed.positions}}));
   } else {
-    print_table(rows);
+    print_table(printed.rows);
   }
   return 0;
 }

@@ -228,21 +228,26 @@ void publish_file(const fs::path& staging, const fs::path& path) {
   sync_folder(parent_of(path));
 }
 
+StagedFile::StagedFile(const fs::path& path)
+    : in_place_(fs::exists(path) && !fs::is_regular_file(path)),
+      path_(in_place_ ? path : final_path(path)),
+      staging_(in_place_ ? path : staging_path(path_)),
+      out_(staging_) {}
+
+StagedFile::~StagedFile() {
+  if (!in_place_ && !committed_) unlink(staging_.c_str());
+}
+
+void StagedFile::commit() {
+  out_.close();
+  if (!in_place_) publish_file(staging_, path_);
+  committed_ = true;
+}
+
 void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
-  const auto write_to = [&](const fs::path& file) {
-    OutputFile out(file);
-    out.write(bytes);
-    out.close();
-  };
-  if (fs::exists(path) && !fs::is_regular_file(path)) return write_to(path);
-  const fs::path last = final_path(path), staging = staging_path(last);
-  try {
-    write_to(staging);
-    publish_file(staging, last);
-  } catch (...) {
-    unlink(staging.c_str());
-    throw;
-  }
+  StagedFile file(path);
+  file.write(bytes);
+  file.commit();
 }
 
 }  // namespace nibble

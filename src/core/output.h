@@ -73,6 +73,26 @@ std::filesystem::path staging_path(const std::filesystem::path& path);
 /// Gives a complete, closed file its final name, replacing one that is there, and syncs the folder.
 void publish_file(const std::filesystem::path& staging, const std::filesystem::path& path);
 
+/// One file that is written piece by piece and appears under its final name by commit(), replacing one that is there. A
+/// device or a pipe is written to as it is.
+class StagedFile {
+ public:
+  explicit StagedFile(const std::filesystem::path& path);
+  /// Without commit(): removes what was written.
+  ~StagedFile();
+  StagedFile(const StagedFile&) = delete;
+  StagedFile& operator=(const StagedFile&) = delete;
+
+  void write(std::span<const std::byte> bytes) { out_.write(bytes); }
+  void commit();
+
+ private:
+  bool in_place_;
+  std::filesystem::path path_, staging_;
+  OutputFile out_;
+  bool committed_ = false;
+};
+
 /// Writes one file the same way (staged, synced, renamed); an existing file is replaced, a device or a pipe written to.
 void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
 

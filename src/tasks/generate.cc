@@ -91,6 +91,12 @@ class TextOut {
   std::string text_;
 };
 
+void require_room(int64_t prompt, int64_t context) {
+  if (prompt <= context) return;
+  fail(ErrorCode::invalid_argument,
+       "the prompt has " + std::to_string(prompt) + " tokens, the context " + std::to_string(context));
+}
+
 int64_t context_for(const LoadedModel& model, const GenerateOptions& options, int64_t prompt) {
   const int64_t limit = model.model->info().context_length;
   if (options.max_tokens < 0) fail(ErrorCode::invalid_argument, "max_tokens: expected an integer >= 0");
@@ -100,10 +106,7 @@ int64_t context_for(const LoadedModel& model, const GenerateOptions& options, in
   }
   const int64_t fresh = std::min(limit, options.max_tokens);  // max_tokens may be any number
   const int64_t context = options.context ? options.context : std::min(limit, prompt + fresh);
-  if (prompt > context) {
-    fail(ErrorCode::invalid_argument,
-         "the prompt has " + std::to_string(prompt) + " tokens, the context " + std::to_string(context));
-  }
+  require_room(prompt, context);
   return context;
 }
 
@@ -190,6 +193,13 @@ Generation run(const LoadedModel& loaded, std::span<const int32_t> prompt, const
   return result;
 }
 
+void require_ids(const Model& model, std::span<const int32_t> ids) {
+  if (ids.empty()) fail(ErrorCode::invalid_argument, "ids: at least one is needed");
+  require_room(static_cast<int64_t>(ids.size()), model.info().context_length);
+}
+
+constexpr int64_t kHeadRows = 64;  // positions whose logits exist at a time
+
 }  // namespace
 
 CausalLM AutoModelForCausalLM::from_pretrained(const std::string& path, const LoadModelOptions& options) {
@@ -225,9 +235,20 @@ std::string CausalLM::apply_chat_template(const std::vector<ChatMessage>& messag
 }
 
 std::vector<float> CausalLM::logits(std::span<const int32_t> ids) const {
-  if (ids.empty()) fail(ErrorCode::invalid_argument, "ids: at least one is needed");
+  require_ids(*model_->model, ids);
   const Tensor out = model_->model->forward({.ids = ids}, nullptr, nullptr);
   return {out.f32(), out.f32() + out.count()};
+}
+
+void CausalLM::logits_in_portions(std::span<const int32_t> ids,
+                                  const std::function<void(int64_t, std::span<const float>)>& take) const {
+  const Model& model = *model_->model;
+  require_ids(model, ids);
+  const Tensor hidden = model.hidden({.ids = ids}, nullptr, nullptr);
+  for (int64_t first = 0; first < hidden.rows(); first += kHeadRows) {
+    const Tensor out = model.logits(hidden.slice_rows(first, std::min(hidden.rows(), first + kHeadRows)));
+    take(first, {out.f32(), static_cast<size_t>(out.count())});
+  }
 }
 
 bool CausalLM::has_tokenizer() const { return model_->tokenizer.has_value(); }

@@ -175,6 +175,22 @@ def logits_are_those_of_transformers(t):
     assert len(table) == 1 + 2 * len(want["ids"])
 
 
+@case
+def logits_come_in_portions_and_keep_within_the_context(t):
+    ids = [5 + i % 300 for i in range(200)]
+    whole, cut = (t.json("logits", TINY, "--ids", ",".join(map(str, ids[:n])), "--top", 2, "--npy", f"{n}.npy")
+                  for n in (200, 70))
+    assert len(whole["positions"]) == 200 and len(cut["positions"]) == 70
+    shape, values = read_npy(t.folder / "200.npy")
+    assert shape == (200, 512)
+    for got, want in zip(values, read_npy(t.folder / "70.npy")[1]): assert abs(got - want) < 1e-3
+    for position, row in enumerate(whole["positions"]):
+        assert max(values[position * 512:(position + 1) * 512]) == row["top"][0]["logit"]
+    t.fails(USAGE, "logits", TINY, "--ids", ",".join(["35"] * 513), "--npy", "long.npy",
+            says="the prompt has 513 tokens, the context 512")
+    assert not list(t.folder.glob("*long*"))
+
+
 def read_npy(path):
     """numpy's format, version 1.0 (NEP 1)."""
     data = path.read_bytes()

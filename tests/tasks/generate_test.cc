@@ -152,6 +152,22 @@ TEST(Generate, KeepsWithinTheContext) {
   expect_error(ErrorCode::invalid_argument, "max_tokens", [] { tiny().generate(kPrompt, {.max_tokens = -1}); });
 }
 
+TEST(Generate, LogitsInPortionsAreAllLogits) {
+  std::vector<int32_t> ids(150);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(7 * i % 512);
+  const std::vector<float> whole = tiny().logits(ids);
+  size_t seen = 0;
+  tiny().logits_in_portions(ids, [&](int64_t first, std::span<const float> rows) {
+    EXPECT_EQ(static_cast<size_t>(first) * 512, seen);
+    EXPECT_LE(rows.size(), 64u * 512);
+    for (size_t i = 0; i < rows.size(); ++i) ASSERT_NEAR(rows[i], whole[seen + i], 1e-4);
+    seen += rows.size();
+  });
+  EXPECT_EQ(seen, whole.size());
+  const std::vector<int32_t> too_long(513, 35);
+  expect_error(ErrorCode::invalid_argument, "the context 512", [&] { tiny().logits(too_long); });
+}
+
 TEST(Generate, RefusesPromptsThatCannotBe) {
   expect_error(ErrorCode::invalid_argument, "empty", [] { tiny().generate(""); });
   expect_error(ErrorCode::invalid_argument, "512", [] { tiny().generate(std::vector<int32_t>{1, 512}); });
