@@ -22,10 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxTemplateBytes = 1 << 20;
 
-Json read_json_if_there(const fs::path& path) {
-  return fs::is_regular_file(path) ? Json::parse_file(path.string()) : Json();
-}
-
 struct TextParts {
   std::optional<Tokenizer> tokenizer;
   Json config;
@@ -44,7 +40,7 @@ TextParts text_parts_of_gguf(const ModelFiles& files) {
 
 TextParts text_parts_of_folder(const fs::path& folder) {
   TextParts parts;
-  parts.config = read_json_if_there(folder / "tokenizer_config.json");
+  parts.config = read_tokenizer_config(folder);
   if (Tokenizer::folder_has_tokenizer(folder)) parts.tokenizer = Tokenizer::from_folder(folder);
   const fs::path jinja = folder / "chat_template.jinja";
   parts.chat_template = chat_template_source(
@@ -278,11 +274,17 @@ std::vector<int32_t> LoadedModel::end_ids() const {
 
 Json LoadedModel::chat_variables() const {
   Json variables = Json::object();
-  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token"}) {
-    const Json* token = tokenizer_config.find_value(name);
-    if (token && token->is_object()) token = token->find_value("content");
+  const auto add = [&variables](const std::string& name, const Json& value) {
+    const Json* token = value.is_object() ? value.find_value("content") : &value;
     if (token && token->is_string()) variables.set(name, *token);
+  };
+  if (!tokenizer_config.is_object()) return variables;
+  for (const auto& [key, value] : tokenizer_config.as_object("tokenizer_config")) {
+    if (key.ends_with("_token")) add(key, value);  // add_bos_token and its like are no texts
   }
+  const Json* extra = tokenizer_config.find_value("extra_special_tokens");
+  if (!extra || !extra->is_object()) return variables;  // a list has no names
+  for (const auto& [key, value] : extra->as_object("extra_special_tokens")) add(key, value);
   return variables;
 }
 

@@ -36,7 +36,7 @@ struct LoadedModel {
   const Tokenizer& require_tokenizer() const;
   /// Ids that end a text, from generation_config.json, config.json or the tokenizer.
   std::vector<int32_t> end_ids() const;
-  /// What chat templates see besides the messages: the texts of the special tokens.
+  /// What chat templates see besides the messages: the texts of the special tokens that have a name.
   Json chat_variables() const;
 };
 

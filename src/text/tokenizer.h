@@ -80,6 +80,10 @@ class Tokenizer {
   std::shared_ptr<const Impl> impl_;
 };
 
+/// tokenizer_config.json of a model's folder; null when there is none. An older one, which does not describe the added
+/// tokens, gets the special tokens that only special_tokens_map.json names, as in transformers.
+Json read_tokenizer_config(const std::filesystem::path& folder);
+
 /// Decodes a stream of ids. What push() and finally flush() return makes, put together, decode() of all ids; no part
 /// ends inside a character.
 class StreamDecoder {

@@ -15,20 +15,6 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = 16u << 20;
 constexpr const char* kFiles[] = {"tokenizer.json", "vocab.txt", "tokenizer.model"};  // in this order of preference
 
-// tokenizer_config.json, with the special tokens that only special_tokens_map.json names.
-Json read_config(const fs::path& folder) {
-  Json config;
-  const fs::path file = folder / "tokenizer_config.json";
-  if (fs::exists(file)) config = Json::parse_file(file.string(), kMaxConfigBytes);
-  const fs::path map_file = folder / "special_tokens_map.json";
-  if (!fs::exists(map_file)) return config;
-  const Json map = Json::parse_file(map_file.string(), kMaxConfigBytes);
-  for (const auto& [key, token] : map.as_object(map_file.string())) {
-    if (key.ends_with("_token") && config.find_value(key) == nullptr) config.set(key, token);
-  }
-  return config;
-}
-
 // BERT's vocab.txt: one token per line, the line's number is the id.
 Json tokenizer_json_from_vocab(const fs::path& file, const Json& config) {
   const std::string where = file.string();
@@ -87,6 +73,19 @@ Json with_bert_tokens(Json config) {
 
 }  // namespace
 
+Json read_tokenizer_config(const fs::path& folder) {
+  Json config;
+  const fs::path file = folder / "tokenizer_config.json";
+  if (fs::exists(file)) config = Json::parse_file(file.string(), kMaxConfigBytes);
+  const fs::path map_file = folder / "special_tokens_map.json";
+  if (!fs::exists(map_file) || config.find_value("added_tokens_decoder")) return config;
+  const Json map = Json::parse_file(map_file.string(), kMaxConfigBytes);
+  for (const auto& [key, token] : map.as_object(map_file.string())) {
+    if (key.ends_with("_token") && config.find_value(key) == nullptr) config.set(key, token);
+  }
+  return config;
+}
+
 bool Tokenizer::folder_has_tokenizer(const fs::path& folder) {
   for (const char* file : kFiles) {
     if (fs::exists(folder / file)) return true;
@@ -98,7 +97,7 @@ Tokenizer Tokenizer::from_folder(const fs::path& folder) {
   if (!folder_has_tokenizer(folder)) {
     fail(ErrorCode::io, folder.string() + ": no tokenizer (looked for tokenizer.json, vocab.txt and tokenizer.model)");
   }
-  const Json config = read_config(folder);
+  const Json config = read_tokenizer_config(folder);
   const fs::path json_file = folder / kFiles[0], vocab_file = folder / kFiles[1], model_file = folder / kFiles[2];
   if (fs::exists(json_file)) return from_json(Json::parse_file(json_file.string()), config, json_file.string());
   if (fs::exists(vocab_file)) {

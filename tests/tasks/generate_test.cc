@@ -67,6 +67,26 @@ TEST(Generate, ChatGoesThroughTheTemplate) {
   EXPECT_EQ(g.text, chat.find("reply")->as_string("reply"));
 }
 
+TEST(Generate, TemplatesSeeEverySpecialTokenThatHasAName) {
+  const TempFolder folder;
+  const char* config =
+      R"({"bos_token": "<b>", "cls_token": {"content": "<c>"}, "mask_token": null, "image_token": "<i>",
+      "add_bos_token": true, "additional_special_tokens": ["<x>"], "extra_special_tokens": {"audio": "<a>"}%})";
+  const char* source =
+      "{{ bos_token }}|{{ cls_token }}|{{ mask_token }}|{{ image_token }}|{{ add_bos_token }}|"
+      "{{ additional_special_tokens }}|{{ audio }}|{{ sep_token }}";
+  // The map counts where the configuration does not describe the tokens.
+  for (const auto& [more, expected] :
+       {std::pair("", "<b>|<c>||<i>|||<a>|<s>"), {R"(, "added_tokens_decoder": {})", "<b>|<c>||<i>|||<a>|"}}) {
+    std::string text = config;
+    const CausalLM model = load(tiny_variant(folder, *more ? "described" : "legacy",
+                                             {{"tokenizer_config.json", text.replace(text.find('%'), 1, more)},
+                                              {"special_tokens_map.json", R"({"bos_token": "?", "sep_token": "<s>"})"},
+                                              {"chat_template.jinja", source}}));
+    EXPECT_EQ(model.apply_chat_template({{"user", "a"}}), expected);
+  }
+}
+
 TEST(Generate, StreamedPiecesMakeTheText) {
   for (const uint64_t seed : {1u, 2u, 3u, 4u}) {
     // Hot enough that single bytes of characters come out in any order.
