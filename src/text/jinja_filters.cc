@@ -81,6 +81,52 @@ Value indent_filter(Runtime& runtime, const Value& self, const Arguments& argume
   return Value(std::move(out));
 }
 
+Value truncate_filter(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const std::string text = to_text(runtime, self);
+  const std::string end = arguments[2].is_undefined() ? "..." : text_argument(runtime, arguments[2], "truncate");
+  const int64_t length = integer_or(runtime, arguments[0], 255, "truncate");
+  const int64_t leeway = integer_or(runtime, arguments[3], 5, "truncate"), kept = length - code_point_count(end);
+  if (kept < 0 || leeway < 0)
+    runtime.fail("truncate() needs a length of at least that of its end, and no negative one");
+  if (code_point_count(text) - leeway <= length) return Value(text);
+  size_t cut = 0;
+  for (int64_t i = 0; i < kept; ++i) next_char(text, cut);
+  const size_t space = is_true(arguments[1]) || cut == 0 ? std::string::npos : text.rfind(' ', cut - 1);
+  return Value(text.substr(0, space == std::string::npos ? cut : space) + end);
+}
+
+// As Python's quote(), or for a part of a query its quote_plus().
+std::string url_quoted(std::string_view text, bool query) {
+  static constexpr std::string_view kHex = "0123456789ABCDEF";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (letter || std::string_view(query ? "_.-~" : "_.-~/").find(c) != std::string_view::npos) {
+      out += c;
+    } else if (query && c == ' ') {
+      out += '+';
+    } else {
+      out.append({'%', kHex[byte >> 4], kHex[byte & 15]});
+    }
+  }
+  return out;
+}
+
+Value urlencode_filter(Runtime& runtime, const Value& self, const Arguments&) {
+  if (self.dict() == nullptr && self.sequence() == nullptr) return Value(url_quoted(to_text(runtime, self), false));
+  const Value source = self.dict() ? call_builtin(runtime, *find_method(self, "items"), self, {}) : self;
+  std::string out;
+  for (const Value& pair : source.sequence()->items) {
+    const auto parts = iterate(runtime, pair);
+    if (parts->items.size() != 2) runtime.fail("urlencode needs pairs");
+    if (!out.empty()) out += '&';
+    out += url_quoted(to_text(runtime, parts->items[0]), true) + "=";
+    out += url_quoted(to_text(runtime, parts->items[1]), true);
+  }
+  return Value(std::move(out));
+}
+
 std::optional<double> parse_float(std::string_view text) {
   text = strip(text, Side::both);
   if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
@@ -178,7 +224,7 @@ Value tojson_filter(Runtime& runtime, const Value& self, const Arguments& argume
   return Value(to_json(runtime, self, style));
 }
 
-constexpr std::array<Builtin, 19> kFilters = {{
+constexpr std::array<Builtin, 21> kFilters = {{
     {"trim", "chars", 0, trim_filter},
     {"upper", "", 0, text_filter<uppercase>},
     {"lower", "", 0, text_filter<lowercase>},
@@ -191,6 +237,8 @@ constexpr std::array<Builtin, 19> kFilters = {{
     {"replace", "old new count", 2, replace_filter},
     {"format", "*", 0, format_filter},
     {"indent", "width first blank", 0, indent_filter},
+    {"truncate", "length killwords end leeway", 0, truncate_filter},
+    {"urlencode", "", 0, urlencode_filter},
     {"int", "default base", 0, int_filter},
     {"float", "default", 0, float_filter},
     {"abs", "", 0, abs_filter},

@@ -1,5 +1,5 @@
-// Python's two ways to fill values into a text: "%s: %.2f" % (a, b) and "{}: {name}".format(a, name=b). Conversions
-// that no published template uses (repr flags, alignment inside braces) are refused by name.
+// Python's two ways to fill values into a text: "%s: %.2f" % (a, b) and "{}: {name:>5}".format(a, name=b). Conversions
+// that no published template uses (fields of fields, thousands, bits) are refused by name.
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -79,6 +79,10 @@ std::string convert(Runtime& runtime, Conversion conversion, const Value& value)
   return print_number(conversion, Value(static_cast<int64_t>(whole)));
 }
 
+[[noreturn]] void fail_field(Runtime& runtime, std::string_view field) {
+  runtime.fail(ErrorCode::unsupported, "format field '{" + std::string(field) + "}' is not supported");
+}
+
 // The value that "{}", "{0}" or "{name}" stands for.
 const Value& field(Runtime& runtime, std::string_view name, const Arguments& arguments, size_t& next) {
   size_t index = next;
@@ -90,11 +94,90 @@ const Value& field(Runtime& runtime, std::string_view name, const Arguments& arg
     if (named != arguments.named.end()) return named->second;
     const auto result = std::from_chars(name.data(), name.data() + name.size(), index);
     if (result.ec != std::errc() || result.ptr != name.data() + name.size()) {
-      runtime.fail(ErrorCode::unsupported, "format field '{" + std::string(name) + "}' is not supported");
+      fail_field(runtime, name);
     }
   }
   if (index >= arguments.positional.size()) runtime.fail("format() has too few arguments");
   return arguments.positional[index];
+}
+
+// What stands behind the colon of a field: [[fill]align][sign][0][width][.precision][type].
+struct FieldFormat {
+  std::string fill = " ";
+  char align = 0;  // one of < > ^ =; 0: as the value's type has it
+  Conversion conversion;
+};
+
+FieldFormat read_format(Runtime& runtime, std::string_view format, std::string_view whole) {
+  static constexpr std::string_view kAligns = "<>^=", kTypes = "sdxXofFeEgG%";
+  const auto is_align = [&](size_t at) { return at < format.size() && kAligns.find(format[at]) != kAligns.npos; };
+  FieldFormat result;
+  size_t i = 0, filled = 0;
+  next_char(format, filled);
+  if (is_align(filled)) {
+    result.fill = format.substr(0, filled);
+    i = filled;
+  }
+  if (is_align(i)) result.align = format[i++];
+  if (i < format.size() && std::string_view("+- ").find(format[i]) != std::string_view::npos) {
+    result.conversion.flags = format[i++];
+  }
+  if (i < format.size() && format[i] == '0' && result.align == 0) {
+    result.fill = "0";
+    result.align = '=';
+  }
+  result.conversion.width = read_number(runtime, format, i);
+  if (i < format.size() && format[i] == '.') result.conversion.precision = read_number(runtime, format, ++i);
+  if (i < format.size() && kTypes.find(format[i]) != kTypes.npos) result.conversion.type = format[i++];
+  if (i < format.size()) fail_field(runtime, whole);
+  return result;
+}
+
+// The value without its padding.
+std::string convert_field(Runtime& runtime, Conversion conversion, const Value& value, std::string_view whole) {
+  conversion.width = 0;
+  const bool number = value.number().has_value(), fraction = value.is_float();
+  if (conversion.type == 0) conversion.type = !number ? 's' : fraction ? 'r' : 'd';
+  const bool rounded = conversion.precision >= 0, text = conversion.type == 's', integral = value.integer().has_value();
+  const bool whole_type = std::string_view("dxXo").find(conversion.type) != std::string_view::npos;
+  if (text != !number || (whole_type && (!integral || rounded))) fail_field(runtime, whole);
+  if (conversion.type == 'r') {
+    if (rounded) fail_field(runtime, whole);  // shortest or fixed, by a rule of its own
+    const bool signed_text = conversion.flags == "+" || conversion.flags == " ";
+    return (signed_text && *value.number() >= 0 ? conversion.flags : "") + repr(runtime, value);
+  }
+  if (conversion.type != '%') return convert(runtime, conversion, value);
+  conversion.type = 'f';
+  return convert(runtime, conversion, Value(*value.number() * 100)) + "%";
+}
+
+std::string format_field(Runtime& runtime, const Value& value, std::string_view spec, std::string_view whole) {
+  if (spec.empty()) return to_text(runtime, value);
+  const FieldFormat format = read_format(runtime, spec, whole);
+  const std::string text = convert_field(runtime, format.conversion, value, whole);
+  const int64_t missing = std::max<int64_t>(format.conversion.width - code_point_count(text), 0);
+  const char align = format.align != 0 ? format.align : value.number() ? '>' : '<';
+  if (align == '=' && !value.number()) fail_field(runtime, whole);
+  const bool has_sign = !text.empty() && std::string_view("+- ").find(text[0]) != std::string_view::npos;
+  const size_t sign = align == '=' && has_sign ? 1 : 0;
+  const int64_t left = align == '<' ? 0 : align == '^' ? missing / 2 : missing;
+  return text.substr(0, sign) + repeat(runtime, format.fill, left) + text.substr(sign) +
+         repeat(runtime, format.fill, missing - left);
+}
+
+// One field: "name", "name!r", "name:spec".
+std::string fill_field(Runtime& runtime, std::string_view whole, const Arguments& arguments, size_t& next) {
+  const size_t colon = std::min(whole.find(':'), whole.size());
+  const std::string_view spec = whole.substr(std::min(colon + 1, whole.size()));
+  std::string_view name = whole.substr(0, colon);
+  const size_t mark = name.find('!');
+  const std::string_view flag = mark == std::string_view::npos ? "" : name.substr(mark + 1);
+  if (spec.find('{') != std::string_view::npos || (mark != std::string_view::npos && flag != "r" && flag != "s")) {
+    fail_field(runtime, whole);
+  }
+  const Value& value = field(runtime, name.substr(0, mark), arguments, next);
+  if (flag.empty()) return format_field(runtime, value, spec, whole);
+  return format_field(runtime, Value(flag == "r" ? repr(runtime, value) : to_text(runtime, value)), spec, whole);
 }
 
 }  // namespace
@@ -142,7 +225,7 @@ std::string brace_format(Runtime& runtime, std::string_view pattern, const Argum
     }
     const size_t end = pattern.find('}', i);
     if (c == '}' || end == std::string_view::npos) runtime.fail("single '" + std::string(1, c) + "' in format string");
-    out += to_text(runtime, field(runtime, pattern.substr(i + 1, end - i - 1), arguments, next));
+    out += fill_field(runtime, pattern.substr(i + 1, end - i - 1), arguments, next);
     i = end;
   }
   return out;

@@ -72,6 +72,22 @@ Value title_method(Runtime&, const Value& self, const Arguments&) {
   return Value(std::move(out));
 }
 
+Value swapcase_method(Runtime&, const Value& self, const Arguments&) {
+  std::string out;
+  for (const std::string_view point : code_points(*self.string())) {
+    const std::string lower = lowercase(point);
+    out += lower != point ? lower : uppercase(point);
+  }
+  return Value(std::move(out));
+}
+
+Value zfill_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const std::string& text = *self.string();
+  const int64_t missing = integer_argument(runtime, arguments[0], "zfill") - code_point_count(text);
+  const size_t sign = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+  return Value(text.substr(0, sign) + repeat(runtime, "0", missing) + text.substr(sign));
+}
+
 // Whether the string begins (ends) with the argument, or with one of its items.
 template <bool (*matches)(std::string_view, std::string_view)>
 Value affix_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
@@ -145,7 +161,7 @@ bool is_letter(char32_t c) { return is_letter_or_digit(c) && !is_numeric(c); }
 Value isupper_method(Runtime&, const Value& self, const Arguments&) { return Value(is_upper(*self.string())); }
 Value islower_method(Runtime&, const Value& self, const Arguments&) { return Value(is_lower(*self.string())); }
 
-constexpr std::array<Builtin, 31> kStringMethods = {{
+constexpr std::array<Builtin, 33> kStringMethods = {{
     {"strip", "chars", 0, strip_method<Side::both>},
     {"lstrip", "chars", 0, strip_method<Side::left>},
     {"rstrip", "chars", 0, strip_method<Side::right>},
@@ -159,6 +175,8 @@ constexpr std::array<Builtin, 31> kStringMethods = {{
     {"casefold", "", 0, mapped<lowercase>},
     {"capitalize", "", 0, mapped<capitalize>},
     {"title", "", 0, title_method},
+    {"swapcase", "", 0, swapcase_method},
+    {"zfill", "width", 1, zfill_method},
     {"startswith", "prefix", 1, affix_method<begins>},
     {"endswith", "suffix", 1, affix_method<ends>},
     {"removeprefix", "prefix", 1, removeprefix_method},

@@ -165,6 +165,13 @@ const Value* find_attribute(const Namespace& space, std::string_view name) {
   return nullptr;
 }
 
+// The names of groupby's pairs. Any other pair has them too.
+const Value* part_of_group(const Value& object, std::string_view name) {
+  const Sequence* pair = object.sequence();
+  if (pair == nullptr || pair->kind != SequenceKind::tuple || pair->items.size() != 2) return nullptr;
+  return name == "grouper" ? &pair->items[0] : name == "list" ? &pair->items[1] : nullptr;
+}
+
 void require_defined(Runtime& runtime, const Value& object) {
   const auto* undefined = std::get_if<Undefined>(&object.data);
   if (undefined == nullptr) return;
@@ -278,6 +285,7 @@ bool contains(Runtime& runtime, const Value& container, const Value& wanted) {
 Value attribute(Runtime& runtime, const Value& object, std::string_view name) {
   require_defined(runtime, object);
   if (const Builtin* method = find_method(object, name)) return bound_method(object, method);
+  if (const Value* part = part_of_group(object, name)) return *part;
   const Dict* dict = object.dict();
   if (dict != nullptr) runtime.spend(dict->items.size());
   const Namespace* space = object.name_space();

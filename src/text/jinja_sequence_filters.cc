@@ -227,7 +227,48 @@ Value sum_filter(Runtime& runtime, const Value& self, const Arguments& arguments
   return total;
 }
 
-constexpr std::array<Builtin, 19> kSequenceFilters = {{
+Value batch_filter(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const int64_t size = integer_argument(runtime, arguments[0], "batch");
+  if (size < 1) runtime.fail("batch() needs a positive size");
+  const auto source = iterate(runtime, self);
+  Items batches, batch;
+  for (const Value& value : source->items) {
+    batch.push_back(value);
+    if (static_cast<int64_t>(batch.size()) == size) batches.push_back(runtime.sequence(std::exchange(batch, {})));
+  }
+  if (batch.empty()) return generator(runtime, std::move(batches));
+  if (!arguments[1].is_undefined() && !arguments[1].is_none()) {
+    runtime.spend(static_cast<size_t>(size), sizeof(Value));
+    batch.resize(static_cast<size_t>(size), arguments[1]);
+  }
+  batches.push_back(runtime.sequence(std::move(batch)));
+  return generator(runtime, std::move(batches));
+}
+
+// Pairs of a value of the attribute and the items that have it; attribute() gives their parts names.
+Value groupby_filter(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  const auto source = iterate(runtime, self);
+  const auto value_of = [&](const Value& item) {
+    Value found = member(runtime, item, arguments[0]);
+    return found.is_undefined() && !arguments[1].is_undefined() ? arguments[1] : found;
+  };
+  const auto key_of = [&](const Value& item) { return folded(value_of(item), is_true(arguments[2])); };
+  std::vector<Items> keys;
+  for (const Value& item : source->items) keys.push_back({key_of(item)});
+  const Value ordered = sorted(runtime, source->items, keys, false);
+  const Items& items = ordered.sequence()->items;
+  Items groups;
+  for (size_t begin = 0, end = 0; begin < items.size(); begin = end) {
+    Items group;
+    const Value key = key_of(items[begin]);
+    for (; end < items.size() && equal(runtime, key, key_of(items[end])); ++end) group.push_back(items[end]);
+    if (group.empty()) runtime.fail("groupby: a value does not equal itself");  // NaN
+    groups.push_back(runtime.sequence({value_of(group[0]), runtime.sequence(group)}, SequenceKind::tuple));
+  }
+  return runtime.sequence(std::move(groups));
+}
+
+constexpr std::array<Builtin, 21> kSequenceFilters = {{
     {"length", "", 0, length_filter},
     {"count", "", 0, length_filter},
     {"first", "", 0, first_filter},
@@ -247,6 +288,8 @@ constexpr std::array<Builtin, 19> kSequenceFilters = {{
     {"min", "case_sensitive attribute", 0, extreme_filter<Extreme::least>},
     {"max", "case_sensitive attribute", 0, extreme_filter<Extreme::greatest>},
     {"sum", "attribute start", 0, sum_filter},
+    {"batch", "linecount fill_with", 1, batch_filter},
+    {"groupby", "attribute default case_sensitive", 1, groupby_filter},
 }};
 
 }  // namespace

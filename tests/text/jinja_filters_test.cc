@@ -256,6 +256,21 @@ constexpr test::TemplateRow kFilters[] = {
     {"{{ {'B':1,'a':2}|dictsort }}", "[('a', 2), ('B', 1)]"},
     {"{{ {'B':1,'a':2}|dictsort(true) }}", "[('B', 1), ('a', 2)]"},
     {"{{ {'x':2,'y':1}|dictsort(by='value') }}", "[('y', 1), ('x', 2)]"},
+    {"{{ l|batch(2)|list }}", "[[3, 1], [2]]"},
+    {"{{ l|batch(2, '-')|list }}", "[[3, 1], [2, '-']]"},
+    {"{{ e|batch(2)|list }}", "[]"},
+    {"{% for role, items in ms|groupby('role') %}{{ role }}={{ items|map(attribute='n')|list }};{% endfor %}",
+     "tool=[1];user=[2, 3];"},
+    {"{% for g in ms|groupby('role', case_sensitive=true) %}{{ g.grouper }}:{{ g.list|length }} {% endfor %}",
+     "User:1 tool:1 user:1 "},
+    {"{{ ms|groupby('content', default='z')|map('first')|list }}", "['A', 'b', 'z']"},
+    {"{{ 'a b c d e f'|truncate(5) }}", "a..."},
+    {"{{ 'a b c d e f g h i'|truncate(5) }}|{{ 'a b c d e f'|truncate(5, true, '\u2026', 0) }}", "a...|a b \u2026"},
+    {"{{ uni|truncate(8, leeway=0) }}|{{ uni|truncate(9, true, '', 0) }}|{{ s|truncate }}",
+     "h\u00e9llo...|h\u00e9llo w\u00f6r|Hello World"},
+    {"{{ 'x y/z?\u00e9&'|urlencode }}|{{ {'a b': 'c/d', 'n': 1}|urlencode }}|{{ [('k', 'v v')]|urlencode }}|{{ "
+     "7|urlencode }}",
+     "x%20y/z%3F%C3%A9%26|a+b=c%2Fd&n=1|k=v+v|7"},
 };
 TEST(Jinja, AppliesFilters) { test::expect_rows(kFilters); }
 

@@ -57,11 +57,13 @@ constexpr ErrorRow kUnsupported[] = {
     {"{% call m() %}{% endcall %}", ErrorCode::unsupported, "tag 'call'"},
     {"{% for x in l recursive %}{% endfor %}", ErrorCode::unsupported, "recursive loops"},
     {"{{ range(*l) }}", ErrorCode::unsupported, "unpacking arguments"},
-    {"{{ l|batch(2) }}", ErrorCode::unsupported, "filter 'batch' is not supported"},
-    {"{{ l|map('batch')|list }}", ErrorCode::unsupported, "filter 'batch' is not supported"},
+    {"{{ l|random }}", ErrorCode::unsupported, "filter 'random' is not supported"},
+    {"{{ l|map('random')|list }}", ErrorCode::unsupported, "filter 'random' is not supported"},
     {"{{ a is escaped }}", ErrorCode::unsupported, "test 'escaped' is not supported"},
     {"{{ l|select('escaped')|list }}", ErrorCode::unsupported, "test 'escaped' is not supported"},
-    {"{{ '{:>5}'.format(1) }}", ErrorCode::unsupported, "format field '{:>5}'"},
+    {"{{ '{0.x}'.format(d) }}", ErrorCode::unsupported, "format field '{0.x}'"},
+    {"{{ '{:,}'.format(1) }}", ErrorCode::unsupported, "format field '{:,}'"},
+    {"{{ '{!a}'.format(1) }}", ErrorCode::unsupported, "format field '{!a}'"},
     {"{{ '%(x)s' % d }}", ErrorCode::unsupported, "format '%(name)'"},
 };
 TEST(JinjaErrors, NameWhatIsOutsideTheSubset) { expect_errors(kUnsupported); }
