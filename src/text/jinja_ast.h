@@ -36,15 +36,16 @@ enum class NodeKind {
   conditional,  // condition, value if true, value if false | null
   capture,      // block: the text that the block writes, in a scope of its own
   // statements
-  block,          // statements
-  text,           // name is the text
-  output,         // expression
-  for_loop,       // target, iterable, condition | null, block, else block | null
-  if_chain,       // condition, block, condition, block, ..., else block where there is one
-  set,            // target (name, tuple or attribute), expression
-  macro,          // a `keyword` per parameter (its child is the default | null), block; name
-  with,           // target, expression, ..., block
-  break_loop,     // nothing
+  block,       // statements
+  text,        // name is the text
+  output,      // expression
+  for_loop,    // target, iterable, condition | null, block, else block | null; name is not empty when it is recursive
+  if_chain,    // condition, block, condition, block, ..., else block where there is one
+  set,         // target (name, tuple or attribute), expression
+  macro,       // a `keyword` per parameter (its child is the default | null), block; name
+  call_block,  // a `macro` named caller, call
+  with,        // target, expression, ..., block
+  break_loop,  // nothing
   continue_loop,  // nothing
 };
 

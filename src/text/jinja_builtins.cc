@@ -77,11 +77,65 @@ Value strftime_now(Runtime& runtime, const Value&, const Arguments& arguments) {
   return Value(std::string_view(buffer.data(), length));
 }
 
-constexpr std::array<Builtin, 5> kGlobals = {{{"range", "start stop step", 1, range},
+// cycler() and joiner() remember what they gave last: in attributes of a namespace that templates cannot assign to.
+Value& remembered(const Value& self, size_t i) { return self.name_space()->attributes[i].second; }
+
+Value cycler_move(const Value& self, int64_t position) {
+  const Sequence& items = *remembered(self, 0).sequence();
+  const auto place = static_cast<size_t>(position) % items.items.size();
+  remembered(self, 1) = Value(static_cast<int64_t>(place));
+  remembered(self, 2) = items.items[place];
+  return items.items[place];
+}
+
+Value cycler_next(Runtime&, const Value& self, const Arguments&) {
+  Value current = remembered(self, 2);
+  cycler_move(self, *remembered(self, 1).integer() + 1);
+  return current;
+}
+
+Value cycler_reset(Runtime&, const Value& self, const Arguments&) {
+  cycler_move(self, 0);
+  return Value(None{});
+}
+
+Value joiner_call(Runtime&, const Value& self, const Arguments&) {
+  return std::exchange(remembered(self, 1), remembered(self, 0));
+}
+
+Value bound(const Builtin& builtin, Namespace* space) {
+  return Value(std::make_shared<const Callable>(Callable{&builtin, Value(space), nullptr, nullptr}));
+}
+
+Value make_cycler(Runtime& runtime, const Value&, const Arguments& arguments) {
+  static constexpr Builtin kNext = {"next", "", 0, cycler_next}, kReset = {"reset", "", 0, cycler_reset};
+  if (arguments.positional.empty() || !arguments.named.empty()) runtime.fail("cycler() needs items");
+  Namespace* space = runtime.new_namespace();
+  runtime.spend(sizeof(Namespace));
+  space->attributes = {{"_items", runtime.sequence(arguments.positional)},
+                       {"_position", Value(int64_t{0})},
+                       {"current", arguments.positional[0]},
+                       {"next", bound(kNext, space)},
+                       {"reset", bound(kReset, space)}};
+  return Value(space);
+}
+
+Value make_joiner(Runtime& runtime, const Value&, const Arguments& arguments) {
+  static constexpr Builtin kJoin = {"joiner", "", 0, joiner_call};
+  Namespace* space = runtime.new_namespace();
+  runtime.spend(sizeof(Namespace));
+  const Value separator = arguments[0].is_undefined() ? Value(std::string_view(", ")) : arguments[0];
+  space->attributes = {{"_separator", separator}, {"_next", Value(std::string_view())}};
+  return bound(kJoin, space);
+}
+
+constexpr std::array<Builtin, 7> kGlobals = {{{"range", "start stop step", 1, range},
                                               {"dict", "*", 0, make_dict},
                                               {"namespace", "*", 0, make_namespace},
                                               {"raise_exception", "message", 1, raise_exception},
-                                              {"strftime_now", "format", 1, strftime_now}}};
+                                              {"strftime_now", "format", 1, strftime_now},
+                                              {"cycler", "*", 0, make_cycler},
+                                              {"joiner", "sep", 0, make_joiner}}};
 
 Value dict_get(Runtime& runtime, const Value& self, const Arguments& arguments) {
   for (const auto& [key, value] : self.dict()->items) {

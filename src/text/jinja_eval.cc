@@ -20,6 +20,8 @@ struct Scope : std::enable_shared_from_this<Scope> {
 
 namespace {
 
+constexpr std::string_view kCaller = "caller", kRecursion = "loop()";
+
 enum class Flow { next, break_loop, continue_loop };
 
 class Evaluator {
@@ -98,11 +100,17 @@ class Evaluator {
   Value logical_not(const Node& node) { return Value(!is_true(child(node, 0))); }
   Value attribute_of(const Node& node) { return attribute(runtime_, child(node, 0), node.name); }
 
-  Value name(const Node& node) {
+  /// Null when no scope has it.
+  const Value* find_name(std::string_view name) const {
     for (const Scope* scope = scope_.get(); scope != nullptr; scope = scope->outer.get()) {
-      const auto found = scope->names.find(node.name);
-      if (found != scope->names.end()) return found->second;
+      const auto found = scope->names.find(name);
+      if (found != scope->names.end()) return &found->second;
     }
+    return nullptr;
+  }
+
+  Value name(const Node& node) {
+    if (const Value* found = find_name(node.name)) return *found;
     const Builtin* global = find_global(node.name);
     if (global == nullptr) return Value::undefined("'" + node.name + "' is undefined");
     return Value(std::make_shared<const Callable>(Callable{global, Value(), nullptr, nullptr}));
@@ -203,11 +211,18 @@ class Evaluator {
     return call_builtin(runtime_, *node.builtin, input, std::move(given));
   }
 
-  Value call(const Node& node) {
-    const Value callee = child(node, 0);
+  Value call(const Node& node) { return call(node, Value()); }
+
+  // `caller` is what a call block hands to the macro.
+  Value call(const Node& node, Value caller) {
+    const Value callee = callee_of(*node.children[0]);
     Arguments given = arguments(node);
+    if (caller.callable() != nullptr) given.named.emplace_back(kCaller, std::move(caller));
     runtime_.line = node.line;
     const Callable* callable = callee.callable();
+    if (callable != nullptr && callable->macro != nullptr && callable->macro->kind == NodeKind::for_loop) {
+      return call_loop(*callable, given);
+    }
     if (callable != nullptr && callable->macro != nullptr) return call_macro(*callable, std::move(given));
     if (callable != nullptr) return call_builtin(runtime_, *callable->builtin, callable->self, std::move(given));
     const auto* undefined = std::get_if<Undefined>(&callee.data);
@@ -215,16 +230,42 @@ class Evaluator {
     runtime_.fail("'" + std::string(type_name(callee)) + "' object is not callable");
   }
 
+  // What loop(items) calls is kept beside `loop`, which is a plain dict, under a name that templates cannot write.
+  Value callee_of(const Node& node) {
+    if (node.kind == NodeKind::name && node.name == "loop") {
+      if (const Value* recursion = find_name(kRecursion)) return *recursion;
+    }
+    return evaluate(node);
+  }
+
+  Value call_loop(const Callable& callable, const Arguments& given) {
+    if (given.positional.size() != 1 || !given.named.empty()) runtime_.fail("loop() takes one argument, the items");
+    require_macro_depth();
+    const ScopeGuard guard(*this, callable.scope->shared_from_this());
+    std::string outer = std::exchange(output_, {});
+    ++macros_;
+    run_loop(*callable.macro, given.positional[0], *callable.self.integer() + 1);
+    --macros_;
+    return Value(std::exchange(output_, std::move(outer)));
+  }
+
+  void require_macro_depth() {
+    if (macros_ < kMaxMacroDepth) return;
+    runtime_.fail(ErrorCode::resources,
+                  "macros call each other deeper than " + std::to_string(kMaxMacroDepth) + " levels");
+  }
+
   Value call_macro(const Callable& callable, Arguments given) {
     const Node& macro = *callable.macro;
     const size_t parameters = macro.children.size() - 1;
     if (given.positional.size() > parameters) runtime_.fail("macro '" + macro.name + "' has too many arguments");
-    if (macros_ >= kMaxMacroDepth) {
-      runtime_.fail(ErrorCode::resources,
-                    "macros call each other deeper than " + std::to_string(kMaxMacroDepth) + " levels");
-    }
+    require_macro_depth();
     const ScopeGuard guard(*this, inner_scope(callable.scope->shared_from_this()));
     for (size_t i = 0; i < parameters; ++i) bind_parameter(macro, i, given);
+    if (given.named.size() == 1 && given.named[0].first == kCaller) {
+      scope_->names[kCaller] = std::move(given.named[0].second);
+      given.named.clear();
+    }
     if (!given.named.empty()) {
       runtime_.fail("macro '" + macro.name + "' has no argument '" + given.named.front().first + "'");
     }
@@ -268,8 +309,9 @@ class Evaluator {
     using Method = Flow (Evaluator::*)(const Node&);
     constexpr auto kFirst = static_cast<size_t>(NodeKind::block);
     static constexpr std::array<Method, static_cast<size_t>(NodeKind::continue_loop) - kFirst + 1> kMethods = {
-        &Evaluator::block, &Evaluator::text,  &Evaluator::output, &Evaluator::for_loop,   &Evaluator::if_chain,
-        &Evaluator::set,   &Evaluator::macro, &Evaluator::with,   &Evaluator::break_loop, &Evaluator::continue_loop};
+        &Evaluator::block,    &Evaluator::text,       &Evaluator::output,       &Evaluator::for_loop,
+        &Evaluator::if_chain, &Evaluator::set,        &Evaluator::macro,        &Evaluator::call_block,
+        &Evaluator::with,     &Evaluator::break_loop, &Evaluator::continue_loop};
     const DepthGuard guard(*this, node);
     return (this->*kMethods[static_cast<size_t>(node.kind) - kFirst])(node);
   }
@@ -346,11 +388,20 @@ class Evaluator {
     }
   }
 
-  Flow macro(const Node& node) {
+  Value macro_value(const Node& node) {
     // A macro may outlive the scope that it sees, which therefore is kept; that it holds no share itself avoids cycles.
     runtime_.spend(sizeof(Scope) + sizeof(Callable));
     kept_scopes_.push_back(scope_);
-    scope_->names[node.name] = Value(std::make_shared<const Callable>(Callable{nullptr, Value(), &node, scope_.get()}));
+    return Value(std::make_shared<const Callable>(Callable{nullptr, Value(), &node, scope_.get()}));
+  }
+
+  Flow macro(const Node& node) {
+    scope_->names[node.name] = macro_value(node);
+    return Flow::next;
+  }
+
+  Flow call_block(const Node& node) {
+    write(to_text(runtime_, call(*node.children[1], macro_value(*node.children[0]))));
     return Flow::next;
   }
 
@@ -364,8 +415,8 @@ class Evaluator {
   }
 
   // The items that a loop visits, its condition applied.
-  std::vector<Value> loop_items(const Node& node) {
-    const auto source = iterate(runtime_, child(node, 1));
+  std::vector<Value> loop_items(const Node& node, const Value& iterable) {
+    const auto source = iterate(runtime_, iterable);
     runtime_.spend(source->items.size(), sizeof(Value));
     std::vector<Value> items = source->items;
     if (node.children[2] == nullptr) return items;
@@ -378,30 +429,39 @@ class Evaluator {
     return chosen;
   }
 
-  Flow for_loop(const Node& node) {
-    const std::vector<Value> items = loop_items(node);
+  Flow for_loop(const Node& node) { return run_loop(node, child(node, 1), 1); }
+
+  Flow run_loop(const Node& node, const Value& iterable, int64_t depth) {
+    const std::vector<Value> items = loop_items(node, iterable);
+    Value recursion;
+    if (!node.name.empty()) {
+      recursion = Value(std::make_shared<const Callable>(Callable{nullptr, Value(depth), &node, scope_.get()}));
+    }
     for (size_t i = 0; i < items.size(); ++i) {
       const ScopeGuard guard(*this, inner_scope(scope_));
       assign(*node.children[0], items[i]);
-      scope_->names["loop"] = loop_value(items, i);
+      scope_->names["loop"] = loop_value(items, i, depth);
+      if (recursion.callable() != nullptr) scope_->names[kRecursion] = recursion;
       if (execute(*node.children[3]) == Flow::break_loop) break;
     }
     if (items.empty() && node.children[4] != nullptr) return execute(*node.children[4]);
     return Flow::next;
   }
 
-  Value loop_value(const std::vector<Value>& items, size_t i) {
-    static const std::array<Value, 9> kNames = {
+  Value loop_value(const std::vector<Value>& items, size_t i, int64_t depth) {
+    static const std::array<Value, 11> kNames = {
         Value(std::string_view("index")),     Value(std::string_view("index0")),   Value(std::string_view("revindex")),
         Value(std::string_view("revindex0")), Value(std::string_view("first")),    Value(std::string_view("last")),
-        Value(std::string_view("length")),    Value(std::string_view("previtem")), Value(std::string_view("nextitem"))};
+        Value(std::string_view("length")),    Value(std::string_view("previtem")), Value(std::string_view("nextitem")),
+        Value(std::string_view("depth")),     Value(std::string_view("depth0"))};
     const auto index = static_cast<int64_t>(i), length = static_cast<int64_t>(items.size());
     const bool first = i == 0, last = i + 1 == items.size();
     std::vector<std::pair<Value, Value>> loop = {
         {kNames[0], Value(index + 1)},      {kNames[1], Value(index)},
         {kNames[2], Value(length - index)}, {kNames[3], Value(length - index - 1)},
         {kNames[4], Value(first)},          {kNames[5], Value(last)},
-        {kNames[6], Value(length)}};
+        {kNames[6], Value(length)},         {kNames[9], Value(depth)},
+        {kNames[10], Value(depth - 1)}};
     if (!first) loop.emplace_back(kNames[7], items[i - 1]);
     if (!last) loop.emplace_back(kNames[8], items[i + 1]);
     return runtime_.dict(std::move(loop));

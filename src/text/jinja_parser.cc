@@ -72,10 +72,11 @@ class Parser : ExpressionParser {
       std::string_view word;
       NodePtr (Parser::*parse)();
     };
-    static constexpr std::array<Tag, 10> kTags = {{{"if", &Parser::parse_if},
+    static constexpr std::array<Tag, 11> kTags = {{{"if", &Parser::parse_if},
                                                    {"for", &Parser::parse_for},
                                                    {"set", &Parser::parse_set},
                                                    {"macro", &Parser::parse_macro},
+                                                   {"call", &Parser::parse_call},
                                                    {"filter", &Parser::parse_filter_block},
                                                    {"generation", &Parser::parse_generation},
                                                    {"with", &Parser::parse_with},
@@ -113,7 +114,7 @@ class Parser : ExpressionParser {
     expect_name("in");
     adopt(*loop, parse_tuple(Ternary::refused));
     adopt(*loop, take_name("if") ? parse_expression() : nullptr);
-    if (is_name("recursive")) fail(ErrorCode::unsupported, "recursive loops are not supported");
+    if (take_name("recursive")) loop->name = "recursive";
     ++loops_;
     adopt(*loop, parse_body({"else", "endfor"}));
     --loops_;
@@ -172,20 +173,37 @@ class Parser : ExpressionParser {
   NodePtr parse_macro() {
     NodePtr macro = node(NodeKind::macro);
     macro->name = take_identifier();
+    parse_parameters(*macro);
+    adopt(*macro, parse_scoped_body("endmacro"));
+    return macro;
+  }
+
+  // {% call(parameters) macro(arguments) %}: the macro is given the body as caller().
+  NodePtr parse_call() {
+    NodePtr block = node(NodeKind::call_block), caller = node(NodeKind::macro);
+    caller->name = "caller";
+    if (is_symbol("(")) parse_parameters(*caller);
+    NodePtr call = parse_expression();
+    if (call->kind != NodeKind::call) fail("expected a call");
+    adopt(*caller, parse_scoped_body("endcall"));
+    adopt(*block, std::move(caller));
+    adopt(*block, std::move(call));
+    return block;
+  }
+
+  void parse_parameters(Node& macro) {
     expect_symbol("(");
     while (!is_symbol(")")) {
-      if (!macro->children.empty()) expect_symbol(",");
+      if (!macro.children.empty()) expect_symbol(",");
       if (is_symbol(")")) break;
       NodePtr parameter = node(NodeKind::keyword);
       parameter->name = take_identifier();
       const bool has_default = is_symbol("=");
       if (has_default) take();
       adopt(*parameter, has_default ? parse_expression() : nullptr);
-      adopt(*macro, std::move(parameter));
+      adopt(macro, std::move(parameter));
     }
     take();
-    adopt(*macro, parse_scoped_body("endmacro"));
-    return macro;
   }
 
   NodePtr parse_with() {

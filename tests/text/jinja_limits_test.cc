@@ -46,6 +46,7 @@ constexpr ErrorRow kSyntax[] = {
     {"{% for x %}{% endfor %}", ErrorCode::format, "expected 'in'"},
     {"{% for true in l %}{% endfor %}", ErrorCode::format, "cannot assign to 'true'"},
     {"{% break %}", ErrorCode::format, "'break' outside a loop"},
+    {"{% call m %}{% endcall %}", ErrorCode::format, "expected a call"},
     {"{% for x in l %}{% macro m() %}{% continue %}{% endmacro %}{% endfor %}", ErrorCode::format, "outside a loop"},
 };
 TEST(JinjaErrors, NameTheLineOfBadSyntax) { expect_errors(kSyntax); }
@@ -54,8 +55,6 @@ constexpr ErrorRow kUnsupported[] = {
     {"{% include 'x' %}", ErrorCode::unsupported, "tag 'include'"},
     {"{% block x %}{% endblock %}", ErrorCode::unsupported, "tag 'block'"},
     {"{% extends 'x' %}", ErrorCode::unsupported, "tag 'extends'"},
-    {"{% call m() %}{% endcall %}", ErrorCode::unsupported, "tag 'call'"},
-    {"{% for x in l recursive %}{% endfor %}", ErrorCode::unsupported, "recursive loops"},
     {"{{ range(*l) }}", ErrorCode::unsupported, "unpacking arguments"},
     {"{{ l|random }}", ErrorCode::unsupported, "filter 'random' is not supported"},
     {"{{ l|map('random')|list }}", ErrorCode::unsupported, "filter 'random' is not supported"},
@@ -139,6 +138,8 @@ constexpr ErrorRow kLimits[] = {
     {"{{ (-9223372036854775807 - 1) // -1 }}", ErrorCode::format, "integer overflow"},
     {"{{ -(-9223372036854775807 - 1) }}", ErrorCode::format, "integer overflow"},
     {"{{ 9223372036854775807 + 1 }}", ErrorCode::format, "integer overflow"},
+    {"{% for x in l recursive %}{{ loop(l) }}{% endfor %}", ErrorCode::resources, "deeper than 64"},
+    {"{% macro m() %}{% call m() %}{% endcall %}{% endmacro %}{{ m() }}", ErrorCode::resources, "deeper than 64"},
     {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", ErrorCode::resources, "macros call each other deeper than 64"},
     {"{% set x = 'x' * 9000000 %}{{ x }}{{ x }}", ErrorCode::resources, "writes more than 16777216 bytes"},
 };

@@ -96,6 +96,25 @@ constexpr test::TemplateRow kStatements[] = {
     {"{%- raw -%} \n {{ a }} {%- endraw %}\n z", "{{ a }} z"},
     {"{% raw -%}\n a {% endraw -%}\n b", "a b"},
     {"{% if true %}{\n{% endif %}", "{\n"},
+    {"{% macro m(x) %}<{{ caller(x) }}|{{ caller(2) }}>{% endmacro %}{% call(y) m(1) %}{{ y }}{{ a }}{% endcall %}",
+     "<11|21>"},
+    {"{% macro m() %}[{{ caller() }}]{% endmacro %}{% call m() %}o{% call m() %}i{% endcall %}{% endcall %}", "[o[i]]"},
+    {"{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}{% call m() %}{% endcall %}", "FalseTrue"},
+    {"{% macro m(k=1) %}{{ caller() }}{{ k }}{% endmacro %}{% for i in l %}{% call(v=i) m(k=i) %}{{ v }}:{% endcall "
+     "%}{% endfor %}",
+     "3:31:12:2"},
+    {"{% for x in [1, [2, [3, 4]], 5] recursive %}{{ loop(x) if x is sequence else x ~ '@' ~ loop.depth ~ loop.depth0 "
+     "~ loop.index }} {% endfor %}",
+     "1@101 2@211 3@321 4@322   5@103 "},
+    {"{% for x in [{'n': 'a', 'c': [{'n': 'b', 'c': [{'n': 'c'}]}]}] recursive %}<{{ x.n }}>{{ loop(x.c) if x.c }}</{{ "
+     "x.n }}>{% endfor %}",
+     "<a><b><c></c></b></a>"},
+    {"{% for x in [[], 1] recursive %}{{ loop(x) if x is sequence else x }}{% else %}none{% endfor %}", "none1"},
+    {"{% set c = cycler('x', 'y') %}{{ c.next() }}{{ c.current }}{{ c.next() }}{{ c.next() }}{{ c.reset() }}{{ "
+     "c.next() }}",
+     "xyyxNonex"},
+    {"{% set j = joiner('|') %}{% for x in l %}{{ j() }}{{ x }}{% endfor %}{% set k = joiner() %}{{ k() }}a{{ k() }}b",
+     "3|1|2a, b"},
 };
 TEST(Jinja, ExecutesStatements) { test::expect_rows(kStatements); }
 
