@@ -39,11 +39,17 @@ T parse_number(const std::string& text, const std::string& option) {
   const char* expected = std::is_floating_point_v<T> ? "a finite number"
                          : std::is_unsigned_v<T>     ? "an integer >= 0"
                                                      : "an integer";
-  const char* end = text.data() + text.size();
+  const char *begin = text.data(), *end = begin + text.size();
+  while (begin < end && *begin == ' ') ++begin;
+  while (begin < end && end[-1] == ' ') --end;
+  if (end - begin > 1 && *begin == '+' && begin[1] != '-') ++begin;
   T value{};
-  const auto [next, error] = std::from_chars(text.data(), end, value);
+  const auto [next, error] = std::from_chars(begin, end, value);
   if (error == std::errc::invalid_argument || next != end || !std::isfinite(static_cast<double>(value))) {
     throw CLI::ValidationError(option, "found '" + text + "', expected " + expected);
+  }
+  if constexpr (std::is_floating_point_v<T>) {  // from_chars says the same of what is too small
+    if (error != std::errc() && std::fabs(std::strtod(begin, nullptr)) < 1) return 0;
   }
   if (error != std::errc()) throw CLI::ValidationError(option, text + " is out of range");
   return value;

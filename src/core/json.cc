@@ -68,16 +68,17 @@ size_t string_end(std::string_view text, size_t begin) {
 /// The text with ".0" behind every integer that may not fit 64 bits: simdjson refuses those, but reads the same number
 /// with a point. transformers writes one as the length of tokenizers that have no limit, 10^30.
 std::string with_points(std::string_view text) {
-  constexpr size_t kSafeDigits = 19;
+  constexpr size_t kSafeDigits = 19, kSafeNegativeDigits = 18;
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const size_t end =
         text[at] == '"' ? string_end(text, at) : std::min(text.find_first_of("\",:[]{} \t\r\n", at), text.size());
     const std::string_view token = text.substr(at, std::max<size_t>(end - at, 1));
-    const std::string_view digits = token.substr(token.front() == '-' ? 1 : 0);
+    const bool negative = token.front() == '-';
+    const std::string_view digits = token.substr(negative ? 1 : 0);
     const bool is_integer = digits.find_first_not_of("0123456789") == std::string_view::npos;
     out += token;
-    if (is_integer && digits.size() > kSafeDigits) out += ".0";
+    if (is_integer && digits.size() > (negative ? kSafeNegativeDigits : kSafeDigits)) out += ".0";
     at += token.size();
   }
   return out;

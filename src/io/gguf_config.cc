@@ -67,14 +67,17 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kTokenKey
 }};
 
 // The ends of a text, of a turn and of a message; the first is what a tokenizer calls eos.
-constexpr std::string_view kEndKeys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                         "tokenizer.ggml.eom_token_id"};
+constexpr std::string_view kEndKeys[] = {"tokenizer.ggml.eos_token_id",     "tokenizer.ggml.eot_token_id",
+                                         "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.fim_pad_token_id",
+                                         "tokenizer.ggml.fim_rep_token_id", "tokenizer.ggml.fim_sep_token_id"};
 
 // Tokens that end a text or a turn wherever they occur. Published files of Gemma, Phi-3 and the first Llama 3 name only
 // the end of a text by its id, and some mark these as ordinary tokens; so llama.cpp goes by the spelling too.
 constexpr std::string_view kEndTokens[] = {
-    "<|eot_id|>",      "<|eom_id|>", "<|im_end|>", "<|end|>",     "<end_of_turn>",      "<|endoftext|>",
-    "<|end_of_text|>", "<EOT>",      "_<EOT>",     "\u2581<EOT>", "<end_of_utterance>",
+    "<|eot_id|>",         "<|eom_id|>",      "<|im_end|>",    "<|end|>",      "<end_of_turn>",
+    "<|endoftext|>",      "<|end_of_text|>", "<EOT>",         "_<EOT>",       "\u2581<EOT>",
+    "<end_of_utterance>", "<|fim_pad|>",     "<|repo_name|>", "<|file_sep|>", "<|return|>",
+    "<|call|>",           "<|flush|>",       "<|calls|>",     "[EOT]",
 };
 
 /// eos_token_id as configurations have it: an id, or a list of several; null where the file names none.

@@ -49,13 +49,14 @@ std::optional<fs::path> find_in_hub_cache(const HubId& id) {
   const fs::path model = hub_cache_folder() / folder;
   std::string commit = id.revision;
   const fs::path reference = model / "refs" / id.revision;
-  if (fs::is_regular_file(reference)) {
+  std::error_code unreadable;  // a cache of somebody else
+  if (fs::is_regular_file(reference, unreadable)) {
     commit = read_text_file(reference, kMaxRefBytes);
     commit.erase(commit.find_last_not_of(" \r\n") + 1);
     require_plain_name(commit, reference.string());
   }
   const fs::path snapshot = model / "snapshots" / commit;
-  return fs::is_directory(snapshot) ? std::optional(snapshot) : std::nullopt;
+  return fs::is_directory(snapshot, unreadable) ? std::optional(snapshot) : std::nullopt;
 }
 
 }  // namespace nibble

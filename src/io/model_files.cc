@@ -13,11 +13,15 @@ namespace fs = std::filesystem;
 constexpr const char* kConfig = "config.json";
 constexpr const char* kGenerationConfig = "generation_config.json";
 
+[[noreturn]] void fail_unreadable(const fs::path& path, const std::error_code& error) {
+  fail(ErrorCode::io, printable(path.string(), 1000) + ": cannot be opened: " + error.message());
+}
+
 /// @throws Error{io} when that cannot be known, for example below a folder that may not be read.
 bool is_there(const fs::path& path) {
   std::error_code error;
   const bool found = fs::exists(path, error);
-  if (error) fail(ErrorCode::io, printable(path.string(), 1000) + ": cannot be opened: " + error.message());
+  if (error) fail_unreadable(path, error);
   return found;
 }
 
@@ -59,10 +63,14 @@ ModelFiles open_gguf_file(const fs::path& path) {
 }  // namespace
 
 fs::path find_model(const std::string& path) {
-  if (is_there(path)) return path;
+  std::error_code unreadable;  // such as a working folder that may not be read; then it may be an id all the same
+  if (fs::exists(path, unreadable)) return path;
   const std::optional<HubId> id = parse_hub_id(path);
+  if (id) {
+    if (const std::optional<fs::path> snapshot = find_in_hub_cache(*id)) return *snapshot;
+  }
+  if (unreadable) fail_unreadable(path, unreadable);
   if (!id) fail(ErrorCode::io, printable(path, 1000) + ": no such folder or .gguf file");
-  if (const std::optional<fs::path> snapshot = find_in_hub_cache(*id)) return *snapshot;
   fail(ErrorCode::io, path + ": no such folder or .gguf file, and no model of that name (revision " + id->revision +
                           ") in the cache " + hub_cache_folder().string() + ". Download it first: hf download " +
                           id->model);

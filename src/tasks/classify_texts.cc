@@ -25,6 +25,14 @@ struct Row {
   std::vector<std::string> fields;
 };
 
+/// The first row names the columns.
+struct Table {
+  std::vector<Row> rows;
+  std::vector<bool> holds_numbers = {};  // by column, where the file says so
+};
+
+constexpr std::string_view kAbsent = "\xff";  // of a row without such a member; no text, which is UTF-8
+
 std::vector<std::string_view> split_lines(std::string_view text) {
   std::vector<std::string_view> lines;
   while (!text.empty()) {
@@ -108,38 +116,37 @@ class CsvReader {
   int64_t line_ = 1;
 };
 
-std::string field_text(const Json& value, const std::string& where) {
-  return value.is_number() ? value.dump() : value.as_string(where);
+std::string field_text(const Json* value) {
+  if (value && value->is_number()) return value->dump();
+  return value && value->is_string() ? value->as_string("") : std::string(kAbsent);
 }
 
 /// The members of the first object are the columns; the rows must have those that are used.
-std::vector<Row> read_jsonl(std::string_view text, const std::string& path) {
-  std::vector<Row> rows;
+Table read_jsonl(std::string_view text, const std::string& path) {
+  Table table;
   for_lines(text, path, [&](std::string_view line, const std::string& where) {
     const Json object = Json::parse(line, where);
-    if (rows.empty()) {
-      rows.push_back({where, {}});
+    if (table.rows.empty()) {
+      table.rows.push_back({where, {}});
       for (const auto& [key, value] : object.as_object(where)) {
-        if (value.is_string() || value.is_number()) rows[0].fields.push_back(key);
+        if (!value.is_string() && !value.is_number()) continue;
+        table.rows[0].fields.push_back(key);
+        table.holds_numbers.push_back(value.is_number());
       }
     }
     Row row = {where, {}};
-    for (const std::string& key : rows[0].fields) {
-      const Json* value = object.find(key);
-      if (value == nullptr) fail(ErrorCode::format, where + ": has no \"" + printable(key, 100) + "\"");
-      row.fields.push_back(field_text(*value, where + ": " + key));
-    }
-    rows.push_back(std::move(row));
+    for (const std::string& key : table.rows[0].fields) row.fields.push_back(field_text(object.find(key)));
+    table.rows.push_back(std::move(row));
   });
-  return rows;
+  return table;
 }
 
-std::vector<Row> read_rows(const std::string& path) {
+Table read_table(const std::string& path) {
   const std::string text = read_utf8_file(path, limits::kMaxJsonBytes);
   const std::string extension = std::filesystem::path(path).extension().string();
-  if (extension == ".csv") return CsvReader(text, path).rows();
+  if (extension == ".csv") return {.rows = CsvReader(text, path).rows()};
   if (extension == ".jsonl") return read_jsonl(text, path);
-  return read_tsv(text, path);
+  return {.rows = read_tsv(text, path)};
 }
 
 std::string list_of(std::span<const std::string> names) {
@@ -174,31 +181,37 @@ struct Columns {
 };
 
 /// The only column that is not known to hold something else.
-size_t other_column(const std::vector<std::string>& head, const Columns& known, const std::string& path) {
+size_t other_column(const Table& table, const Columns& known, const std::string& path) {
+  const std::vector<std::string>& head = table.rows[0].fields;
   std::vector<size_t> others;
   for (size_t i = 0; i < head.size(); ++i) {
     const auto is_one_of = [&](std::span<const char* const> names) {
       return std::find(names.begin(), names.end(), head[i]) != names.end();
     };
-    if (i != known.pair && i != known.label && !is_one_of(kLabelNames) && !is_one_of(kIndexNames)) others.push_back(i);
+    if (i == known.pair || i == known.label || is_one_of(kLabelNames) || is_one_of(kIndexNames)) continue;
+    if (table.holds_numbers.empty() || !table.holds_numbers[i]) others.push_back(i);
   }
   if (others.size() == 1) return others[0];
   fail(ErrorCode::format, path + ": it cannot be told which column is the text; name it text, sentence or sentence1 " +
                               "(columns: " + list_of(head) + ")");
 }
 
-Columns find_columns(const std::vector<std::string>& head, const LabelledColumns& wanted, const std::string& path) {
+Columns find_columns(const Table& table, const LabelledColumns& wanted, const std::string& path) {
+  const std::vector<std::string>& head = table.rows[0].fields;
   Columns columns = {.text = 0,
                      .pair = find_column(head, wanted.pair, kPairNames, path),
                      .label = find_column(head, wanted.label, kLabelNames, path)};
   const std::optional<size_t> text = find_column(head, wanted.text, kTextNames, path);
   const bool is_taken = wanted.text.empty() && (text == columns.pair || text == columns.label);
-  columns.text = text && !is_taken ? *text : other_column(head, columns, path);
+  columns.text = text && !is_taken ? *text : other_column(table, columns, path);
   return columns;
 }
 
-const std::string& field(const Row& row, size_t column) {
-  if (column < row.fields.size()) return row.fields[column];
+const std::string& field(const Row& row, size_t column, const std::vector<std::string>& head) {
+  if (column < row.fields.size()) {
+    if (row.fields[column] != kAbsent) return row.fields[column];
+    fail(ErrorCode::format, row.place + ": has no \"" + printable(head[column], 100) + "\" that is a text or a number");
+  }
   fail(ErrorCode::format, row.place + ": has " + std::to_string(row.fields.size()) + " fields, column " +
                               std::to_string(column) + " is missing");
 }
@@ -206,11 +219,12 @@ const std::string& field(const Row& row, size_t column) {
 }  // namespace
 
 LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns& columns) {
-  const std::vector<Row> rows = read_rows(path);
+  const Table table = read_table(path);
+  const std::vector<Row>& rows = table.rows;
   if (rows.size() < 2) fail(ErrorCode::format, path + ": has no rows of texts below the column names");
   const std::vector<std::string>& head = rows[0].fields;
   if (head.empty()) fail(ErrorCode::format, path + ": has no columns");
-  const auto [text, pair, label] = find_columns(head, columns, path);
+  const auto [text, pair, label] = find_columns(table, columns, path);
   LabelledTexts data;
   for (auto row = rows.begin() + 1; row != rows.end(); ++row) {
     if (row->fields.size() > head.size()) {
@@ -218,9 +232,9 @@ LabelledTexts read_labelled_texts(const std::string& path, const LabelledColumns
                                   std::to_string(head.size()) + "; in CSV a text with commas needs quotes");
     }
     data.places.push_back(row->place);
-    data.inputs.push_back({.text = field(*row, text)});
-    if (pair) data.inputs.back().pair = field(*row, *pair);
-    if (label) data.labels.push_back(field(*row, *label));
+    data.inputs.push_back({.text = field(*row, text, head)});
+    if (pair) data.inputs.back().pair = field(*row, *pair, head);
+    if (label) data.labels.push_back(field(*row, *label, head));
   }
   return data;
 }

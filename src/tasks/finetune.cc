@@ -268,7 +268,7 @@ class Run {
     OutputFolder best(folder.best(), Overwrite::yes);
     write(best);
     best.commit();
-    folder.has_new(folder.best());
+    folder.has_new_best();
   }
 
   /// The result as it is now. A loss tells of the values before its step: what the last one made of them, nothing does.
@@ -287,8 +287,7 @@ class Run {
     write(checkpoint);
     write_checkpoint_state(checkpoint, optimizer, state_, settings());
     checkpoint.commit();
-    folder.has_new(checkpoint_path(folder.path(), state_.step));
-    folder.remove_old();
+    folder.remove_old_best();  // a run that continues could not tell whose it is
     folder.prune();
   }
 

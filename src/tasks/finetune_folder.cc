@@ -16,12 +16,22 @@ constexpr const char* kResult = "result";
 
 }  // namespace
 
+/// Whether the run goes on in the folder in which it stopped.
+bool goes_on_there(const fs::path& out, const FinetuneOptions& options) {
+  if (options.resume.empty() || options.resume == kLast) return !options.resume.empty();
+  std::error_code none;  // that one of the two is not there
+  return fs::equivalent(out, RunFolder::checkpoint_to_resume(out, options).parent_path(), none);
+}
+
 fs::path RunFolder::checked(const std::string& out, const std::string& model, const FinetuneOptions& options) {
   const bool there = fs::symlink_status(out).type() != fs::file_type::not_found;
-  if (options.resume.empty() && there && !options.overwrite) {
+  if (goes_on_there(out, options)) {
+    protect_inputs(out, {find_model(model)});
+  } else if (there && !options.overwrite) {
     fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
+  } else {
+    check_replaced(out, {find_model(model)});
   }
-  if (options.resume.empty()) check_replaced(out, {find_model(model)});
   if (options.resume == kLast && list_checkpoints(out).empty()) {
     fail(ErrorCode::io, out + ": has no checkpoint to continue from");
   }
@@ -41,7 +51,11 @@ bool is_result_of_run(const fs::path& file) {
          file.extension() == ".safetensors" || name.ends_with(".safetensors.index.json");
 }
 
-bool is_event_file(const fs::path& file) { return file.filename().string().starts_with("events.out.tfevents."); }
+/// Or what a run writes while it goes: two of them make no curve, and no run that could be continued.
+bool is_log(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name == "log.jsonl" || name.starts_with("events.out.tfevents.");
+}
 
 void remove_files(const fs::path& folder, bool (*matches)(const fs::path& file)) {
   std::vector<fs::path> found;
@@ -53,19 +67,17 @@ void remove_files(const fs::path& folder, bool (*matches)(const fs::path& file))
 
 RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)
     : path_(std::move(path)), save_limit_(options.save_limit), result_(path_ / kResult, Overwrite::yes) {
-  if (!options.resume.empty()) return;
-  remove_files(path_, is_event_file);  // which would be shown as one curve with the new ones
-  old_ = list_checkpoints(path_);
-  old_.push_back(best());
+  if (goes_on_there(path_, options)) return;
+  for (const fs::path& old : list_checkpoints(path_)) fs::remove_all(old);
+  remove_files(path_, is_log);
+  has_old_best_ = fs::exists(best());
 }
 
 fs::path RunFolder::best() const { return path_ / kBest; }
 
-void RunFolder::has_new(const fs::path& path) { std::erase(old_, path); }
-
-void RunFolder::remove_old() {
-  for (const fs::path& old : old_) fs::remove_all(old);
-  old_.clear();
+void RunFolder::remove_old_best() {
+  if (has_old_best_) fs::remove_all(best());
+  has_old_best_ = false;
 }
 
 void RunFolder::take_best(const fs::path& other) {
@@ -76,7 +88,7 @@ void RunFolder::take_best(const fs::path& other) {
     if (entry.is_regular_file()) copy.copy(entry.path(), entry.path().lexically_relative(other / kBest).string());
   }
   copy.commit();
-  has_new(best());
+  has_new_best();
 }
 
 void RunFolder::prune() const {
@@ -90,7 +102,7 @@ void RunFolder::prune() const {
 // from an earlier run.
 void RunFolder::publish() {
   result_.commit();
-  remove_old();
+  remove_old_best();
   remove_files(path_, is_result_of_run);
   for (const bool configurations : {false, true}) {
     std::vector<fs::path> files;

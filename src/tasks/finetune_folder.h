@@ -3,14 +3,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "core/output.h"
 #include "nibble/finetune.h"
 
 namespace nibble {
 
-/// Holds the folder for this process as long as it lives. What an older run left is there until this one has its own.
+/// Holds the folder for this process as long as it lives. What an older run resulted in is there until this one has its
+/// own; its checkpoints and log are not, or they would be continued with those of this one.
 class RunFolder {
  public:
   /// The path, checked before the work of loading. @throws Error{exists} when there is something that the options do
@@ -30,10 +30,10 @@ class RunFolder {
   void take_best(const std::filesystem::path& other);
   /// Where the result is written.
   OutputFolder& result() { return result_; }
-  /// That a checkpoint, or the best result, is of this run now.
-  void has_new(const std::filesystem::path& path);
-  /// Removes the checkpoints and the best result of an older run, now that this one can be continued.
-  void remove_old();
+  /// That the best result is of this run now.
+  void has_new_best() { has_old_best_ = false; }
+  /// Removes that of an older run.
+  void remove_old_best();
   /// Removes the oldest checkpoints beyond the limit.
   void prune() const;
   /// Moves the result to where users look for it.
@@ -43,7 +43,7 @@ class RunFolder {
   std::filesystem::path path_;
   int64_t save_limit_;
   OutputFolder result_;
-  std::vector<std::filesystem::path> old_;  // of an older run: checkpoints, the best result
+  bool has_old_best_ = false;  // of an older run
 };
 
 }  // namespace nibble

@@ -159,7 +159,8 @@ void write_model(OutputFolder& folder, const LoadedModel& model, const AttachedA
   const DType other = config_dtype(files.config, where).value_or(DType::f16);  // for the block formats of GGUF
   std::vector<Planned> tensors;
   std::vector<PlannedTensor> planned;
-  for (const SourceTensor& source : files.weights->tensors()) {
+  const std::vector<SourceTensor> sources = trained_model_tensors(files);
+  for (const SourceTensor& source : sources) {
     const auto found = values.find(source.name);
     const Format* format = find_format_or_null(source.format);
     tensors.push_back({.source = &source,

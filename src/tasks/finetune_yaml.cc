@@ -164,8 +164,11 @@ struct Replaced {
   std::string_view flag, key;
   std::optional<std::string_view> unless = {};  // the text of the flag that goes with the key
 };
-constexpr Replaced kReplaced[] = {
-    {"epochs", "steps"}, {"method", "load_in_4bit", "qlora"}, {"method", "load_in_8bit", "qlora"}};
+constexpr Replaced kReplaced[] = {{"epochs", "steps"},
+                                  {"method", "load_in_4bit", "qlora"},
+                                  {"method", "load_in_8bit", "qlora"},
+                                  {"method", "adapter", "qat"},
+                                  {"target_modules", "lora_target_linear"}};
 
 bool is_replaced(std::string_view key, const GivenFlags& flags) {
   return std::any_of(std::begin(kReplaced), std::end(kReplaced), [&](const Replaced& row) {

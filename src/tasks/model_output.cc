@@ -10,9 +10,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_within(const fs::path& path, const fs::path& folder) {
-  const auto [end_of_folder, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
-  return end_of_folder == folder.end();
+/// Whether `path` is what `folder` names, or lies in it. One that cannot be resolved is nowhere.
+bool holds(const fs::path& folder, const fs::path& path) {
+  std::error_code none;
+  const fs::path outer = fs::canonical(folder, none), inner = fs::canonical(path, none);
+  if (outer.empty() || inner.empty()) return false;
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
 /// Whether a file of this name shows that nibble, or transformers, wrote the folder.
@@ -33,17 +36,18 @@ bool may_be_replaced(const fs::path& out) {
 
 }  // namespace
 
-void check_replaced(const fs::path& out, const std::vector<fs::path>& inputs) {
-  if (!fs::exists(out)) return;
-  std::error_code none;  // an input that cannot be resolved is none that could be lost
-  const fs::path replaced = fs::canonical(out, none);
-  const auto holds = [&](const fs::path& input) { return is_within(fs::weakly_canonical(input, none), replaced); };
+void protect_inputs(const fs::path& out, const std::vector<fs::path>& inputs) {
   for (const fs::path& input : inputs) {
-    if (!holds(input)) continue;
+    if (!holds(out, input)) continue;
     fail(ErrorCode::invalid_argument,
          out.string() + ": overwriting it would take " + input.string() + " away, which is read; choose another --out");
   }
-  if (holds(fs::current_path())) {
+}
+
+void check_replaced(const fs::path& out, const std::vector<fs::path>& inputs) {
+  protect_inputs(out, inputs);
+  if (!fs::exists(out)) return;
+  if (holds(out, fs::current_path())) {
     fail(ErrorCode::invalid_argument, out.string() + ": is the working folder or holds it; choose another --out");
   }
   if (may_be_replaced(out)) return;

@@ -8,9 +8,12 @@
 
 namespace nibble {
 
+/// @throws Error{invalid_argument} when `out` is, or holds, one of `inputs`.
+void protect_inputs(const std::filesystem::path& out, const std::vector<std::filesystem::path>& inputs);
+
 /// What overwriting must leave alone.
-/// @throws Error{invalid_argument} when `out` is, or holds, one of `inputs` or the working folder; Error{exists} when
-/// it is a file, or a folder with others in it but without weights, checkpoints or a training log.
+/// @throws as protect_inputs(), for the working folder too; Error{exists} when `out` is a file, or a folder with others
+/// in it but without weights, checkpoints or a training log.
 void check_replaced(const std::filesystem::path& out, const std::vector<std::filesystem::path>& inputs);
 
 /// The folder to write. @throws as check_replaced() and OutputFolder.

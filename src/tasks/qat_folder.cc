@@ -126,7 +126,7 @@ std::vector<std::string> unprepared_layers(const LoadedModel& model) { return la
 void write_qat_model(OutputFolder& folder, const LoadedModel& model, const std::vector<TrainedParameter>& trained) {
   const ModelFiles files = open_model(model.path);
   const QatWriter writer(model, files, trained);
-  const std::vector<SourceTensor>& tensors = files.weights->tensors();
+  const std::vector<SourceTensor> tensors = trained_model_tensors(files);
   std::vector<PlannedTensor> planned;
   for (const SourceTensor& tensor : tensors) planned.push_back(writer.plan(tensor));
   write_weights(folder, planned, kMaxShardSize, [&](size_t i) { return writer.convert(tensors[i]); });

@@ -39,4 +39,11 @@ Shape StoredForm::to_file_shape(const std::string& name, const Shape& shape) con
   return turned_.contains(name) ? Shape{shape.at(1), shape.at(0)} : shape;
 }
 
+std::vector<SourceTensor> trained_model_tensors(const ModelFiles& files) {
+  std::vector<SourceTensor> tensors = files.weights->tensors();
+  const std::string tied = outline_model(files.config, files.path.string(), files.weights.get()).tied_head;
+  if (!tied.empty()) std::erase_if(tensors, [&](const SourceTensor& t) { return t.name == tied + ".weight"; });
+  return tensors;
+}
+
 }  // namespace nibble

@@ -4,9 +4,11 @@
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/json.h"
 #include "core/tensor.h"
+#include "io/model_files.h"
 #include "models/loader.h"
 
 namespace nibble {
@@ -27,5 +29,9 @@ class StoredForm {
  private:
   std::set<std::string, std::less<>> turned_, shifted_;
 };
+
+/// What a folder of trained parameters holds: all tensors of the model's files but a tied head that these hold a second
+/// time, which would be the untrained one.
+std::vector<SourceTensor> trained_model_tensors(const ModelFiles& files);
 
 }  // namespace nibble

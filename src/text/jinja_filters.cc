@@ -85,9 +85,11 @@ Value truncate_filter(Runtime& runtime, const Value& self, const Arguments& argu
   const std::string text = to_text(runtime, self);
   const std::string end = arguments[2].is_undefined() ? "..." : text_argument(runtime, arguments[2], "truncate");
   const int64_t length = integer_or(runtime, arguments[0], 255, "truncate");
-  const int64_t leeway = integer_or(runtime, arguments[3], 5, "truncate"), kept = length - code_point_count(end);
-  if (kept < 0 || leeway < 0)
+  const int64_t leeway = integer_or(runtime, arguments[3], 5, "truncate");
+  if (length < code_point_count(end) || leeway < 0) {
     runtime.fail("truncate() needs a length of at least that of its end, and no negative one");
+  }
+  const int64_t kept = length - code_point_count(end);
   if (code_point_count(text) - leeway <= length) return Value(text);
   size_t cut = 0;
   for (int64_t i = 0; i < kept; ++i) next_char(text, cut);

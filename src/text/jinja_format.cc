@@ -2,6 +2,7 @@
 // that no published template uses (fields of fields, thousands, bits) are refused by name.
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 
 #include "text/jinja_operators.h"
@@ -104,7 +105,8 @@ const Value& field(Runtime& runtime, std::string_view name, const Arguments& arg
 // What stands behind the colon of a field: [[fill]align][sign][0][width][.precision][type].
 struct FieldFormat {
   std::string fill = " ";
-  char align = 0;  // one of < > ^ =; 0: as the value's type has it
+  char align = 0;      // one of < > ^ =; 0: as the value's type has it
+  bool zeros = false;  // a 0 in front of the width, which goes between sign and digits of numbers
   Conversion conversion;
 };
 
@@ -122,15 +124,27 @@ FieldFormat read_format(Runtime& runtime, std::string_view format, std::string_v
   if (i < format.size() && std::string_view("+- ").find(format[i]) != std::string_view::npos) {
     result.conversion.flags = format[i++];
   }
-  if (i < format.size() && format[i] == '0' && result.align == 0) {
-    result.fill = "0";
-    result.align = '=';
+  if (i < format.size() && format[i] == '0') {
+    if (filled >= format.size() || !is_align(filled)) result.fill = "0";
+    result.zeros = true;
   }
   result.conversion.width = read_number(runtime, format, i);
-  if (i < format.size() && format[i] == '.') result.conversion.precision = read_number(runtime, format, ++i);
+  if (i < format.size() && format[i] == '.') {
+    if (++i >= format.size() || format[i] < '0' || format[i] > '9') fail_field(runtime, whole);
+    result.conversion.precision = read_number(runtime, format, i);
+  }
   if (i < format.size() && kTypes.find(format[i]) != kTypes.npos) result.conversion.type = format[i++];
   if (i < format.size()) fail_field(runtime, whole);
   return result;
+}
+
+// A sign in front of the digits of the magnitude, which C prints of negative numbers as two's complement.
+std::string convert_base(Conversion conversion, int64_t value) {
+  const std::string format = {'%', 'l', 'l', conversion.type, '\0'};
+  char buffer[32];
+  const uint64_t magnitude = value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+  std::snprintf(buffer, sizeof(buffer), format.c_str(), static_cast<unsigned long long>(magnitude));
+  return (value < 0 ? "-" : conversion.flags) + buffer;
 }
 
 // The value without its padding.
@@ -141,10 +155,12 @@ std::string convert_field(Runtime& runtime, Conversion conversion, const Value& 
   const bool rounded = conversion.precision >= 0, text = conversion.type == 's', integral = value.integer().has_value();
   const bool whole_type = std::string_view("dxXo").find(conversion.type) != std::string_view::npos;
   if (text != !number || (whole_type && (!integral || rounded))) fail_field(runtime, whole);
+  if (text && (value.string() == nullptr || !conversion.flags.empty())) fail_field(runtime, whole);
+  if (whole_type && conversion.type != 'd') return convert_base(conversion, *value.integer());
   if (conversion.type == 'r') {
     if (rounded) fail_field(runtime, whole);  // shortest or fixed, by a rule of its own
     const bool signed_text = conversion.flags == "+" || conversion.flags == " ";
-    return (signed_text && *value.number() >= 0 ? conversion.flags : "") + repr(runtime, value);
+    return (signed_text && !std::signbit(*value.number()) ? conversion.flags : "") + repr(runtime, value);
   }
   if (conversion.type != '%') return convert(runtime, conversion, value);
   conversion.type = 'f';
@@ -156,7 +172,7 @@ std::string format_field(Runtime& runtime, const Value& value, std::string_view 
   const FieldFormat format = read_format(runtime, spec, whole);
   const std::string text = convert_field(runtime, format.conversion, value, whole);
   const int64_t missing = std::max<int64_t>(format.conversion.width - code_point_count(text), 0);
-  const char align = format.align != 0 ? format.align : value.number() ? '>' : '<';
+  const char align = format.align != 0 ? format.align : !value.number() ? '<' : format.zeros ? '=' : '>';
   if (align == '=' && !value.number()) fail_field(runtime, whole);
   const bool has_sign = !text.empty() && std::string_view("+- ").find(text[0]) != std::string_view::npos;
   const size_t sign = align == '=' && has_sign ? 1 : 0;

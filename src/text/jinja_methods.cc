@@ -83,7 +83,8 @@ Value swapcase_method(Runtime&, const Value& self, const Arguments&) {
 
 Value zfill_method(Runtime& runtime, const Value& self, const Arguments& arguments) {
   const std::string& text = *self.string();
-  const int64_t missing = integer_argument(runtime, arguments[0], "zfill") - code_point_count(text);
+  const int64_t count = code_point_count(text);
+  const int64_t missing = std::max(integer_argument(runtime, arguments[0], "zfill"), count) - count;
   const size_t sign = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
   return Value(text.substr(0, sign) + repeat(runtime, "0", missing) + text.substr(sign));
 }

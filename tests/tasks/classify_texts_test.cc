@@ -85,10 +85,19 @@ TEST(LabelledTexts, NameTheLineThatIsWrong) {
   broken("d.tsv", "text\tlabel\nfine\t1\t\n", "d.tsv:2: has 3 fields, expected 2");
   broken("d.csv", "text,label\n\"a\nb\",1\n\"open,1\n", "d.csv:4: a quoted field does not end");
   broken("d.csv", "text,label\n\"a\"b,1\n", "d.csv:2: text after a quoted field");
-  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": [1]}\n", "d.jsonl:2: text: found");
+  broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": [1]}\n", "d.jsonl:2: has no \"text\" that is a text or a number");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"other\": \"b\"}\n", "d.jsonl:2: has no \"text\"");
   broken("d.jsonl", "{\"text\": \"a\"}\n{\"text\": \n", "d.jsonl:2");
   broken("d.jsonl", "{\"n\": true}\n", "has no columns");
+  // Members that are not used may be missing, and a number is no text.
+  const TempFolder folder;
+  const LabelledTexts odd = read_labelled_texts(
+      folder
+          .write("odd.jsonl",
+                 "{\"review\": \"a\", \"label\": 1, \"score\": 0.5}\n{\"review\": \"b\", \"label\": 0, "
+                 "\"score\": null}\n{\"review\": \"c\", \"label\": 0}\n")
+          .string());
+  EXPECT_EQ(odd.inputs.at(2).text, "c");
   broken("d.csv", "text,label\nna\xc3\xafve,1\nna\xefve,1\n", "d.csv:3: byte 3 of the line is not UTF-8");
 }
 

@@ -238,7 +238,7 @@ TEST_F(FinetuneTest, AnOldRunIsThereUntilTheNewOneHasItsOwn) {
   EXPECT_THROW(run("out", next), Error);
   EXPECT_EQ(bytes("out"), before);
   EXPECT_EQ(read_file(temp_ / "out/best/adapter_model.safetensors"), best);
-  EXPECT_TRUE(fs::exists(temp_ / "out/checkpoint-6"));
+  EXPECT_FALSE(fs::exists(temp_ / "out/checkpoint-6"));  // or --resume would go on with that run
   next.learning_rate = 1e-3;
   next.steps = 3;
   next.save_every = 2;
@@ -246,6 +246,29 @@ TEST_F(FinetuneTest, AnOldRunIsThereUntilTheNewOneHasItsOwn) {
   EXPECT_NE(bytes("out"), before);
   EXPECT_EQ(names_in(temp_ / "out"), (std::vector<std::string>{"adapter_config.json", "adapter_model.safetensors",
                                                                "checkpoint-2", "checkpoint-3", "log.jsonl"}));
+}
+
+TEST_F(FinetuneTest, ATiedHeadThatIsStoredTwiceStaysTied) {
+  fs::copy(tiny_folder(), temp_ / "twice");
+  fs::remove(temp_ / "twice/model.safetensors");
+  const SafetensorsFile in(tiny_folder() / "model.safetensors");
+  std::vector<TensorDeclaration> declared;
+  for (const SafetensorsEntry& e : in.entries()) declared.push_back({e.name, in.load(e.name).dtype, e.shape});
+  const char* table = "model.embed_tokens.weight";
+  declared.push_back({"lm_head.weight", in.load(table).dtype, in.find(table)->shape});
+  SafetensorsWriter out(temp_ / "twice/model.safetensors", declared);
+  for (const SafetensorsEntry& e : in.entries()) out.write(e.name, in.load(e.name));
+  out.write("lm_head.weight", in.load(table));
+  out.finish();
+  const std::vector<int32_t> ids = {5, 17, 9};
+  for (const std::string method : {"full", "qat"}) {
+    FinetuneOptions o = options();
+    o.method = method;
+    o.learning_rate = 1e-3;
+    finetune(tiny_folder().string(), at(method), o);
+    finetune(at("twice"), at(method + "-twice"), o);
+    EXPECT_EQ(load(temp_ / (method + "-twice")).logits(ids), load(temp_ / method).logits(ids)) << method;
+  }
 }
 
 TEST_F(FinetuneTest, TheModelIsNotOverwritten) {
@@ -256,6 +279,10 @@ TEST_F(FinetuneTest, TheModelIsNotOverwritten) {
   for (const char* out : {"base", "."}) {
     expect_error(ErrorCode::invalid_argument, "base away, which is read", [&] { finetune(at("base"), at(out), o); });
   }
+  fs::create_directory(temp_ / "base/checkpoint-1");
+  o.resume = "last";
+  expect_error(ErrorCode::invalid_argument, "base away, which is read", [&] { finetune(at("base"), at("base"), o); });
+  fs::remove(temp_ / "base/checkpoint-1");
   EXPECT_EQ(names_in(temp_ / "base"), names_in(tiny_folder()));
 }
 
@@ -337,6 +364,10 @@ TEST_F(FinetuneTest, EvaluatesKeepsTheBestAndStopsEarly) {
   const std::string stopped = bytes("out"), best = bytes("out/best");
   const std::string last = at("out/checkpoint-" + std::to_string(report.steps));
   temp_.write("elsewhere/best/adapter_model.safetensors", "of another run");
+  temp_.write("elsewhere/log.jsonl", "of another run");
+  o.resume = last;
+  expect_error(ErrorCode::exists, "elsewhere: exists already", [&] { run("elsewhere", o); });
+  o.overwrite = true;
   for (const std::string out : {"out", "elsewhere"}) {
     o.resume = out == "out" ? "last" : last + "/";
     const FinetuneReport again = run(out, o);
