@@ -137,7 +137,7 @@ struct FinetuneReport {
 /// is done the result: a PEFT adapter, or for "full" and "qat" a model folder. With "qat" it is a quantized one, which
 /// runs with the bits that training saw.
 /// @throws Error{format} naming file and line of data that is malformed, Error{interrupted} after a checkpoint has been
-/// written, Error{exists} when `out` exists and neither overwrite nor resume is set.
+/// written, Error{exists} when `out` exists, is not continued and overwrite is not set.
 FinetuneReport finetune(const std::string& model, const std::string& out, const FinetuneOptions& options);
 
 /// The steps that a run has written to OUT/log.jsonl, those before a --resume too; steps and seconds_left are not in
