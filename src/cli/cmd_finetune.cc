@@ -40,6 +40,8 @@ template <class... Functions>
 struct Overloaded : Functions... {
   using Functions::operator()...;
 };
+template <class... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;  // clang 14 deduces nothing for aggregates
 
 std::string flag_name(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');
