@@ -152,7 +152,8 @@ void Args::option(const std::string& names, std::optional<double>& value, const 
 
 void Args::list(const std::string& names, std::vector<std::string>& values, const std::string& type,
                 const std::string& help) {
-  add(impl_->app, impl_->names, names, values, help)->type_name(type);
+  // CLI11 puts dots of its own behind what takes several.
+  add(impl_->app, impl_->names, names, values, help)->type_name(type.substr(0, type.find("...")));
 }
 
 void Args::repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
