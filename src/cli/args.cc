@@ -194,6 +194,8 @@ bool Args::parse(const std::vector<std::string>& arguments) {
   return true;
 }
 
+bool Args::is_given(const std::string& name) const { return impl_->app.count(name) > 0; }
+
 void Common::declare(Args& args) {
   args.option("--threads", threads, "threads to use; 0 = all that this process may use");
   args.flag("--json", json, "one JSON object on stdout");

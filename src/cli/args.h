@@ -43,6 +43,8 @@ class Args {
   /// @returns false when --help was asked for and printed.
   /// @throws Error{invalid_argument} naming the argument, and the nearest one that exists.
   bool parse(const std::vector<std::string>& arguments);
+  /// After parse(): whether the option was given. name: "--threads"
+  bool is_given(const std::string& name) const;
 
  private:
   struct Impl;

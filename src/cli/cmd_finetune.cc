@@ -243,12 +243,6 @@ int check_data(const std::string& model, const FinetuneOptions& options, const C
   return 0;
 }
 
-/// Also where it is what stands there when it is not.
-bool is_said(const Arguments& arguments, const std::string& flag) {
-  return std::any_of(arguments.begin(), arguments.end(),
-                     [&](const std::string& a) { return a == flag || a.starts_with(flag + "="); });
-}
-
 }  // namespace
 
 int cmd_finetune(const Arguments& arguments) {
@@ -269,7 +263,7 @@ int cmd_finetune(const Arguments& arguments) {
   common.declare(args);
   if (!args.parse(arguments)) return 0;
   FinetuneRequest request = resolve(given);
-  if (!is_said(arguments, "--threads")) common.threads = request.threads;
+  if (!args.is_given("--threads")) common.threads = request.threads;
   common.apply();
   FinetuneOptions& options = request.options;
   options.progress = progress_bar(common);

@@ -320,8 +320,9 @@ class Run {
     r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
     r.stopped_early = has_stopped_early();
     r.unused_targets = trained_.unused_targets;
-    r.data = train_.data.report;
-    r.eval_data = data_sets().eval_data;
+    FinetuneDataSets sets = data_sets();
+    r.data = std::move(sets.data);
+    r.eval_data = std::move(sets.eval_data);
     r.options = o_;
     return r;
   }

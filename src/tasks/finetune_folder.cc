@@ -14,34 +14,11 @@ constexpr const char* kLast = "last";
 constexpr const char* kBest = "best";
 constexpr const char* kResult = "result";
 
-}  // namespace
-
 /// Whether the run goes on in the folder in which it stopped.
 bool goes_on_there(const fs::path& out, const FinetuneOptions& options) {
   if (options.resume.empty() || options.resume == kLast) return !options.resume.empty();
   std::error_code none;  // that one of the two is not there
   return fs::equivalent(out, RunFolder::checkpoint_to_resume(out, options).parent_path(), none);
-}
-
-fs::path RunFolder::checked(const std::string& out, const std::string& model, const FinetuneOptions& options) {
-  const bool there = fs::symlink_status(out).type() != fs::file_type::not_found;
-  if (goes_on_there(out, options)) {
-    protect_inputs(out, {find_model(model)});
-  } else if (there && !options.overwrite) {
-    fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
-  } else {
-    check_replaced(out, {find_model(model)});
-  }
-  if (options.resume == kLast && list_checkpoints(out).empty()) {
-    fail(ErrorCode::io, out + ": has no checkpoint to continue from");
-  }
-  return out;
-}
-
-fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOptions& options) {
-  if (options.resume == kLast) return list_checkpoints(out).back();
-  const fs::path given = fs::absolute(options.resume).lexically_normal();
-  return given.has_filename() ? given : given.parent_path();  // a slash behind it means nothing
 }
 
 /// Whether a file of this name is part of what a run results in.
@@ -63,6 +40,29 @@ void remove_files(const fs::path& folder, bool (*matches)(const fs::path& file))
     if (entry.is_regular_file() && matches(entry.path())) found.push_back(entry.path());
   }
   for (const fs::path& file : found) fs::remove(file);
+}
+
+}  // namespace
+
+fs::path RunFolder::checked(const std::string& out, const std::string& model, const FinetuneOptions& options) {
+  const bool there = fs::symlink_status(out).type() != fs::file_type::not_found;
+  if (goes_on_there(out, options)) {
+    protect_inputs(out, {find_model(model)});
+  } else if (there && !options.overwrite) {
+    fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
+  } else {
+    check_replaced(out, {find_model(model)});
+  }
+  if (options.resume == kLast && list_checkpoints(out).empty()) {
+    fail(ErrorCode::io, out + ": has no checkpoint to continue from");
+  }
+  return out;
+}
+
+fs::path RunFolder::checkpoint_to_resume(const fs::path& out, const FinetuneOptions& options) {
+  if (options.resume == kLast) return list_checkpoints(out).back();
+  const fs::path given = fs::absolute(options.resume).lexically_normal();
+  return given.has_filename() ? given : given.parent_path();  // a slash behind it means nothing
 }
 
 RunFolder::RunFolder(fs::path path, const FinetuneOptions& options)

@@ -133,11 +133,15 @@ TrainingSample SampleReader::read(const Json& object, const std::string& where) 
   fail(ErrorCode::format, where + ": has none of " + known);
 }
 
+TrainingSample SampleReader::ended(MaskedText& sample) const {
+  if (eos_ && (sample.ids().empty() || sample.ids().back() != *eos_)) sample.add_id(*eos_, true);
+  return sample.take();
+}
+
 TrainingSample SampleReader::plain(const std::string& text) const {
   MaskedText sample(model_.require_tokenizer(), true);
   sample.add(text, true);
-  if (eos_ && (sample.ids().empty() || sample.ids().back() != *eos_)) sample.add_id(*eos_, true);
-  return sample.take();
+  return ended(sample);
 }
 
 TrainingSample SampleReader::text(const Json& object, const std::string& where) const {
@@ -148,8 +152,7 @@ TrainingSample SampleReader::prompt_and_answer(const std::string& prompt, const 
   MaskedText sample(model_.require_tokenizer(), true);
   sample.add(prompt, false);
   sample.add(answer, true);
-  if (eos_ && (sample.ids().empty() || sample.ids().back() != *eos_)) sample.add_id(*eos_, true);
-  return sample.take();
+  return ended(sample);
 }
 
 TrainingSample SampleReader::completion(const Json& object, const std::string& where) const {

@@ -59,6 +59,8 @@ class SampleReader {
   TrainingSample sharegpt(const Json& object, const std::string& where) const;
   TrainingSample token_ids(const Json& object, const std::string& where) const;
 
+  /// With an end of the text, which is trained.
+  TrainingSample ended(MaskedText& sample) const;
   TrainingSample prompt_and_answer(const std::string& prompt, const std::string& answer) const;
   TrainingSample conversation(const Json::Array& messages, size_t first_trained, const Json& object,
                               const std::string& where) const;

@@ -311,9 +311,8 @@ FinetuneRequest read_finetune_file(const std::string& path, const GivenFlags& fl
   } catch (const YAML::Exception& error) {
     fail(ErrorCode::format, path + ": line " + std::to_string(error.mark.line + 1) + ": " + printable(error.msg, 400));
   }
-  const auto method = flags.find("method");
-  if (method == flags.end()) apply_adapter(run, path);
-  if (method != flags.end()) run.request.options.method = method->second;
+  if (const auto method = flags.find("method"); method != flags.end()) run.request.options.method = method->second;
+  apply_adapter(run, path);
   apply_loading(run, path);
   apply_target_linear(run, path);
   run.request.options.use_lora = run.use_lora.value_or(run.request.options.use_lora);

@@ -138,13 +138,12 @@ FieldFormat read_format(Runtime& runtime, std::string_view format, std::string_v
   return result;
 }
 
-// A sign in front of the digits of the magnitude, which C prints of negative numbers as two's complement.
-std::string convert_base(Conversion conversion, int64_t value) {
-  const std::string format = {'%', 'l', 'l', conversion.type, '\0'};
-  char buffer[32];
-  const uint64_t magnitude = value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
-  std::snprintf(buffer, sizeof(buffer), format.c_str(), static_cast<unsigned long long>(magnitude));
-  return (value < 0 ? "-" : conversion.flags) + buffer;
+// Negative numbers as a sign and a magnitude, where C would print two's complement.
+std::string convert_base(const Conversion& conversion, int64_t value) {
+  char digits[32];
+  const auto [end, error] = std::to_chars(digits, digits + sizeof(digits), value, conversion.type == 'o' ? 8 : 16);
+  const std::string text = (value < 0 ? "" : conversion.flags) + std::string(digits, end);
+  return conversion.type == 'X' ? uppercase(text) : text;
 }
 
 // The value without its padding.
