@@ -3,18 +3,20 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/json_text.h"
 #include "text/gguf_vocab.h"
 #include "text/sentencepiece.h"
 #include "text/tokenizer.h"
 
 namespace {
 
-using nibble::Json;
+using namespace nibble;
 
-Json tokenizer_json(std::string_view bytes) {
-  if (bytes.starts_with('S')) return nibble::tokenizer_json_from_sentencepiece(bytes.substr(1), Json(), "fuzz");
-  if (bytes.starts_with('G')) return nibble::tokenizer_json_from_gguf(Json::parse(bytes.substr(1), "fuzz"), "fuzz");
-  return Json::parse(bytes, "fuzz");
+Tokenizer tokenizer_of(std::string_view bytes) {
+  const auto from = [](const Json& json) { return Tokenizer::from_json(json, Json(), "fuzz"); };
+  if (bytes.starts_with('S')) return from(tokenizer_json_from_sentencepiece(bytes.substr(1), Json(), "fuzz"));
+  if (bytes.starts_with('G')) return from(tokenizer_json_from_gguf(Json::parse(bytes.substr(1), "fuzz"), "fuzz"));
+  return Tokenizer::from_text(JsonText::parse(bytes, "fuzz"), Json(), "fuzz");
 }
 
 }  // namespace
@@ -24,14 +26,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const size_t end = std::min(input.rfind('\0'), input.size());
   const std::string_view text = end < input.size() ? input.substr(end + 1) : "Hello, world! 123";
   try {
-    const auto tokenizer = nibble::Tokenizer::from_json(tokenizer_json(input.substr(0, end)), Json(), "fuzz");
+    const Tokenizer tokenizer = tokenizer_of(input.substr(0, end));
     const std::vector<int32_t> ids = tokenizer.encode(text);
     tokenizer.encode(text.substr(tokenizer.last_added_token(text)), {.continues = true});
-    nibble::StreamDecoder stream(tokenizer);
+    StreamDecoder stream(tokenizer);
     std::string streamed;
     for (const int32_t id : ids) streamed += stream.push(id);
     if (streamed + stream.flush() != tokenizer.decode(ids)) __builtin_trap();
-  } catch (const nibble::Error&) {
+  } catch (const Error&) {
   }
   return 0;
 }

@@ -45,7 +45,7 @@ TASKS_THAT_MAY_USE = {
 
 # Where a library may be seen: by the beginning of its include, the only files.
 LIBRARIES = {
-    "simdjson": r"core/json\.cc",
+    "simdjson": r"core/json_text\.cc",
     "nlohmann/": r"core/json_write\.cc",
     "fmt/": r".*\.cc",
     "CLI/": r"cli/args\.cc",

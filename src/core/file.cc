@@ -71,13 +71,15 @@ std::shared_ptr<Buffer> File::buffer(uint64_t offset, size_t bytes, Residency re
   return memory;
 }
 
-std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes) {
+std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes, size_t room) {
   const File file(path);
   if (file.size() > max_bytes) {
     fail(ErrorCode::format,
          file.name() + ": " + std::to_string(file.size()) + " bytes, expected at most " + std::to_string(max_bytes));
   }
-  std::string text(file.size(), '\0');
+  std::string text;
+  text.reserve(file.size() + room);
+  text.resize(file.size());
   file.read_at(0, std::as_writable_bytes(std::span(text)));
   return text;
 }

@@ -37,8 +37,9 @@ class File {
   uint64_t size_;
 };
 
-/// The whole file as text. @throws Error{format} when it is larger than max_bytes.
-std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
+/// The whole file as text. @param room  bytes of memory that the string has beyond it
+/// @throws Error{format} when it is larger than max_bytes.
+std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes, size_t room = 0);
 
 /// Checks that a file name found inside a file is one plain component (no slash, "..", NUL or leading dot-dot).
 /// `where` names the file and field for the message. @throws Error{format}

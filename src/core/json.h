@@ -1,5 +1,5 @@
 #pragma once
-// JSON values. Parsing is simdjson's (json.cc), writing nlohmann's (json_write.cc); neither is seen outside.
+// JSON values. Parsing is simdjson's (json_text.cc), writing nlohmann's (json_write.cc); neither is seen outside.
 #include <cstdint>
 #include <string>
 #include <string_view>

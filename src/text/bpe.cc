@@ -158,28 +158,8 @@ void encode(const Bpe& bpe, std::string_view word, std::vector<int32_t>& out) {
   out.insert(out.end(), ids.begin(), ids.end());
 }
 
-struct MergePair {
-  std::string_view left, right;
-};
-
-// A merge is "left right" or ["left", "right"].
-MergePair merge_pair(const Json& merge, const std::string& where) {
-  if (merge.is_array()) {
-    const Json::Array& pair = merge.as_array(where);
-    if (pair.size() != 2) fail(ErrorCode::format, where + ": a merge of " + std::to_string(pair.size()) + " tokens");
-    return {pair[0].as_string(where), pair[1].as_string(where)};
-  }
-  const std::string_view text = merge.as_string(where);
-  const size_t space = text.find(' ');
-  if (space == text.npos || text.find(' ', space + 1) != text.npos) {
-    fail(ErrorCode::format, where + ": '" + printable(text, 100) + "' is not two tokens with a space between");
-  }
-  return {text.substr(0, space), text.substr(space + 1)};
-}
-
 // Fills bpe.merges; returns whether words can be cut in front of space marks.
-bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
-  const Json::Array& list = json.as_array(where);
+bool add_merges(Bpe& bpe, const std::vector<MergePair>& list, const std::string& where) {
   const auto id_of = [&](std::string_view token, int32_t guess, size_t i) {
     const auto id = bpe.vocabulary->id(token, guess);
     if (!id) {
@@ -193,7 +173,7 @@ bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
   std::string joined;
   Merge merge = {.left = -1, .right = -1, .id = -1};
   for (size_t i = 0; i < list.size(); ++i) {
-    const auto [left, right] = merge_pair(list[i], where);
+    const auto [left, right] = list[i];
     if (right.size() < bpe.prefix.size()) fail(ErrorCode::format, where + ": a token lacks the continuation prefix");
     joined.assign(left).append(right.substr(bpe.prefix.size()));
     // Most tokens were added to the vocabulary in the order of the merges that make them.
@@ -206,17 +186,17 @@ bool parse_merges(Bpe& bpe, const Json& json, const std::string& where) {
 
 }  // namespace
 
-TokenModel parse_bpe(const Json& json, const std::string& where) {
+TokenModel parse_bpe(const Json& json, const TokenLists& lists, const std::string& where) {
   auto bpe = std::make_shared<Bpe>();
-  auto entries = Vocabulary::entries_of(required(json, "vocab", where), where + ".vocab");
-  bpe->vocabulary = std::make_shared<const Vocabulary>(std::move(entries), where + ".vocab");
+  bpe->vocabulary = vocabulary_of(lists, where);
   bpe->prefix = string_or(json, "continuing_subword_prefix", "", where);
   bpe->suffix = string_or(json, "end_of_word_suffix", "", where);
   bpe->fuse_unknown = bool_or(json, "fuse_unk", false, where);
   bpe->ignore_merges = bool_or(json, "ignore_merges", false, where);
   if (bool_or(json, "byte_fallback", false, where)) bpe->byte_ids = byte_token_ids(*bpe->vocabulary);
   bpe->unknown = bpe->vocabulary->id(string_or(json, "unk_token", "", where));
-  const bool cut = parse_merges(*bpe, required(json, "merges", where), where + ".merges");
+  if (!lists.merges) fail(ErrorCode::format, where + ": no member 'merges'");
+  const bool cut = add_merges(*bpe, *lists.merges, where + ".merges");
   TokenModel model;
   model.vocabulary = bpe->vocabulary;
   // A whole run of words that is itself a token must not be cut.

@@ -7,7 +7,7 @@
 namespace nibble {
 namespace {
 
-using ParseModel = TokenModel (*)(const Json&, const std::string& where);
+using ParseModel = TokenModel (*)(const Json&, const TokenLists&, const std::string& where);
 
 constexpr TypeRow<ParseModel> kTypes[] = {
     {"BPE", parse_bpe},
@@ -16,17 +16,35 @@ constexpr TypeRow<ParseModel> kTypes[] = {
     {"WordLevel", parse_word_level},
 };
 
-std::string guess_type(const Json& json) {
-  if (json.find("merges") != nullptr) return "BPE";
+std::string guess_type(const Json& json, const TokenLists& lists) {
+  if (lists.merges) return "BPE";
   if (json.find("max_input_chars_per_word") != nullptr) return "WordPiece";
   return json.find("unk_id") != nullptr ? "Unigram" : "WordLevel";
 }
 
 }  // namespace
 
-TokenModel parse_token_model(const Json& json, const std::string& where) {
+TokenModel parse_token_model(const Json& json, const TokenLists& lists, const std::string& where) {
   json.as_object(where);
-  return find_type(kTypes, string_or(json, "type", guess_type(json), where), where)(json, where);
+  return find_type(kTypes, string_or(json, "type", guess_type(json, lists), where), where)(json, lists, where);
+}
+
+const std::vector<TokenEntry>& required_vocab(const TokenLists& lists, bool has_scores, const std::string& where) {
+  if (!lists.vocab) fail(ErrorCode::format, where + ": no member 'vocab'");
+  if (lists.has_scores != has_scores) {
+    const char* kinds[] = {"an object", "an array"};
+    fail(ErrorCode::format,
+         where + ".vocab: found " + kinds[lists.has_scores] + ", expected " + std::string(kinds[has_scores]));
+  }
+  return *lists.vocab;
+}
+
+std::shared_ptr<const Vocabulary> vocabulary_of(const TokenLists& lists, const std::string& where) {
+  auto vocabulary = std::make_shared<const Vocabulary>(required_vocab(lists, false, where), where + ".vocab");
+  if (const std::optional<std::string_view> token = vocabulary->repeated()) {
+    fail(ErrorCode::format, where + ".vocab: duplicate key '" + printable(*token, 200) + "'");
+  }
+  return vocabulary;
 }
 
 std::string byte_token(unsigned char byte) {

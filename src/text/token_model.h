@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "text/token_lists.h"
 #include "text/vocabulary.h"
 
 namespace nibble {
@@ -22,13 +23,18 @@ struct TokenModel {
   std::string word_start;
 };
 
-/// The "model" of tokenizer.json. Files of 2020 lack its "type".
-TokenModel parse_token_model(const Json& json, const std::string& where);
+/// The "model" of tokenizer.json, which may lack what is in its lists. Files of 2020 lack its "type".
+TokenModel parse_token_model(const Json& json, const TokenLists& lists, const std::string& where);
 
-TokenModel parse_bpe(const Json& json, const std::string& where);
-TokenModel parse_word_piece(const Json& json, const std::string& where);
-TokenModel parse_word_level(const Json& json, const std::string& where);
-TokenModel parse_unigram(const Json& json, const std::string& where);
+TokenModel parse_bpe(const Json& json, const TokenLists& lists, const std::string& where);
+TokenModel parse_word_piece(const Json& json, const TokenLists& lists, const std::string& where);
+TokenModel parse_word_level(const Json& json, const TokenLists& lists, const std::string& where);
+TokenModel parse_unigram(const Json& json, const TokenLists& lists, const std::string& where);
+
+/// Of the models whose "vocab" is an object, {"token": id, ...}.
+std::shared_ptr<const Vocabulary> vocabulary_of(const TokenLists& lists, const std::string& where);
+/// The list of a model that has to have it.
+const std::vector<TokenEntry>& required_vocab(const TokenLists& lists, bool has_scores, const std::string& where);
 
 /// "<0x0A>", the name of a byte's token.
 std::string byte_token(unsigned char byte);

@@ -15,6 +15,7 @@
 namespace nibble {
 namespace {
 
+constexpr const char* kModelPlace = ": model";
 constexpr double kLongestMaxLength = 1e9;  // above, transformers means "any length": it writes 1e30
 constexpr size_t kMaxCachedBytes = 256;    // longer words hardly ever come twice
 
@@ -117,9 +118,9 @@ struct Tokenizer::Impl {
   std::optional<int64_t> max_length;
   int64_t vocab_size = 0;
 
-  const std::string* piece(int32_t id) const {
+  std::optional<std::string_view> piece(int32_t id) const {
     const AddedToken* token = added.find(id);
-    return token != nullptr ? &token->content : model.vocabulary->token(id);
+    return token != nullptr ? token->content : model.vocabulary->token(id);
   }
 
   std::optional<int32_t> id(std::string_view piece) const {
@@ -136,8 +137,8 @@ struct Tokenizer::Impl {
   std::vector<std::string> visible(std::span<const int32_t> ids, const DecodeOptions& options) const {
     std::vector<std::string> pieces;
     for (const int32_t id : ids) {
-      const std::string* text = piece(id);
-      if (text != nullptr && !(options.skip_special_tokens && is_special(id))) pieces.push_back(*text);
+      const std::optional<std::string_view> text = piece(id);
+      if (text && !(options.skip_special_tokens && is_special(id))) pieces.emplace_back(*text);
     }
     return pieces;
   }
@@ -217,6 +218,22 @@ struct Tokenizer::Impl {
 };
 
 Tokenizer Tokenizer::from_json(const Json& json, const Json& config, const std::string& where) {
+  const std::string model_where = where + kModelPlace;
+  json.as_object(where);
+  return from_parts(json, token_lists(required(json, "model", where), model_where), config, where);
+}
+
+Tokenizer Tokenizer::from_text(const JsonText& text, const Json& config, const std::string& where) {
+  static constexpr std::string_view kModel[] = {"model"};
+  const std::string model_where = where + kModelPlace;
+  Json json = text.root().json(where, kModel);
+  const std::optional<JsonText::Value> model = text.root().find(kModel[0]);
+  if (model) json.set(kModel[0], model->json(model_where, kTokenListKeys));
+  return from_parts(json, model ? token_lists(*model, model_where) : TokenLists(), config, where);
+}
+
+Tokenizer Tokenizer::from_parts(const Json& json, const TokenLists& lists, const Json& config,
+                                const std::string& where) {
   auto impl = std::make_shared<Impl>();
   json.as_object(where);
   const auto part = [&](std::string_view key) {
@@ -230,7 +247,7 @@ Tokenizer Tokenizer::from_json(const Json& json, const Json& config, const std::
   };
   impl->stages = parse_stages(part("normalizer"), part("pre_tokenizer"));
   impl->stages_within = parse_stages(without_prefix(part("normalizer")), without_prefix(part("pre_tokenizer")));
-  impl->model = parse_token_model(required(json, "model", where), where + ": model");
+  impl->model = parse_token_model(required(json, "model", where), lists, where + kModelPlace);
   std::vector<AddedToken> added;
   if (const Json* list = json.find_value("added_tokens")) added = parse_added_tokens(*list, where + ": added_tokens");
   add_config_tokens(added, config, *impl->model.vocabulary, config_where);
@@ -269,10 +286,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions option
   return decode_tokens(impl_->decoder, states, impl_->visible(ids, options), true);
 }
 
-std::string Tokenizer::piece(int32_t id) const {
-  const std::string* text = impl_->piece(id);
-  return text == nullptr ? "" : *text;
-}
+std::string Tokenizer::piece(int32_t id) const { return std::string(impl_->piece(id).value_or("")); }
 
 std::optional<int32_t> Tokenizer::token_id(std::string_view piece) const { return impl_->id(piece); }
 

@@ -16,6 +16,9 @@
 
 namespace nibble {
 
+class JsonText;
+struct TokenLists;
+
 struct TokenizeOptions {
   bool add_special_tokens = true;  // as the post-processor says: [CLS] ... [SEP], <s> ...
   int64_t max_length = 0;          // the texts are cut at their ends to make it, the longer of a pair first; 0 = none
@@ -43,6 +46,9 @@ class Tokenizer {
   /// @param where             names the file for messages
   /// @throws Error{format} for a broken file, Error{unsupported} for a part that nibble does not know.
   static Tokenizer from_json(const Json& tokenizer_json, const Json& tokenizer_config, const std::string& where);
+
+  /// The same. Of the vocabulary and the merges nothing is copied but what the tokenizer keeps.
+  static Tokenizer from_text(const JsonText& tokenizer_json, const Json& tokenizer_config, const std::string& where);
 
   /// From a model folder: tokenizer.json, else vocab.txt (BERT), else tokenizer.model (SentencePiece).
   /// @throws Error{io} when it has none of them.
@@ -75,6 +81,8 @@ class Tokenizer {
  private:
   friend class StreamDecoder;
   struct Impl;
+  static Tokenizer from_parts(const Json& tokenizer_json, const TokenLists& lists, const Json& tokenizer_config,
+                              const std::string& where);
   explicit Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
   std::shared_ptr<const Impl> impl_;

@@ -1,6 +1,7 @@
 // Finds the tokenizer of a model folder.
 #include "core/error.h"
 #include "core/file.h"
+#include "core/json_text.h"
 #include "text/json_fields.h"
 #include "text/sentencepiece.h"
 #include "text/spm_vocabulary.h"
@@ -99,7 +100,7 @@ Tokenizer Tokenizer::from_folder(const fs::path& folder) {
   }
   const Json config = read_tokenizer_config(folder);
   const fs::path json_file = folder / kFiles[0], vocab_file = folder / kFiles[1], model_file = folder / kFiles[2];
-  if (fs::exists(json_file)) return from_json(Json::parse_file(json_file.string()), config, json_file.string());
+  if (fs::exists(json_file)) return from_text(JsonText::parse_file(json_file.string()), config, json_file.string());
   if (fs::exists(vocab_file)) {
     const Json named = with_bert_tokens(config);
     return from_json(tokenizer_json_from_vocab(vocab_file, named), named, vocab_file.string());

@@ -83,20 +83,15 @@ void encode(const Unigram& model, std::string_view word, std::vector<int32_t>& i
 
 }  // namespace
 
-TokenModel parse_unigram(const Json& json, const std::string& where) {
+TokenModel parse_unigram(const Json& json, const TokenLists& lists, const std::string& where) {
   auto unigram = std::make_shared<Unigram>();
-  std::vector<std::pair<std::string, int64_t>> entries;
+  const std::vector<TokenEntry>& entries = required_vocab(lists, true, where);
   std::vector<PrefixIndex::Entry> keys;
   double lowest = std::numeric_limits<double>::infinity();
-  for (const Json& item : required(json, "vocab", where).as_array(where + ".vocab")) {
-    const auto id = static_cast<int32_t>(entries.size());
-    const std::string place = where + ".vocab[" + std::to_string(id) + "]";
-    const Json::Array& pair = item.as_array(place);
-    if (pair.size() != 2) fail(ErrorCode::format, place + ": expected [token, score]");
-    entries.emplace_back(pair[0].as_string(place), id);
-    keys.emplace_back(entries.back().first, id);
-    unigram->scores.push_back(pair[1].as_double(place));
-    lowest = std::min(lowest, unigram->scores.back());
+  for (const TokenEntry& entry : entries) {
+    keys.emplace_back(entry.text, static_cast<int32_t>(entry.id));
+    unigram->scores.push_back(entry.score);
+    lowest = std::min(lowest, entry.score);
   }
   if (const Json* unknown = json.find_value("unk_id")) {
     const int64_t id = unknown->as_int(where + ".unk_id");
@@ -107,7 +102,7 @@ TokenModel parse_unigram(const Json& json, const std::string& where) {
     unigram->unknown = static_cast<int32_t>(id);
   }
   unigram->unknown_score = lowest - kUnknownPenalty;
-  unigram->vocabulary = std::make_shared<const Vocabulary>(std::move(entries), where + ".vocab");
+  unigram->vocabulary = std::make_shared<const Vocabulary>(entries, where + ".vocab");
   unigram->index = PrefixIndex(std::move(keys));
   if (bool_or(json, "byte_fallback", false, where)) unigram->byte_ids = byte_token_ids(*unigram->vocabulary);
   TokenModel model;

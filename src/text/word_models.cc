@@ -17,11 +17,6 @@ struct WordPiece {
   int64_t max_chars = 100;  // longer words are unknown
 };
 
-std::shared_ptr<const Vocabulary> parse_vocabulary(const Json& json, const std::string& where) {
-  auto entries = Vocabulary::entries_of(required(json, "vocab", where), where + ".vocab");
-  return std::make_shared<const Vocabulary>(std::move(entries), where + ".vocab");
-}
-
 void encode_word_piece(const WordPiece& model, std::string_view word, std::vector<int32_t>& ids) {
   const size_t before = ids.size();
   const auto begins_char = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; };
@@ -44,10 +39,10 @@ void encode_word_piece(const WordPiece& model, std::string_view word, std::vecto
 
 }  // namespace
 
-TokenModel parse_word_piece(const Json& json, const std::string& where) {
+TokenModel parse_word_piece(const Json& json, const TokenLists& lists, const std::string& where) {
   auto piece = std::make_shared<WordPiece>();
   TokenModel model;
-  model.vocabulary = parse_vocabulary(json, where);
+  model.vocabulary = vocabulary_of(lists, where);
   const std::string unknown = string_or(json, "unk_token", "[UNK]", where);
   const auto unknown_id = model.vocabulary->id(unknown);
   if (!unknown_id)
@@ -59,8 +54,8 @@ TokenModel parse_word_piece(const Json& json, const std::string& where) {
   const std::string prefix = string_or(json, "continuing_subword_prefix", "##", where);
   std::vector<PrefixIndex::Entry> first, rest;
   for (int32_t id = 0; id < model.vocabulary->end_id(); ++id) {
-    const std::string* token = model.vocabulary->token(id);
-    if (token == nullptr) continue;
+    const std::optional<std::string_view> token = model.vocabulary->token(id);
+    if (!token) continue;
     first.emplace_back(*token, id);
     if (token->starts_with(prefix)) rest.emplace_back(token->substr(prefix.size()), id);
   }
@@ -70,9 +65,9 @@ TokenModel parse_word_piece(const Json& json, const std::string& where) {
   return model;
 }
 
-TokenModel parse_word_level(const Json& json, const std::string& where) {
+TokenModel parse_word_level(const Json& json, const TokenLists& lists, const std::string& where) {
   TokenModel model;
-  model.vocabulary = parse_vocabulary(json, where);
+  model.vocabulary = vocabulary_of(lists, where);
   const auto unknown = model.vocabulary->id(string_or(json, "unk_token", "<unk>", where));
   model.encode = [vocabulary = model.vocabulary, unknown](std::string_view word, std::vector<int32_t>& ids) {
     const auto id = vocabulary->id(word);

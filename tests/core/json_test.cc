@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/json_text.h"
 #include "support/files.h"
 
 namespace nibble {
@@ -113,6 +114,39 @@ TEST(Json, FilesAreLimitedInSize) {
   const auto path = folder.write("a.json", "{\"x\": 1}");
   EXPECT_EQ(Json::parse_file(path.string()).find("x")->as_int("x"), 1);
   test::expect_error(ErrorCode::format, "at most 3", [&] { Json::parse_file(path.string(), 3); });
+}
+
+TEST(JsonText, IsReadInPlace) {
+  const JsonText text = JsonText::parse(R"({"s": "a\u00e9", "n": [1, 2.5, null], "o": {"x": 1, "y": 2}})", "t");
+  const JsonText::Value root = text.root();
+  EXPECT_EQ(root.size(), 3u);
+  EXPECT_EQ(root.find("s")->as_string("t"), "a\u00e9");
+  EXPECT_FALSE(root.find("z"));
+  EXPECT_FALSE(root.find("s")->find("x"));
+  std::string seen;
+  root.find("n")->for_each_item("t", [&](JsonText::Value item) { seen += item.json("t").dump() + ";"; });
+  root.find("o")->for_each_member("t", [&](std::string_view key, JsonText::Value value) {
+    seen.append(key).append(std::to_string(value.as_int("t")));
+  });
+  EXPECT_EQ(seen, "1;2.5;null;x1y2");
+  constexpr std::string_view kBut[] = {"n", "s"};
+  EXPECT_EQ(root.json("t", kBut).dump(), R"({"o":{"x":1,"y":2}})");
+  EXPECT_EQ(JsonText::parse("18446744073709551616", "t").root().as_double("t"), 0x1p64);
+}
+
+TEST(JsonText, SaysWhatIsWrongAsJsonDoes) {
+  const JsonText text = JsonText::parse(R"({"s": "a", "d": {"k": 1, "k": 2}})", "t");
+  const JsonText::Value root = text.root(), string = *root.find("s");
+  test::expect_error(ErrorCode::format, "w: found a string, expected an integer", [&] { string.as_int("w"); });
+  test::expect_error(ErrorCode::format, "w: found a string, expected an array",
+                     [&] { string.for_each_item("w", [](JsonText::Value) {}); });
+  test::expect_error(ErrorCode::format, "w: found a string, expected an object",
+                     [&] { string.for_each_member("w", [](std::string_view, JsonText::Value) {}); });
+  test::expect_error(ErrorCode::format, "w: found an object, expected a string",
+                     [&] { JsonText::parse("{}", "t").root().as_string("w"); });
+  test::expect_error(ErrorCode::format, "w: duplicate key 'k'", [&] { root.json("w"); });
+  constexpr std::string_view kTwice[] = {"k"};
+  test::expect_error(ErrorCode::format, "w: duplicate key 'k'", [&] { root.find("d")->json("w", kTwice); });
 }
 
 }  // namespace

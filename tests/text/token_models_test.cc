@@ -7,13 +7,25 @@
 namespace nibble {
 namespace {
 
+TokenModel parse_model(const std::string& text) {
+  const Json json = Json::parse(text, "test");
+  return parse_token_model(json, token_lists(json, "test"), "test");
+}
+
+// As a file is read.
+TokenModel parse_model_in_place(const std::string& text) {
+  const JsonText parsed = JsonText::parse(text, "test");
+  const Json rest = parsed.root().json("test", kTokenListKeys);
+  return parse_token_model(rest, token_lists(parsed.root(), "test"), "test");
+}
+
 // The tokens with | between.
 std::string encoded(const std::string& json, const std::string& word) {
-  const TokenModel model = parse_token_model(Json::parse(json, "test"), "test");
+  const TokenModel model = parse_model(json);
   std::vector<int32_t> ids;
   model.encode(word, ids);
   std::string tokens;
-  for (const int32_t id : ids) tokens += (tokens.empty() ? "" : "|") + *model.vocabulary->token(id);
+  for (const int32_t id : ids) tokens.append(tokens.empty() ? "" : "|").append(*model.vocabulary->token(id));
   return tokens;
 }
 
@@ -49,7 +61,7 @@ TEST(Bpe, Options) {
 }
 
 TEST(Bpe, ALongWordIsNotQuadratic) {
-  const TokenModel model = parse_token_model(Json::parse(bpe(), "test"), "test");
+  const TokenModel model = parse_model(bpe());
   std::vector<int32_t> ids;
   model.encode(std::string(1'000'000, 'a'), ids);
   EXPECT_EQ(ids.size(), 500'000u);
@@ -59,7 +71,7 @@ TEST(Bpe, WordsAreCutAtSpaceMarksOnlyWhereNoMergeCrossesOne) {
   const auto word_start = [](const char* merges) {
     const std::string json = R"({"type": "BPE", "vocab": {"▁": 0, "a": 1, "▁a": 2, "a▁": 3, "▁▁": 4}, "merges": )" +
                              std::string(merges) + "}";
-    return parse_token_model(Json::parse(json, "test"), "test").word_start;
+    return parse_model(json).word_start;
   };
   EXPECT_EQ(word_start(R"(["▁ a", "▁ ▁"])"), "▁");
   EXPECT_EQ(word_start(R"(["▁ a", "a ▁"])"), "");
@@ -130,10 +142,21 @@ TEST(TokenModels, BrokenFiles) {
        R"({"type": "WordPiece", "vocab": {"a": 0}})"},
       {ErrorCode::format, "test.unk_id: found 1, expected less than 1",
        R"({"type": "Unigram", "vocab": [["a", 0.5]], "unk_id": 1})"},
+      {ErrorCode::format, "duplicate key 'a'", R"({"type": "WordLevel", "vocab": {"a": 0, "a": 1}})"},
+      {ErrorCode::format, "duplicate key 'vocab'", R"({"type": "WordLevel", "vocab": {"a": 0}, "vocab": {"a": 0}})"},
+      {ErrorCode::format, "test.vocab: found an array, expected an object",
+       R"({"type": "WordLevel", "vocab": [["a", 0.5]]})"},
+      {ErrorCode::format, "test.vocab: found an object, expected an array",
+       R"({"type": "Unigram", "vocab": {"a": 0}})"},
+      {ErrorCode::format, "test.vocab[0]: found an integer, expected a string",
+       R"({"type": "Unigram", "vocab": [[1, 0.5]]})"},
+      {ErrorCode::format, "test.merges: found an integer, expected a string",
+       R"({"type": "BPE", "vocab": {"a": 0}, "merges": [1]})"},
       {ErrorCode::format, "test.vocab[0]: expected [token, score]", R"({"type": "Unigram", "vocab": [["a"]]})"},
   };
   for (const Row& row : rows) {
-    test::expect_error(row.code, row.fragment, [&] { parse_token_model(Json::parse(row.json, "test"), "test"); });
+    test::expect_error(row.code, row.fragment, [&] { parse_model(row.json); });
+    test::expect_error(row.code, row.fragment, [&] { parse_model_in_place(row.json); });
   }
 }
 
