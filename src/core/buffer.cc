@@ -22,8 +22,8 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kMapped = size_t{128} << 10;       // from here on a block has a mapping of its own
-constexpr size_t kSharedMapping = size_t{8} << 20;  // of lasting blocks
+constexpr size_t kMapped = size_t{128} << 10;        // from here on a block has a mapping of its own
+constexpr size_t kSharedMapping = size_t{64} << 20;  // of lasting blocks; memory is taken where it is touched
 constexpr size_t kShareFrom = size_t{16} << 10;
 
 [[noreturn]] void out_of_memory(size_t bytes) {
@@ -41,7 +41,23 @@ class Mappings {
     bool is_fresh;  // zeros
   };
 
-  /// start: null when the system has no more memory, even with all that was kept.
+  /// Parts of shared mappings are in use like others, but are not kept.
+  void count_part(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    use(bytes);
+  }
+  void uncount_part(size_t bytes) noexcept {
+    const std::lock_guard lock(mutex_);
+    used_ -= bytes;
+  }
+
+  /// For parts: null when the system has no more memory, even with all that was kept.
+  void* map_uncounted(size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    return map(bytes);
+  }
+
+  /// start: null as above.
   Mapping take(size_t bytes) {
     const std::lock_guard lock(mutex_);
     const auto found = std::find_if(spare_.rbegin(), spare_.rend(), [&](const Spare& s) { return s.bytes == bytes; });
@@ -53,10 +69,7 @@ class Mappings {
       spare_bytes_ -= found->kept;
       spare_.erase(std::next(found).base());
     }
-    if (mapping.start == nullptr) return mapping;
-    used_ += bytes;
-    most_used_ = std::max(most_used_, used_);
-    shrink(limit());
+    if (mapping.start != nullptr) use(bytes);
     return mapping;
   }
 
@@ -97,6 +110,12 @@ class Mappings {
       shrink(0);
     }
     return nullptr;
+  }
+
+  void use(size_t bytes) {
+    used_ += bytes;
+    most_used_ = std::max(most_used_, used_);
+    shrink(limit());
   }
 
   /// Without the share on top, a layer whose steps need blocks of several sizes, each at its time, would get fresh
@@ -196,6 +215,14 @@ void remember_mapping(uintptr_t begin, uintptr_t end, const std::string& path) {
   }
 }
 
+/// Gives the pages back that lie in a block alone.
+void release_pages_within(std::byte* data, size_t bytes) noexcept {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 }  // namespace
 
 std::shared_ptr<Buffer> Buffer::allocate(size_t bytes, bool zeroed) {
@@ -226,21 +253,34 @@ std::shared_ptr<Buffer> Buffer::allocate_scratch(size_t bytes) {
   return allocate(checked_add(bytes, kHugePage - 1, "allocation") / kHugePage * kHugePage, false);
 }
 
+std::shared_ptr<Buffer> Buffer::map_shared() {
+  constexpr size_t kBytes = kSharedMapping + kHugePage - 1;
+  void* mapping = Mappings::instance().map_uncounted(kBytes);
+  if (mapping == nullptr) out_of_memory(kSharedMapping);
+  auto* start =
+      reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage);
+  madvise(start, kSharedMapping, MADV_HUGEPAGE);  // a wish: without it everything still works
+  return std::shared_ptr<Buffer>(new Buffer(
+      {.data = start, .size = kSharedMapping, .mapping = mapping, .mapped_bytes = kBytes, .is_shared = true}));
+}
+
 std::shared_ptr<Buffer> Buffer::allocate_lasting(size_t bytes) {
-  if (bytes < kShareFrom || bytes >= kLarge) return allocate(bytes);
+  if (bytes < kShareFrom || bytes > kShareTo) return allocate(bytes);
   static std::mutex mutex;
   static std::weak_ptr<Buffer> last;  // its parts keep it
   static size_t taken = 0;
   const std::lock_guard lock(mutex);
   std::shared_ptr<Buffer> shared = last.lock();
   if (!shared || shared->size() - taken < bytes) {
-    shared = allocate(kSharedMapping);
+    shared = map_shared();
     last = shared;
     taken = 0;
   }
   std::byte* data = shared->data() + taken;
   taken += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  return std::shared_ptr<Buffer>(new Buffer({.data = data, .size = bytes, .within = std::move(shared)}));
+  std::shared_ptr<Buffer> part(new Buffer({.data = data, .size = bytes, .within = std::move(shared)}));
+  Mappings::instance().count_part(bytes);
+  return part;
 }
 
 void Buffer::release_spare() { Mappings::instance().release(); }
@@ -272,11 +312,14 @@ const char* mapped_file_at(const void* address) noexcept {
 }
 
 Buffer::~Buffer() {
-  if (memory_.is_file) {
+  if (memory_.is_file || memory_.is_shared) {
     munmap(memory_.mapping, memory_.mapped_bytes);
+  } else if (memory_.within) {
+    release_pages_within(memory_.data, memory_.size);
+    Mappings::instance().uncount_part(memory_.size);
   } else if (memory_.mapping != nullptr) {
     Mappings::instance().give(memory_.mapping, memory_.mapped_bytes);
-  } else if (!memory_.within) {
+  } else {
     SmallBlocks::instance().give(memory_.data, memory_.size);
   }
 }

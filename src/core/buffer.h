@@ -9,13 +9,15 @@
 
 namespace nibble {
 
-/// Where the bytes of a tensor are to be: in memory of its own, or left in the file and read when touched.
-enum class Residency { memory, mapped };
+/// Where the bytes of a tensor are to be: in memory, in memory that stays (Buffer::allocate_lasting), or left in the
+/// file and read when touched.
+enum class Residency { memory, lasting, mapped };
 
 class Buffer {
  public:
-  static constexpr size_t kLarge = size_t{1} << 20;  // from here on a block lies in huge pages
-  static constexpr size_t kSpareShare = 32;          // a part in so many is kept beyond the most that was in use
+  static constexpr size_t kLarge = size_t{1} << 20;     // from here on a block lies in huge pages
+  static constexpr size_t kShareTo = size_t{32} << 20;  // lasting blocks up to here share mappings
+  static constexpr size_t kSpareShare = 32;             // a part in so many is kept beyond the most that was in use
 
   /// Zero-filled memory aligned to 64 bytes; from kLarge up aligned for huge pages (4 KiB pages cost 20 to 46 % of the
   /// read bandwidth of a large matrix). Blocks beyond the smallest that were freed are kept for the next calls, as long
@@ -28,8 +30,9 @@ class Buffer {
   /// addresses of a block meet in some sets of the second-level cache and leave others empty, which costs up to a third
   /// of the speed of what works there.
   static std::shared_ptr<Buffer> allocate_scratch(size_t bytes);
-  /// Zero-filled memory for what stays, such as weights: small blocks share a mapping with their neighbours, so that
-  /// they lie in huge pages too. The mapping is free when all of them are.
+  /// Zero-filled memory for what stays, such as weights: blocks share a mapping with their neighbours, so that all of
+  /// them lies in huge pages, however little of one their ends fill. A block that is freed gives its memory back, its
+  /// place only with the last of the mapping.
   static std::shared_ptr<Buffer> allocate_lasting(size_t bytes);
   /// Gives the kept blocks back to the system.
   static void release_spare();
@@ -57,10 +60,12 @@ class Buffer {
     void* mapping = nullptr;  // null: of the heap, or within another buffer
     size_t mapped_bytes = 0;
     bool is_file = false;
+    bool is_shared = false;                    // a mapping that lasting blocks are parts of
     std::shared_ptr<Buffer> within = nullptr;  // whose memory this is a part of
   };
 
   static std::shared_ptr<Buffer> allocate(size_t bytes, bool zeroed);
+  static std::shared_ptr<Buffer> map_shared();
 
   explicit Buffer(Memory memory) : memory_(std::move(memory)) {}
 

@@ -62,7 +62,8 @@ void File::read_at(uint64_t offset, std::span<std::byte> out) const {
 std::shared_ptr<Buffer> File::buffer(uint64_t offset, size_t bytes, Residency residency) const {
   require_range(offset, bytes);
   if (residency == Residency::mapped && bytes >= kMapFrom) return Buffer::map(fd_, offset, bytes, name());
-  std::shared_ptr<Buffer> memory = Buffer::allocate_uninitialized(bytes);
+  std::shared_ptr<Buffer> memory =
+      residency == Residency::lasting ? Buffer::allocate_lasting(bytes) : Buffer::allocate_uninitialized(bytes);
   // Copying from the page cache, and the faults of fresh memory, take processor time that threads can share.
   parallel_for(static_cast<int64_t>(bytes), kSharedPiece, [&](int64_t begin, int64_t end) {
     read_at(offset + static_cast<uint64_t>(begin),

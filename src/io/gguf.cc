@@ -170,7 +170,8 @@ Tensor GgufFile::load_raw(std::string_view name, Residency residency) const {
     tensor =
         Tensor::described(DType::u8, {static_cast<int64_t>(info->bytes / row_bytes), static_cast<int64_t>(row_bytes)});
   }
-  if (info->begin % dtype_bytes(tensor.dtype) != 0) residency = Residency::memory;
+  const bool unaligned = info->begin % dtype_bytes(tensor.dtype) != 0;
+  if (unaligned && residency == Residency::mapped) residency = Residency::memory;
   tensor.buffer = file_.buffer(info->begin, tensor.bytes(), residency);
   return tensor;
 }

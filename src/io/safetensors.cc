@@ -193,7 +193,8 @@ namespace {
 /// A tensor over bytes of a file. Elements that are not aligned in the file are copied whatever was asked for.
 Tensor tensor_at(const File& file, DType dtype, Shape shape, uint64_t begin, Residency residency) {
   Tensor tensor = Tensor::described(dtype, std::move(shape));
-  if (begin % dtype_bytes(dtype) != 0) residency = Residency::memory;
+  const bool unaligned = begin % dtype_bytes(dtype) != 0;
+  if (unaligned && residency == Residency::mapped) residency = Residency::memory;
   tensor.buffer = file.buffer(begin, tensor.bytes(), residency);
   return tensor;
 }

@@ -32,6 +32,15 @@ bool is_block_type(const SourceTensor& tensor) {
   return format != nullptr && format->encode == nullptr && !format->dense && tensor.shape.size() == 2;
 }
 
+/// Where a tensor is read to that will be at `residency`. Blocks become other bytes when they are packed: those of the
+/// file need not be copied for that. What stays as it is goes where it stays.
+Residency read_to(const SourceTensor& tensor, Residency residency, bool changes) {
+  if (is_block_type(tensor)) return Residency::mapped;
+  const Format* format = find_format_or_null(tensor.format);
+  const bool packs = format != nullptr && format->pack != nullptr;
+  return residency == Residency::memory && !changes && !packs ? Residency::lasting : residency;
+}
+
 bool is_mapped(const Weight& weight) {
   const auto* quantized = std::get_if<QuantizedTensor>(&weight);
   if (quantized == nullptr) return false;
@@ -39,9 +48,9 @@ bool is_mapped(const Weight& weight) {
                      [](const auto& part) { return part.second.buffer && part.second.buffer->is_mapped_file(); });
 }
 
-/// To where it stays: small tensors side by side, in huge pages.
+/// To where it stays: tensors side by side, in huge pages.
 void settle(Tensor& t) {
-  if (t.empty() || t.buffer->is_mapped_file() || t.buffer->shares_mapping() || t.bytes() >= Buffer::kLarge) return;
+  if (t.empty() || t.buffer->is_mapped_file() || t.buffer->shares_mapping() || t.bytes() >= Buffer::kShareTo) return;
   Tensor moved = Tensor::lasting(t.dtype, t.shape);
   std::memcpy(moved.raw(), t.raw(), t.bytes());
   t = std::move(moved);
@@ -88,13 +97,13 @@ Weight Loader::fetch(const Parameter& parameter) {
   if (!mismatches_.empty()) return Tensor();  // the list will be thrown; reading more is wasted
   const bool is_new_head = role == Role::head && options_.head_format != nullptr;
   const Residency residency = is_new_head ? place_head(name, needed) : turned ? place_in_memory(name) : place(name);
-  // Blocks become other bytes when they are packed: those of the file need not be copied for that.
-  Weight weight = source_->load(name, is_block_type(*found) ? Residency::mapped : residency);
+  const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
+  const bool changes = turned || is_new_head || role == Role::vector || (may_quantize && options_.format != nullptr);
+  Weight weight = source_->load(name, read_to(*found, residency, changes));
   if (const auto* dense = std::get_if<Tensor>(&weight); dense && !is_float(dense->dtype)) {
     refuse_elements(*source_, name, dense->dtype);
   }
   if (turned) weight = std::get<Tensor>(weight).transposed();
-  const bool may_quantize = role == Role::linear || (role == Role::head && options_.quantize_head);
   if (may_quantize) weight = quantize_on_load(std::move(weight), name);
   if (is_new_head) weight = in_head_format(weight);
   pack(weight, options_.compute, residency);
