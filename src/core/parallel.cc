@@ -1,14 +1,14 @@
 // Each thread owns a contiguous range of the work and takes it in a few pieces from the front; a thread that has
 // finished takes pieces from the back of the others' ranges. The caller waits only for threads that are inside a piece:
 // a worker that the system has not scheduled yet finds the job closed and is not missed. So a busy machine costs at
-// most the piece that a preempted thread is holding.
+// most the piece that a preempted thread is holding; where that happens again and again, the caller works alone for a
+// while.
 #include "core/parallel.h"
 
 #include <sched.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <exception>
 #include <iterator>
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "core/cgroups.h"
+#include "core/contention.h"
 #include "core/error.h"
 
 namespace nibble {
@@ -74,6 +75,8 @@ bool take(Range& range, Side side, uint64_t most, uint64_t& begin, uint64_t& end
   }
 }
 
+using Clock = Contention::Clock;
+
 struct Job {
   detail::RangeFn fn;
   void* context;
@@ -85,6 +88,8 @@ class Pool {
  public:
   /// False when another thread's job is running, or the job is not worth sharing: the caller then does it alone.
   bool try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* context, int threads);
+  /// What was noticed of contention.
+  void forget();
 
  private:
   static constexpr uint32_t kOpen = 1u << 31;
@@ -95,7 +100,7 @@ class Pool {
   void run_piece(uint64_t begin, uint64_t end);
   bool enter();
   void leave();
-  void close_and_wait();
+  void close_and_wait(Clock::time_point start);
 
   std::mutex owner_;  // held by the caller whose job it is
   std::vector<std::thread> workers_;
@@ -103,9 +108,11 @@ class Pool {
   Job job_{};
   std::atomic<uint32_t> generation_ = 0;  // changes when there is a new job, or the pool stops
   std::atomic<uint32_t> entry_ = 0;       // kOpen while the job may be joined, plus the number of workers inside
+  std::atomic<bool> joined_ = false;      // whether a worker has
   std::atomic<bool> stopping_ = false;
   std::atomic<bool> failed_ = false;
   std::exception_ptr error_;  // written by the thread that set failed_, read after all have left
+  Contention contention_;
 };
 
 void Pool::resize(int threads) {
@@ -138,7 +145,9 @@ void Pool::serve(size_t self) {
 bool Pool::enter() {
   uint32_t old = entry_.load(std::memory_order_relaxed);
   while ((old & kOpen) != 0) {
-    if (entry_.compare_exchange_weak(old, old + 1, std::memory_order_acquire)) return true;
+    if (!entry_.compare_exchange_weak(old, old + 1, std::memory_order_acquire)) continue;
+    joined_.store(true, std::memory_order_relaxed);
+    return true;
   }
   return false;
 }
@@ -147,9 +156,20 @@ void Pool::leave() {
   if (entry_.fetch_sub(1, std::memory_order_release) == 1) entry_.notify_one();
 }
 
-void Pool::close_and_wait() {
+void Pool::close_and_wait(Clock::time_point start) {
   uint32_t inside = entry_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
+  if (inside == 0) {
+    if (!joined_.load(std::memory_order_relaxed)) contention_.missed(start, Clock::now());
+    return;
+  }
+  const auto idle = Clock::now();
   while (inside != 0) inside = wait_for_change(entry_, inside);
+  contention_.waited(start, idle, Clock::now());
+}
+
+void Pool::forget() {
+  const std::lock_guard lock(owner_);
+  contention_ = {};
 }
 
 void Pool::run_piece(uint64_t begin, uint64_t end) {
@@ -175,7 +195,8 @@ void Pool::work(size_t self) {
 
 bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* context, int threads) {
   const std::unique_lock lock(owner_, std::try_to_lock);
-  if (!lock) return false;
+  const auto start = Clock::now();
+  if (!lock || contention_.is_paused(start)) return false;
   resize(threads);
 
   constexpr int64_t kMaxUnits = int64_t{1} << 31;
@@ -188,6 +209,7 @@ bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* conte
     ranges_[i].bounds.store((units * i / sharers) << 32 | units * (i + 1) / sharers, std::memory_order_relaxed);
   }
   failed_ = false;
+  joined_ = false;
 
   entry_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
@@ -195,7 +217,7 @@ bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* conte
   inside_piece = true;
   work(0);
   inside_piece = false;
-  close_and_wait();
+  close_and_wait(start);
   if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
   return true;
 }
@@ -233,6 +255,7 @@ void set_thread_count(int threads) {
                                           std::to_string(kMaxThreads) + ", not " + std::to_string(threads));
   }
   chosen_thread_count() = threads == 0 ? available_threads() : threads;
+  pool().forget();
 }
 
 int thread_count() { return chosen_thread_count(); }
