@@ -35,7 +35,8 @@ struct PreviewPiece {
 struct FinetuneData {
   int64_t samples = 0;  ///< that training uses
   int64_t tokens = 0, trained_tokens = 0, longest = 0;
-  int64_t truncated = 0;    ///< longer than max_length
+  int64_t max_length = 0;   ///< tokens that a sample may have: the option, and no more than the model takes
+  int64_t truncated = 0;    ///< longer than that
   int64_t dropped = 0;      ///< without anything to train on, most often because it was cut off
   int64_t missing_eos = 0;  ///< nothing that ends a text is trained: the model would not learn to stop
   int64_t double_bos = 0;

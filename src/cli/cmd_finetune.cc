@@ -104,6 +104,7 @@ Json data_json(const FinetuneData& d) {
                        {"tokens", d.tokens},
                        {"trained_tokens", d.trained_tokens},
                        {"longest", d.longest},
+                       {"max_length", d.max_length},
                        {"truncated", d.truncated},
                        {"dropped", d.dropped},
                        {"missing_eos", d.missing_eos},

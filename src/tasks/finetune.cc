@@ -14,6 +14,7 @@
 #include "core/counter_random.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "io/model_files.h"
 #include "io/peft.h"
 #include "tasks/finetune_checkpoint.h"
 #include "tasks/finetune_data.h"
@@ -97,6 +98,32 @@ std::string checksum_of(const std::vector<TrainingSample>& samples) {
   return fmt::format("{:016x}", checksum.value());
 }
 
+/// Some of its bytes.
+void add_sample(const Tensor& tensor, Checksum& checksum) {
+  constexpr size_t kPieces = 64, kPiece = 64;
+  const std::span bytes(tensor.raw(), tensor.bytes());
+  const size_t step = std::max(kPiece, bytes.size() / kPieces);
+  for (size_t at = 0; at < bytes.size(); at += step) {
+    checksum.add(bytes.subspan(at, std::min(kPiece, bytes.size() - at)));
+  }
+}
+
+/// Of some bytes of every weight that training begins with: a run continues over the same model.
+std::string checksum_of_base(const std::string& model) {
+  const ModelFiles files = open_model(model);
+  Checksum checksum;
+  for (const SourceTensor& tensor : files.weights->tensors()) {
+    checksum.add(tensor.name + " " + tensor.format + " " + shape_text(tensor.shape));
+    const Weight weight = files.weights->load(tensor.name, Residency::mapped);
+    if (const auto* dense = std::get_if<Tensor>(&weight)) {
+      add_sample(*dense, checksum);
+    } else {
+      for (const auto& [name, part] : std::get<QuantizedTensor>(weight).parts) add_sample(part, checksum);
+    }
+  }
+  return fmt::format("{:016x}", checksum.value());
+}
+
 class Run {
  public:
   Run(const std::string& model, const std::string& out, FinetuneOptions options)
@@ -107,6 +134,7 @@ class Run {
     model_ = load_model(model, method_.load_options(o_, model));
     train_ = read_batches(model_, o_.data, o_);
     data_checksum_ = checksum_of(train_.data.samples);
+    base_checksum_ = checksum_of_base(model);
     if (!o_.eval_data.empty()) {
       eval_ = read_batches(model_, o_.eval_data, o_);
       state_.eval_checksum = checksum_of(eval_->data.samples);
@@ -154,6 +182,11 @@ class Run {
                                        ", --resume continues from there");
     }
     log.close();
+    if (state_.skipped == state_.step && state_.step > 0) {
+      fail(ErrorCode::internal, "nothing was learned: all " + std::to_string(state_.step) +
+                                    " steps were skipped, since a value was not finite, in the last one first in " +
+                                    last_broken_);
+    }
     const HoldInterrupts done;  // all that a run that continued could do now is this
     write(folder.result());
     folder.publish();
@@ -213,7 +246,7 @@ class Run {
       state_.last_loss = result.loss.mean();
       state_.observed = observed_ranges(*model_->model);
     } else {
-      refuse_or_skip(batches);
+      refuse_or_skip(batches, result);
     }
     int64_t tokens = 0;
     for (const LabelledBatch& batch : batches) tokens += static_cast<int64_t>(batch.ids.size());
@@ -231,13 +264,15 @@ class Run {
             .skipped = !result.finite};
   }
 
-  void refuse_or_skip(const std::vector<LabelledBatch>& batches) {
+  void refuse_or_skip(const std::vector<LabelledBatch>& batches, const StepResult& result) {
     ++state_.skipped;
     restore_observed_ranges(*model_->model, state_.observed);
+    if (o_.on_nonfinite == "skip" && state_.skipped < steps_) return;
+    last_broken_ = first_nonfinite_layer(*model_->model, batches);
+    if (last_broken_.empty()) last_broken_ = result.broken;
     if (o_.on_nonfinite == "skip") return;
     fail(ErrorCode::internal, "step " + std::to_string(state_.step + 1) + ": a value is not finite, first in " +
-                                  first_nonfinite_layer(*model_->model, batches) +
-                                  "; lower the learning rate, or skip such steps (--on-nonfinite skip)");
+                                  last_broken_ + "; lower the learning rate, or skip such steps (--on-nonfinite skip)");
   }
 
   bool is_evaluation_due() const {
@@ -298,6 +333,7 @@ class Run {
     settings.set("samples", train_.data.report.samples);
     settings.set("data_tokens", train_.data.report.tokens);
     settings.set("data_checksum", data_checksum_);
+    settings.set("base_checksum", base_checksum_);
     return settings;
   }
 
@@ -333,12 +369,13 @@ class Run {
   std::shared_ptr<LoadedModel> model_;
   AttachedAdapter trained_;
   Batches train_;
-  std::string data_checksum_;
+  std::string data_checksum_, base_checksum_;
   std::optional<Batches> eval_;
   Schedule schedule_;
   int64_t steps_ = 0, steps_in_epoch_ = 0;
 
   TrainerState state_;
+  std::string last_broken_;  // what was not finite first, in a step that ended or emptied the run
   int64_t epoch_ = -1;
   std::vector<size_t> order_;  // of the rows in that epoch
   int64_t ran_tokens_ = 0;

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <cstring>
 
+#include <fmt/core.h>
+
+#include "core/checksum.h"
 #include "core/error.h"
 #include "io/safetensors.h"
 
@@ -16,6 +19,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kFolder = "checkpoint-";
 constexpr const char* kTensors = "state.safetensors";
 constexpr const char* kState = "trainer_state.json";
+constexpr const char* kChecksum = "checksum";
 constexpr std::string_view kParameter = "parameter.", kOptimizer = "optimizer.", kObserved = "observed.";
 
 std::optional<int64_t> step_of(const fs::path& path) {
@@ -37,6 +41,18 @@ std::vector<std::pair<std::string, Tensor>> tensors_of(const Optimizer& optimize
     tensors.emplace_back(std::string(kObserved) + name, Tensor::from(ends));
   }
   return tensors;
+}
+
+/// Of the whole checkpoint: the tensors, and what is written beside them.
+std::string checksum_of(const std::vector<std::pair<std::string, Tensor>>& tensors, Json state) {
+  Checksum checksum;
+  for (const auto& [name, tensor] : tensors) {
+    checksum.add(name);
+    checksum.add(std::span(tensor.raw(), tensor.bytes()));
+  }
+  state.erase(kChecksum);
+  checksum.add(state.dump());
+  return fmt::format("{:016x}", checksum.value());
 }
 
 ObservedRanges read_observed(const SafetensorsFile& file) {
@@ -79,16 +95,17 @@ void write_checkpoint_state(OutputFolder& folder, const Optimizer& optimizer, co
   SafetensorsWriter writer(folder.file(kTensors), declared);
   for (const auto& [name, tensor] : tensors) writer.write(name, tensor);
   writer.finish();
-  const Json json = Json::object({{"step", state.step},
-                                  {"optimizer_steps", optimizer.steps()},
-                                  {"skipped", state.skipped},
-                                  {"tokens", state.tokens},
-                                  {"last_loss", state.last_loss},
-                                  {"eval_loss", state.eval_loss ? Json(*state.eval_loss) : Json()},
-                                  {"best_eval_loss", state.best_eval_loss ? Json(*state.best_eval_loss) : Json()},
-                                  {"evaluations_without_gain", state.evaluations_without_gain},
-                                  {"eval_checksum", state.eval_checksum},
-                                  {"settings", settings}});
+  Json json = Json::object({{"step", state.step},
+                            {"optimizer_steps", optimizer.steps()},
+                            {"skipped", state.skipped},
+                            {"tokens", state.tokens},
+                            {"last_loss", state.last_loss},
+                            {"eval_loss", state.eval_loss ? Json(*state.eval_loss) : Json()},
+                            {"best_eval_loss", state.best_eval_loss ? Json(*state.best_eval_loss) : Json()},
+                            {"evaluations_without_gain", state.evaluations_without_gain},
+                            {"eval_checksum", state.eval_checksum},
+                            {"settings", settings}});
+  json.set(kChecksum, checksum_of(tensors, json));
   folder.write_text(kState, json.dump(2) + "\n");
 }
 
@@ -128,6 +145,10 @@ TrainerState read_checkpoint_state(const fs::path& folder, Optimizer& optimizer,
     moments.emplace_back(part, file.load(std::string(kOptimizer) + part));
   optimizer.restore(optimizer_steps, moments);
   state.observed = read_observed(file);
+  if (need(kChecksum).as_string(where) != checksum_of(tensors_of(optimizer, state.observed), json)) {
+    fail(ErrorCode::format, where + ": the checksum is not that of what it and " + kTensors +
+                                " hold; the checkpoint is damaged, resume from another");
+  }
   return state;
 }
 

@@ -32,33 +32,14 @@ class Collector {
  public:
   Collector(const LoadedModel& model, const DataOptions& options)
       : model_(model), options_(options), end_ids_(model.end_ids()) {
+    data_.report.max_length = options.max_length;
     if (model.tokenizer) bos_ = model.tokenizer->special().bos;
     if (model.tokenizer && model.tokenizer->special().eos) end_ids_.push_back(*model.tokenizer->special().eos);
   }
 
-  void add(TrainingSample sample) {
-    data_.report.missing_eos += !options_.classify && !end_ids_.empty() && !trains_an_end(sample);
-    add_part(std::move(sample));
-  }
-
+  void add(TrainingSample sample) { take(std::move(sample), !options_.classify && !end_ids_.empty()); }
   /// The same for one that need not end as a text does.
-  void add_part(TrainingSample sample) {
-    FinetuneData& r = data_.report;
-    if (!options_.classify) {
-      r.double_bos += bos_ && sample.ids.size() > 1 && sample.ids[0] == *bos_ && sample.ids[1] == *bos_;
-      cut(sample);
-      if (trained_in(sample) == 0) {
-        ++r.dropped;
-        return;
-      }
-    }
-    const auto length = static_cast<int64_t>(sample.ids.size());
-    ++r.samples;
-    r.tokens += length;
-    r.longest = std::max(r.longest, length);
-    r.trained_tokens += options_.classify ? 1 : trained_in(sample);
-    data_.samples.push_back(std::move(sample));
-  }
+  void add_part(TrainingSample sample) { take(std::move(sample), false); }
 
   TrainingData finish(const std::string& path) {
     if (data_.samples.empty()) {
@@ -80,6 +61,25 @@ class Collector {
     return std::any_of(sample.labels.begin(), sample.labels.end(), [&](int32_t label) {
       return std::find(end_ids_.begin(), end_ids_.end(), label) != end_ids_.end();
     });
+  }
+
+  void take(TrainingSample sample, bool ends) {
+    FinetuneData& r = data_.report;
+    if (!options_.classify) {
+      r.double_bos += bos_ && sample.ids.size() > 1 && sample.ids[0] == *bos_ && sample.ids[1] == *bos_;
+      cut(sample);
+      if (trained_in(sample) == 0) {
+        ++r.dropped;
+        return;
+      }
+      r.missing_eos += ends && !trains_an_end(sample);
+    }
+    const auto length = static_cast<int64_t>(sample.ids.size());
+    ++r.samples;
+    r.tokens += length;
+    r.longest = std::max(r.longest, length);
+    r.trained_tokens += options_.classify ? 1 : trained_in(sample);
+    data_.samples.push_back(std::move(sample));
   }
 
   void cut(TrainingSample& sample) {
@@ -149,7 +149,7 @@ std::vector<std::string> FinetuneData::warnings() const {
     if (count > 0)
       list.push_back(std::to_string(count) + " of " + std::to_string(samples + dropped) + " samples " + what);
   };
-  warn(truncated, "are longer than max_length and lose their ends");
+  warn(truncated, "are longer than " + std::to_string(max_length) + " tokens and lose their ends");
   warn(dropped, "have nothing to train on and are left out");
   warn(missing_eos, "train no end of text, so the model does not learn to stop");
   warn(double_bos, "begin with two bos tokens");

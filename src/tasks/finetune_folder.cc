@@ -49,7 +49,8 @@ fs::path RunFolder::checked(const std::string& out, const std::string& model, co
   if (goes_on_there(out, options)) {
     protect_inputs(out, {find_model(model)});
   } else if (there && !options.overwrite) {
-    fail(ErrorCode::exists, out + ": exists already; choose another --out, or give --resume or --overwrite");
+    fail(ErrorCode::exists, out + ": exists already; choose another --out, or give " +
+                                (options.resume.empty() ? "--resume or " : "") + "--overwrite");
   } else {
     check_replaced(out, {find_model(model)});
   }

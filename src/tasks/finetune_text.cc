@@ -190,7 +190,10 @@ TrainingSample SampleReader::sharegpt(const Json& object, const std::string& whe
 
 TrainingSample SampleReader::conversation(const Json::Array& messages, size_t first_trained, const Json& object,
                                           const std::string& where) const {
-  if (!template_) fail(ErrorCode::invalid_argument, model_.path + ": has no chat template; give prompt and completion");
+  if (!template_) {
+    fail(ErrorCode::invalid_argument,
+         where + ": are for a chat template, and " + model_.path + " has none; give prompt and completion");
+  }
   Json variables = variables_;
   if (const Json* tools = object.find_value("tools")) variables.set("tools", *tools);
   MaskedText sample(model_.require_tokenizer(), false);

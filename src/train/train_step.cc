@@ -17,6 +17,16 @@ bool is_finite(const Tensor& values) {
   return true;
 }
 
+/// What of a step is not finite, where it is not the norm of all gradients alone.
+std::string broken_part(const Loss& loss, const std::vector<TrainedParameter>& parameters,
+                        const std::vector<Tensor>& gradients) {
+  if (!std::isfinite(loss.sum)) return "the loss";
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (!gradients[i].empty() && !is_finite(gradients[i])) return "the gradient of " + parameters[i].name;
+  }
+  return "the norm of the gradient";
+}
+
 }  // namespace
 
 StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batches, Tape& tape, Optimizer& optimizer,
@@ -39,6 +49,7 @@ StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batc
     if (options.max_norm > 0) clip_gradients(gradients, result.norm, options.max_norm);
     optimizer.step(gradients, options.rate);
   }
+  if (!result.finite) result.broken = broken_part(result.loss, optimizer.parameters(), gradients);
   tape.clear_gradients();
   return result;
 }
@@ -46,13 +57,18 @@ StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batc
 std::string first_nonfinite_layer(const Model& model, const std::vector<LabelledBatch>& batches) {
   std::string found;
   const LinearObserver observer([&](const LinearCall& call) {
-    if (found.empty() && !is_finite(call.y)) found = call.layer.name;
+    if (!found.empty()) return;
+    if (!is_finite(call.x)) {
+      found = "what stands in front of " + call.layer.name + " (its input)";
+    } else if (!is_finite(call.y)) {
+      found = call.layer.name;
+    }
   });
   for (const LabelledBatch& batch : batches) {
     loss_of(model, batch);
     if (!found.empty()) return found;
   }
-  return "the loss or a gradient";
+  return "";
 }
 
 std::string first_nonfinite_parameter(const std::vector<TrainedParameter>& parameters) {

@@ -20,6 +20,7 @@ struct StepResult {
   Loss loss;           // of all batches
   double norm = 0;     // of the gradient, before clipping
   bool finite = true;  // false: nothing was changed
+  std::string broken;  // then: "the loss", or the parameter whose gradient is not finite
 };
 
 /// Adds the gradients of all batches, a label weighing the same in each, and lets the optimizer use them. The tape must
@@ -27,8 +28,8 @@ struct StepResult {
 StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batches, Tape& tape, Optimizer& optimizer,
                       const StepOptions& options);
 
-/// Where the batches first give a value that is not finite: the name of a layer, or "the loss or a gradient" when it is
-/// none of them.
+/// Where the batches first give a value that is not finite: the name of a layer, or what stands in front of it when its
+/// input is not finite already; "" when all layers give what is finite.
 std::string first_nonfinite_layer(const Model& model, const std::vector<LabelledBatch>& batches);
 
 /// The name of a parameter that holds a value that is not finite; "" when none does.

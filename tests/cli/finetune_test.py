@@ -63,7 +63,7 @@ def the_data_doctor_reports_and_stops(t):
     shown = t.run("finetune", TINY, "--data", data, "--check-data").stdout
     assert ">> It is 0.<|endoftext|><<" in shown, shown
     cut = t.run("finetune", TINY, "--data", data, "--check-data", "--max-length", 24).stderr
-    assert "of 12 samples are longer than max_length" in cut, cut
+    assert "of 12 samples are longer than 24 tokens" in cut, cut
     assert names_in(t.folder) == ["data.jsonl"]
 
 
@@ -124,7 +124,7 @@ def a_page_shows_the_whole_run(t):
     assert settings["lora"]["r"] == 4 and settings["method"] == "lora" and settings["use_lora"] is True
     # What --resume compares is there, as a checkpoint has it, but for what the data and the model say.
     state = json.loads((t.folder / "out/checkpoint-2/trainer_state.json").read_text())
-    compared = {key: value for key, value in state["settings"].items() if key not in ("model_type", "samples", "data_tokens", "data_checksum")}
+    compared = {key: value for key, value in state["settings"].items() if key not in ("model_type", "samples", "data_tokens", "data_checksum", "base_checksum")}
     assert compared.items() <= settings.items(), {k: (v, settings.get(k)) for k, v in compared.items() if settings.get(k) != v}
     assert settings["learning_rate"] == 2e-4 and settings["eval_data"] == "data.jsonl" and settings["compute_dtype"] is None
     assert page.count("<svg") == 4 and "held out" in page and "nibble finetune" in page
@@ -180,16 +180,10 @@ def a_run_that_stops_early_says_so_and_where_its_best_is(t):
 
 @case
 def a_page_of_a_run_that_skipped_steps_has_no_nan(t):
-    """The first step is the one that is not finite; a model with an infinite weight gives nothing else."""
+    """The first step makes such large weights that the others are not finite."""
     t.write("data.jsonl", LINES)
-    model = copy_of_tiny(t)
-    weights = bytearray((model / "model.safetensors").read_bytes())
-    length = struct.unpack("<Q", weights[:8])[0]
-    begin = json.loads(weights[8:8 + length])["model.layers.1.mlp.down_proj.weight"]["data_offsets"][0]
-    weights[8 + length + begin:8 + length + begin + 2] = b"\x80\x7f"  # infinity in bf16
-    (model / "model.safetensors").write_bytes(weights)
-    t.run("finetune", model, "-o", "skips", "--data", "data.jsonl", "--lora-r", 4, "--steps", 2, "--on-nonfinite", "skip",
-          "--eval-data", "data.jsonl", "--report", "run.html")
+    t.run("finetune", TINY, "-o", "skips", "--data", "data.jsonl", "--lora-r", 4, "--steps", 3, "--on-nonfinite", "skip",
+          "--eval-data", "data.jsonl", "--report", "run.html", "--learning-rate", 1e36, "--warmup", 0, "--max-grad-norm", 0)
     page = (t.folder / "run.html").read_text()
     shown = page.split("<script")[0]
     assert "2 steps were skipped" in shown and "nan" not in re.sub(r"<style>.*?</style>", "", shown, flags=re.S).lower(), shown

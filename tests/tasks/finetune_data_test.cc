@@ -217,7 +217,7 @@ TEST_F(FinetuneDataTest, TheDoctorCountsWhatIsOdd) {
   EXPECT_EQ(data.report.samples, 3);
   EXPECT_EQ(data.report.truncated, 2);
   EXPECT_EQ(data.report.dropped, 1);
-  EXPECT_EQ(data.report.missing_eos, 1);
+  EXPECT_EQ(data.report.missing_eos, 2);  // what was cut too
   EXPECT_EQ(data.report.double_bos, 1);
   EXPECT_EQ(data.report.longest, 40);
   EXPECT_EQ(data.report.warnings().size(), 4u);

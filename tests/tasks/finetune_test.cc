@@ -393,9 +393,38 @@ TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {
                [&] { finetune(model.string(), at("stopped"), o); });
   o.on_nonfinite = "skip";
   o.steps = 2;
-  const FinetuneReport report = finetune(model.string(), at("skipped"), o);
-  EXPECT_EQ(report.skipped_steps, 2);
+  expect_error(ErrorCode::internal, "nothing was learned: all 2 steps were skipped, since a value was not finite",
+               [&] { finetune(model.string(), at("skipped"), o); });
   EXPECT_TRUE(read_log(temp_ / "skipped")[0].find("skipped")->as_bool(""));
+  EXPECT_FALSE(fs::exists(temp_ / "skipped/adapter_config.json"));
+}
+
+TEST_F(FinetuneTest, ADamagedCheckpointIsNotContinued) {
+  FinetuneOptions o = options();
+  o.save_every = 3;
+  run("out", o);
+  o.resume = at("out/checkpoint-3");
+  o.overwrite = true;
+  for (const char* name : {"out/checkpoint-3/state.safetensors", "out/checkpoint-3/trainer_state.json"}) {
+    const std::string whole = read_file(temp_ / name);
+    const size_t at_loss = whole.find("\"last_loss\": ");
+    std::string changed = whole;  // in one bit of a value
+    changed[at_loss == whole.npos ? whole.size() - 3 : at_loss + 15] ^= 1;
+    temp_.write(name, changed);
+    expect_error(ErrorCode::format, "the checksum is not that of", [&] { run("again", o); });
+    temp_.write(name, whole);
+  }
+  EXPECT_EQ(run("again", o).steps, 6);
+}
+
+TEST_F(FinetuneTest, ARunIsNotContinuedOverAnotherBase) {
+  FinetuneOptions o = options();
+  o.save_every = 3;
+  run("out", o);
+  const fs::path other = patched_tiny(temp_, {{"model.layers.1.mlp.down_proj.weight", {{0, 0x3f80}}}});
+  o.resume = "last";
+  expect_error(ErrorCode::invalid_argument, "base_checksum: the checkpoint has",
+               [&] { finetune(other.string(), at("out"), o); });
 }
 
 TEST_F(FinetuneTest, WhatTheLastStepBreaksIsNotWritten) {
