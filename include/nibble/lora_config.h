@@ -44,9 +44,10 @@ struct LoraConfig {
   /// quantization has taken from a weight.
   std::string init_lora_weights = "true";
   std::vector<int64_t> layers_to_transform = {};  ///< indexes of layers; empty = all
-  std::vector<std::string> layers_pattern = {};   ///< what stands before the index in names; empty = anything
-  bool fan_in_fan_out = false;                    ///< the files hold the matrices as [in, out]: GPT-2
-  std::string task_type = {};                     ///< "CAUSAL_LM", "SEQ_CLS", ...; empty = none
+  std::vector<std::string> layers_pattern =
+      {};                       ///< regular expressions for what stands before the index in names; empty = anything
+  bool fan_in_fan_out = false;  ///< the files hold the matrices as [in, out]: GPT-2
+  std::string task_type = {};   ///< "CAUSAL_LM", "SEQ_CLS", ...; empty = none
   std::string base_model_name_or_path = {};
 };
 

@@ -73,11 +73,14 @@ class FieldReader {
   void read(std::string_view key, bool& out) {
     if (const Json* v = find(key)) out = v->as_bool(at(key));
   }
+  // A number that is null is none, and not the default: PEFT has no meaning for it either.
   void read(std::string_view key, int64_t& out) {
-    if (const Json* v = find(key)) out = v->as_int(at(key));
+    find(key);
+    if (const Json* v = json_.find(key)) out = v->as_int(at(key));
   }
   void read(std::string_view key, double& out) {
-    if (const Json* v = find(key)) out = v->as_double(at(key));
+    find(key);
+    if (const Json* v = json_.find(key)) out = v->as_double(at(key));
   }
   void read(std::string_view key, std::string& out) {
     if (const Json* v = find(key)) out = v->as_string(at(key));
@@ -275,6 +278,7 @@ LoraConfig parse_lora_config(const Json& json, const std::string& where) {
   c.init_lora_weights = read_init(fields);
   fields.read("layers_to_transform", c.layers_to_transform);
   fields.read("layers_pattern", c.layers_pattern);
+  std::erase(c.layers_pattern, "");  // means anything, as none does
   fields.read("fan_in_fan_out", c.fan_in_fan_out);
   fields.read("task_type", c.task_type);
   fields.read("base_model_name_or_path", c.base_model_name_or_path);

@@ -40,6 +40,14 @@ constexpr Ending kEndings[] = {
 template <class Value>
 using ByName = std::map<std::string, Value, std::less<>>;
 
+/// The first of the names.
+const std::string& a_tensor_of(const ModuleTensors& tensors) {
+  for (const Ending& ending : kEndings) {
+    if (const auto& name = tensors.*(ending.part)) return *name;
+  }
+  return tensors.module;
+}
+
 /// An adapter file by what its tensors belong to.
 struct Contents {
   ByName<ModuleTensors> modules;
@@ -101,10 +109,11 @@ class Attacher final : public ParameterVisitor {
 
   void linear(Linear& layer) override {
     if (const auto found = find_entry(contents_.modules, layer.name); found != contents_.modules.end()) {
+      note_beyond(layer.name, found->second, ModuleKind::linear);
       adapt(layer, found->second);
       contents_.modules.erase(found);
     } else if (targets_.is_target(layer.name, ModuleKind::linear)) {
-      mismatches.push_back("has no tensors for " + layer.name + ", which target_modules names");
+      note_missing(layer.name);
     }
     replace_weight(layer.name + ".weight", layer.weight);
     if (layer.bias) vector(layer.name + ".bias", *layer.bias);
@@ -113,7 +122,11 @@ class Attacher final : public ParameterVisitor {
   void embedding(Embedding& table) override {
     replace_weight(table.name + ".weight", table.weight);
     const auto found = find_entry(contents_.modules, table.name);
-    if (found == contents_.modules.end()) return;
+    if (found == contents_.modules.end()) {
+      if (targets_.is_target(table.name, ModuleKind::embedding)) note_missing(table.name);
+      return;
+    }
+    note_beyond(table.name, found->second, ModuleKind::embedding);
     adapt(table, found->second);
     contents_.modules.erase(found);
   }
@@ -135,10 +148,21 @@ class Attacher final : public ParameterVisitor {
   }
 
   std::vector<std::string> mismatches;
+  std::vector<std::string> beyond;  // tensors of modules that the configuration does not mean
   std::vector<std::function<void()>> actions;
   std::vector<TrainedParameter> parameters, kept;
 
  private:
+  void note_missing(const std::string& module) {
+    mismatches.push_back("has no tensors for " + module + ", which target_modules names");
+  }
+
+  /// The configuration means the names that the file has, which may be spelled otherwise.
+  void note_beyond(const std::string& module, const ModuleTensors& tensors, ModuleKind kind) {
+    if (targets_.is_named(module, kind) || targets_.is_named(tensors.module, kind)) return;
+    beyond.push_back(a_tensor_of(tensors));
+  }
+
   /// The tensor as f32, or nothing and a mismatch.
   std::optional<Tensor> take(const std::optional<std::string>& name, const Shape& expected, const std::string& what) {
     if (!name) {
@@ -155,7 +179,12 @@ class Attacher final : public ParameterVisitor {
 
   std::optional<Tensor> take_replacement(const std::string& name, const Shape& shape) {
     const auto found = find_entry(contents_.replaced, name);
-    if (found == contents_.replaced.end()) return std::nullopt;
+    if (found == contents_.replaced.end()) {
+      if (targets_.is_saved(owner_of(name))) {
+        mismatches.push_back("has no tensor for " + name + ", which modules_to_save names");
+      }
+      return std::nullopt;
+    }
     const bool kept_as_it_was = contents_.base_layer.contains(found->first) && name.ends_with(".weight");
     if (const auto before = before_.find(name); before != before_.end() && !(before->second && kept_as_it_was)) {
       mismatches.push_back(name + ": an adapter before this one has replaced it");
@@ -278,6 +307,7 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
   model.model->visit(attacher);
   attacher.finish();
   if (!attacher.mismatches.empty()) refuse(files, model, attacher.mismatches);
+  if (!attacher.beyond.empty()) refuse_beyond(files.tensors.path().string(), attacher.beyond, files.config);
   for (const auto& action : attacher.actions) action();
   for (const auto& action : attacher.late) action();
   model.replaced.insert(attacher.replaced.begin(), attacher.replaced.end());

@@ -5,11 +5,16 @@
 #include <optional>
 
 #include "core/error.h"
+#include "io/peft.h"
 
 namespace nibble {
 namespace {
 
 constexpr std::string_view kAllLinear = "all-linear";
+constexpr size_t kListedTensors = 4;
+
+// Fields of adapter_config.json that say which modules get an adapter.
+constexpr std::string_view kChoices[] = {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"};
 
 // Output heads, which "all-linear" leaves out.
 constexpr std::string_view kHeads[] = {"lm_head", "classifier", "score"};
@@ -60,17 +65,27 @@ std::vector<Regex> compile(const ModuleChoice& choice, const std::string& where)
   return {whole_name(choice.pattern, where)};
 }
 
-/// The last number in a name that something stands before and behind: 3 of "model.layers.3.mlp.up_proj".
-std::optional<int64_t> layer_index(std::string_view module, const std::vector<std::string>& before) {
+/// The last number in a name that something stands before and behind: 3 of "model.layers.3.mlp.up_proj". `before`, when
+/// there are any, say what.
+std::optional<int64_t> layer_index(std::string_view module, const std::vector<Regex>& before) {
   const std::vector<std::string_view> parts = split(module);
   for (size_t i = parts.size() - 1; i-- > 1;) {
     int64_t index = 0;
     const auto [end, error] = std::from_chars(parts[i].data(), parts[i].data() + parts[i].size(), index);
-    const bool is_number = error == std::errc() && end == parts[i].data() + parts[i].size();
-    const bool named = before.empty() || std::find(before.begin(), before.end(), parts[i - 1]) != before.end();
-    if (is_number && named) return index;
+    if (error != std::errc() || end != parts[i].data() + parts[i].size()) continue;
+    const std::string_view prefix = module.substr(0, static_cast<size_t>(parts[i].data() - module.data()) - 1);
+    const bool named =
+        std::any_of(before.begin(), before.end(), [&](const Regex& r) { return matches_whole(r, prefix); });
+    if (before.empty() || named) return index;
   }
   return std::nullopt;
+}
+
+/// Whether a name of modules_to_save means a module, or what it lies in. Without a dot in front, unlike targets:
+/// DistilBERT's pre_classifier is saved with its classifier.
+bool saves(const std::string& name, std::string_view module) {
+  return module.ends_with(name) || module.starts_with(name + ".") ||
+         module.find("." + name + ".") != std::string_view::npos;
 }
 
 }  // namespace
@@ -79,6 +94,9 @@ AdapterTargets::AdapterTargets(LoraConfig config, std::string where, ClassNames 
     : config_(std::move(config)), names_(std::move(names)) {
   targets_ = compile(config_.target_modules, where + ": target_modules");
   excluded_ = compile(config_.exclude_modules, where + ": exclude_modules");
+  for (const std::string& name : config_.layers_pattern) {
+    before_layers_.push_back(end_of_name(name, where + ": layers_pattern"));
+  }
   for (const auto& [key, rank] : config_.rank_pattern) {
     ranks_.emplace_back(end_of_name(key, where + ": rank_pattern"), rank);
   }
@@ -89,17 +107,14 @@ AdapterTargets::AdapterTargets(LoraConfig config, std::string where, ClassNames 
 
 bool AdapterTargets::is_saved(std::string_view stored) const {
   const std::string module = names_.of(stored);
-  return std::any_of(config_.modules_to_save.begin(), config_.modules_to_save.end(), [&](const std::string& name) {
-    // Without a dot in front, unlike targets: DistilBERT's pre_classifier is saved with its classifier.
-    return module.ends_with(name) || module.starts_with(name + ".") ||
-           module.find("." + name + ".") != std::string::npos;
-  });
+  const std::vector<std::string>& names = config_.modules_to_save;
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return saves(name, module); });
 }
 
 bool AdapterTargets::is_in_layers(std::string_view module) const {
   const std::vector<int64_t>& layers = config_.layers_to_transform;
   if (layers.empty()) return true;
-  const std::optional<int64_t> index = layer_index(module, config_.layers_pattern);
+  const std::optional<int64_t> index = layer_index(module, before_layers_);
   return index && std::find(layers.begin(), layers.end(), *index) != layers.end();
 }
 
@@ -112,8 +127,12 @@ bool AdapterTargets::is_in(const ModuleChoice& choice, const std::vector<Regex>&
 }
 
 bool AdapterTargets::is_target(std::string_view stored, ModuleKind kind) const {
+  return !is_saved(stored) && is_named(stored, kind);
+}
+
+bool AdapterTargets::is_named(std::string_view stored, ModuleKind kind) const {
   const std::string module = names_.of(stored);
-  if (is_saved(module) || is_in(config_.exclude_modules, excluded_, module, kind)) return false;
+  if (is_in(config_.exclude_modules, excluded_, module, kind)) return false;
   if (!is_in(config_.target_modules, targets_, module, kind)) return false;
   // A module that is named in full is meant whatever its layer.
   const std::vector<std::string>& names = config_.target_modules.names;
@@ -144,6 +163,20 @@ std::vector<std::string> AdapterTargets::unused_names(const std::vector<std::str
     if (!used) unused.push_back(name);
   }
   return unused;
+}
+
+void refuse_beyond(const std::string& file, const std::vector<std::string>& tensors, const LoraConfig& config) {
+  std::string list, says;
+  for (size_t i = 0; i < std::min(tensors.size(), kListedTensors); ++i) list += (i ? ", " : "") + tensors[i];
+  if (tensors.size() > kListedTensors) list += " and " + std::to_string(tensors.size() - kListedTensors) + " more";
+  const Json json = lora_config_json(config);
+  for (const std::string_view key : kChoices) {
+    const Json* value = json.find_value(key);
+    if (value) says += (says.empty() ? "" : ", ") + std::string(key) + ": " + printable(value->dump(), 200);
+  }
+  fail(ErrorCode::format, file + ": has tensors of modules that " + kAdapterConfigFile + " does not mean: " + list +
+                              ". It says " + (says.empty() ? "nothing of modules" : says) +
+                              "; let it name them, or take the adapter as it was saved");
 }
 
 ModuleChoice default_targets(const std::string& model_type) {

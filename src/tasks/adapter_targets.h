@@ -22,6 +22,8 @@ class AdapterTargets {
   AdapterTargets(LoraConfig config, std::string where, ClassNames names = {});
 
   bool is_target(std::string_view module, ModuleKind kind) const;
+  /// The same but for modules_to_save, in which older versions of PEFT put adapters too.
+  bool is_named(std::string_view module, ModuleKind kind) const;
   /// Trained whole and saved: a module of modules_to_save, or inside of one.
   bool is_saved(std::string_view module) const;
   int64_t rank(std::string_view module) const;
@@ -42,9 +44,16 @@ class AdapterTargets {
   LoraConfig config_;
   ClassNames names_;
   std::vector<Regex> targets_, excluded_;  // of the patterns: none or one
+  std::vector<Regex> before_layers_;       // layers_pattern
   Pattern<int64_t> ranks_;
   Pattern<double> alphas_;
 };
+
+/// Refuses an adapter that holds more than its configuration says: which of the two is right cannot be told.
+/// @param file     with the weights
+/// @param tensors  those of modules that the configuration does not mean
+[[noreturn]] void refuse_beyond(const std::string& file, const std::vector<std::string>& tensors,
+                                const LoraConfig& config);
 
 /// target_modules when the user gives none, as PEFT has them. @throws Error{invalid_argument} for other architectures.
 ModuleChoice default_targets(const std::string& model_type);

@@ -105,6 +105,12 @@ std::string misfit(const Tensor& tensor, const Parameter* parameter) {
   return "found " + shape_text(tensor.shape) + ", the model has " + shape_text(needed);
 }
 
+/// By its name in the adapter or in the model.
+bool is_meant(const AdapterTargets& targets, const std::string& module, const Parameter& parameter) {
+  const ModuleKind kind = parameter.role == Role::embedding ? ModuleKind::embedding : ModuleKind::linear;
+  return targets.is_named(module, kind) || targets.is_named(owner_of(parameter.name), kind);
+}
+
 [[noreturn]] void refuse(const std::string& folder, const std::vector<std::string>& misfits) {
   std::string message = folder + ": the adapter does not fit the model: ";
   for (size_t i = 0; i < misfits.size() && i < kListedMismatches; ++i) message += (i ? "; " : "") + misfits[i];
@@ -121,7 +127,7 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
   const AdapterTargets targets(files.config, folder);
   Contents contents = read_tensors(files.tensors);
   AdapterChanges changes;
-  std::vector<std::string> misfits;
+  std::vector<std::string> misfits, beyond;
   const auto fitting = [&](const std::string& name, const auto& value, const std::string& said) -> const Parameter* {
     const Parameter* parameter = find_parameter(parameters, name);
     const std::string why = misfit(value, parameter);
@@ -131,6 +137,7 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
   for (auto& [module, lora] : contents.modules) {
     const Parameter* parameter = fitting(module + ".weight", lora, module);
     if (parameter == nullptr) continue;
+    if (!is_meant(targets, module, *parameter)) beyond.push_back(std::string(kAdapterPrefix) + module);
     if (files.config.use_dora == lora.magnitude.empty()) {
       misfits.push_back(printable(module, 200) + ": use_dora and lora_magnitude_vector contradict each other");
     }
@@ -156,7 +163,12 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
     const Parameter* parameter = fitting(name, tensor, name);
     if (parameter != nullptr) changes.replaced.emplace(parameter->name, tensor);
   }
+  for (const Parameter& parameter : parameters) {
+    if (!targets.is_saved(owner_of(parameter.name)) || changes.replaced.contains(parameter.name)) continue;
+    misfits.push_back("has no tensor for " + parameter.name + ", which modules_to_save names");
+  }
   if (!misfits.empty()) refuse(folder, misfits);
+  if (!beyond.empty()) refuse_beyond(files.tensors.path().string(), beyond, files.config);
   if (changes.low_rank.empty() && changes.replaced.empty()) {
     fail(ErrorCode::format, files.tensors.path().string() + ": has no tensors");
   }

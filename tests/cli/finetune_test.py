@@ -90,6 +90,28 @@ def the_data_doctor_looks_at_options_and_evaluation_data_too(t):
 
 
 @case
+def an_adapter_that_is_not_what_it_says_is_refused(t):
+    train(t, "out", "--steps", 1, "--target-modules", "q_proj", "v_proj")
+    path = t.folder / "out/adapter_config.json"
+    config = json.loads(path.read_text())
+
+    def refused(says, **members):
+        path.write_text(json.dumps({**config, **members}))
+        t.fails(BAD_INPUT, "logits", TINY, "--ids", "5", "--adapter", "out", says=says)
+        t.fails(BAD_INPUT, "merge", TINY, "--adapter", "out", "-o", "merged", says=says)
+
+    beyond = ["adapter_model.safetensors: has tensors of modules that adapter_config.json does not mean",
+              "layers.0.self_attn.v_proj"]
+    refused([*beyond, 'target_modules: ["q_proj"]'], target_modules=["q_proj"])
+    refused([*beyond, 'exclude_modules: ["v_proj"]'], exclude_modules=["v_proj"])
+    refused("layers_to_transform: [0]", layers_to_transform=[0])
+    refused("has no tensor for model.norm.weight, which modules_to_save names", modules_to_save=["model.norm"])
+    refused("lora_alpha: found null, expected a number", lora_alpha=None)
+    path.write_text(json.dumps({**config, "modules_to_save": ["classifier", "score"], "target_modules": ".*[.][qv]_proj"}))
+    t.json("logits", TINY, "--ids", "5", "--adapter", "out")
+
+
+@case
 def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
     train(t, "whole", "--steps", 120, "--batch", 4)
     command = ["finetune", TINY, "-o", "stopped", "--data", t.folder / "data.jsonl", "--lora-r", 4, "--steps", 120,

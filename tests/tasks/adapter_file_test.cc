@@ -52,7 +52,7 @@ TEST(Adapter, OfGpt2WithoutItsPrefixHasTheNamesOfItsClass) {
   EXPECT_EQ(attach_adapter(again, (temp / "adapter").string(), AdapterUse::inference).parameters.size(), 6u);
 }
 
-/// An adapter of q_proj of tiny-llama's first layer, by what its file has.
+/// An adapter of q_proj of tiny-llama's first layer, by what its file has; its configuration names the same modules.
 class AdapterFile {
  public:
   explicit AdapterFile(const TempFolder& temp) : temp_(temp) {}
@@ -67,8 +67,12 @@ class AdapterFile {
     return add(module + ".lora_A.weight", {2, 128}, 0.01f).add(module + ".lora_B.weight", {128, 2}, 0.02f);
   }
   std::string write(const std::string& name, const std::string& members = "") const {
+    return write_with(name, targets().dump(), members);
+  }
+  /// With other target_modules than the file has.
+  std::string write_with(const std::string& name, const std::string& targets, const std::string& members = "") const {
     temp_.write(name + "/adapter_config.json",
-                R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["none"])" + members + "}");
+                R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": )" + targets + members + "}");
     std::vector<TensorDeclaration> declared;
     for (const auto& [tensor, values] : tensors_)
       declared.push_back({"base_model.model." + tensor, DType::f32, values.shape});
@@ -79,6 +83,17 @@ class AdapterFile {
   }
 
  private:
+  Json targets() const {
+    std::set<std::string> modules;
+    for (const auto& [tensor, values] : tensors_) {
+      const size_t end = tensor.find(".lora_");
+      if (end != std::string::npos) modules.insert(tensor.substr(0, end));
+    }
+    Json list = Json::array();
+    for (const std::string& module : modules) list.push_back(module);
+    return list;
+  }
+
   const TempFolder& temp_;
   std::vector<std::pair<std::string, Tensor>> tensors_;
 };
@@ -145,6 +160,66 @@ TEST(Adapter, TheNamesOfPeftForSavedModulesAreRead) {
                                   .add("model.norm.original_module.weight", {128}, 7.0f)
                                   .write("wrapped");
   EXPECT_EQ(logits_with({plain}), logits_with({wrapped}));
+}
+
+const std::string kO = "model.layers.0.self_attn.o_proj", kQ1 = "model.layers.1.self_attn.q_proj";
+
+// PEFT ignores such tensors: whether they or the configuration are right, the file does not tell.
+TEST(Adapter, ThatHoldsMoreThanItsConfigurationSaysIsRefused) {
+  const TempFolder temp;
+  const AdapterFile two = AdapterFile(temp).add_lora(kQ).add_lora(kO),
+                    layers = AdapterFile(temp).add_lora(kQ).add_lora(kQ1);
+  const std::string regex = R"("model\\.layers\\.0\\.self_attn\\.[qo]_proj")";
+  EXPECT_EQ(logits_with({two.write_with("regex", regex)}), logits_with({two.write("list")}));
+  EXPECT_EQ(logits_with({layers.write_with("ends", R"(["q_proj"])", R"(, "layers_to_transform": [0, 1])")}),
+            logits_with({layers.write("names")}));
+  for (const char* pattern : {R"("layers")", R"("")", R"(["h", "layers"])", R"("model.layers")", "[\"(h|layers)\"]"}) {
+    const std::string members = R"(, "layers_to_transform": [0, 1], "layers_pattern": )" + std::string(pattern);
+    logits_with({layers.write_with("pattern", R"(["q_proj"])", members)});
+  }
+  // As older versions of PEFT have them: an adapter inside of what is saved whole.
+  logits_with({AdapterFile(temp)
+                   .add_lora(kQ)
+                   .add(kQ + ".base_layer.weight", {128, 128}, 0.01f)
+                   .write("inside", R"(, "modules_to_save": ["model.layers.0.self_attn.q_proj"])")});
+  struct Row {
+    std::string folder;
+    std::vector<const char*> says;
+  };
+  const std::string o = "base_model.model." + kO + ".lora_A.weight", q = "base_model.model." + kQ + ".lora_A.weight";
+  const Row rows[] = {
+      {two.write_with("fewer", "[\"" + kQ + "\"]"),
+       {"fewer/adapter_model.safetensors: has tensors of modules that adapter_config.json does not mean", o.c_str(),
+        "It says target_modules: [\"model.layers.0.self_attn.q_proj\"]"}},
+      {two.write_with("excluded", regex, R"(, "exclude_modules": ["o_proj"])"),
+       {o.c_str(), R"(exclude_modules: ["o_proj"])"}},
+      {layers.write_with("layers", R"(["q_proj"])", R"(, "layers_to_transform": [1])"),
+       {q.c_str(), "layers_to_transform: [1]"}},
+      {layers.write_with("pattern", R"(["q_proj"])",
+                         R"(, "layers_to_transform": [0, 1], "layers_pattern": ["model.h"])"),
+       {q.c_str(), R"(layers_pattern: ["model.h"])"}},
+      {two.write_with("none", "null"), {q.c_str(), "It says nothing of modules"}},
+  };
+  for (const Row& row : rows) {
+    for (const char* says : row.says) expect_error(ErrorCode::format, says, [&] { logits_with({row.folder}); });
+  }
+}
+
+TEST(Adapter, ThatHoldsLessThanItsConfigurationSaysIsRefused) {
+  const TempFolder temp;
+  const AdapterFile file = AdapterFile(temp).add_lora(kQ);
+  const std::string plain = file.write("plain"), saves = R"(, "modules_to_save": )";
+  EXPECT_EQ(logits_with({file.write("score", saves + R"(["classifier", "score"])")}), logits_with({plain}))
+      << "the model has no such modules";
+  const auto refused = [&](const std::string& folder, const char* says) {
+    expect_error(ErrorCode::format, says, [&] { logits_with({folder}); });
+  };
+  refused(file.write("head", saves + R"(["lm_head"])"),
+          "has no tensor for lm_head.weight, which modules_to_save names");
+  refused(file.write("norm", saves + R"(["model.norm"])"),
+          "has no tensor for model.norm.weight, which modules_to_save");
+  refused(file.write_with("table", "[\"embed_tokens\", \"" + kQ + "\"]"),
+          "has no tensors for model.embed_tokens, which target_modules names");
 }
 
 // What the model leaves out of its files has no effect, with an adapter or without.

@@ -249,6 +249,8 @@ TEST(LoraConfigFile, FieldsThatAreNotSupportedAreRefusedByName) {
        "found 'pissa_niter_N', expected one of true"},
       {R"(, "r": 0)", ErrorCode::format, "c.json: r: found 0, expected at least 1"},
       {R"(, "r": "8")", ErrorCode::format, "c.json: r: found a string"},
+      {R"(, "r": null)", ErrorCode::format, "c.json: r: found null, expected an integer"},
+      {R"(, "lora_alpha": null)", ErrorCode::format, "c.json: lora_alpha: found null, expected a number"},
       {R"(, "bias": "some")", ErrorCode::format, "bias: found 'some'"},
       {R"(, "lora_dropout": 1.0)", ErrorCode::format, "lora_dropout"},
       {R"(, "rank_pattern": {"q": 0})", ErrorCode::format, "rank_pattern: q: found 0"},

@@ -310,9 +310,27 @@ TEST(Merge, RefusesAdaptersOfOtherModels) {
   expect_error(ErrorCode::unsupported, "shares these embeddings", [&] {
     const Json config = Json::parse_file((tiny_folder() / "config.json").string());
     const auto vocabulary = static_cast<int64_t>(int_at(config, "vocab_size"));
-    try_merge({.module = "model.embed_tokens", .out = vocabulary, .in = int_at(config, "hidden_size")});
+    try_merge({.module = "model.embed_tokens",
+               .out = vocabulary,
+               .in = int_at(config, "hidden_size"),
+               .config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["embed_tokens"]})"});
   });
   EXPECT_FALSE(fs::exists(temp / "out"));
+}
+
+TEST(Merge, RefusesAdaptersThatAreNotWhatTheySay) {
+  const TempFolder temp;
+  const auto refused = [&](const std::string& members, const char* says) {
+    const AdapterSpec spec = {.config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4)" + members + "}"};
+    expect_error(ErrorCode::format, says,
+                 [&] { merge(tiny_folder().string(), write_adapter(temp, spec), (temp / "out").string()); });
+  };
+  refused(
+      R"(, "target_modules": ["up_proj"])",
+      "has tensors of modules that adapter_config.json does not mean: base_model.model.model.layers.0.mlp.down_proj");
+  refused(R"(, "target_modules": ["down_proj"], "layers_to_transform": [1])", "layers_to_transform: [1]");
+  refused(R"(, "target_modules": ["down_proj"], "modules_to_save": ["score", "model.norm"])",
+          "has no tensor for model.norm.weight, which modules_to_save names");
 }
 
 // GPT-2's head is the table of tokens; that of positions is a matrix like any other.
@@ -323,7 +341,11 @@ TEST(Merge, RefusesTokensThatAreTheHeadOfGpt2) {
   const Json config = Json::parse_file(model + "/config.json");
   const auto width = static_cast<int64_t>(int_at(config, "n_embd"));
   const auto adapter = [&](const std::string& module, const char* rows) {
-    return write_adapter(temp, {.module = module, .out = static_cast<int64_t>(int_at(config, rows)), .in = width});
+    return write_adapter(
+        temp, {.module = module,
+               .out = static_cast<int64_t>(int_at(config, rows)),
+               .in = width,
+               .config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["wte", "wpe"]})"});
   };
   expect_error(ErrorCode::unsupported, "transformer.wte.weight: the output head shares these embeddings",
                [&] { merge(model, adapter("transformer.wte", "vocab_size"), (temp / "out").string()); });
