@@ -264,6 +264,7 @@ int cmd_finetune(const Arguments& arguments) {
   common.declare(args);
   if (!args.parse(arguments)) return 0;
   FinetuneRequest request = resolve(given);
+  refuse_other_base(request, model);
   if (!args.is_given("--threads")) common.threads = request.threads;
   common.apply();
   FinetuneOptions& options = request.options;

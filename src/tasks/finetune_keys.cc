@@ -1,8 +1,10 @@
 #include "tasks/finetune_keys.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "core/error.h"
+#include "io/model_files.h"
 
 namespace nibble {
 namespace {
@@ -180,6 +182,26 @@ void refuse_unused_adapter(const FinetuneRequest& request) {
   if (request.options.method != "full" || request.adapter_key.empty()) return;
   fail(ErrorCode::invalid_argument,
        request.adapter_key + ": method full trains no adapter; leave it out, or take " + "method lora");
+}
+
+namespace {
+
+bool is_same_model(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  try {
+    return std::filesystem::weakly_canonical(find_model(a)) == std::filesystem::weakly_canonical(find_model(b));
+  } catch (const Error&) {
+    return false;  // one of them is not here
+  }
+}
+
+}  // namespace
+
+void refuse_other_base(const FinetuneRequest& request, const std::string& model) {
+  if (request.base_model.empty() || is_same_model(request.base_model, model)) return;
+  fail(ErrorCode::invalid_argument, "base_model: found '" + printable(request.base_model, 200) +
+                                        "', but the model is '" + printable(model, 200) +
+                                        "'; leave it out, or let both name the same");
 }
 
 }  // namespace nibble

@@ -19,6 +19,7 @@ struct FinetuneRequest {
   std::string report = {};       // a page of the run, which the program writes
   int64_t threads = 0;           // of the program; 0 = nothing said
   std::string adapter_key = {};  // the first key that asks for an adapter
+  std::string base_model = {};   // what a file calls the model; the program's has to be the same
 
   void ask_for_adapter(std::string_view key) {
     options.use_lora = true;
@@ -53,5 +54,8 @@ FinetuneRequest read_finetune_file(const std::string& path, const GivenFlags& fl
 
 /// @throws Error{invalid_argument} naming the key of an adapter that the method has no use for.
 void refuse_unused_adapter(const FinetuneRequest& request);
+
+/// @throws Error{invalid_argument} when the file names another model: another text that is not the same path either.
+void refuse_other_base(const FinetuneRequest& request, const std::string& model);
 
 }  // namespace nibble

@@ -75,10 +75,34 @@ void check_numbers(const FinetuneOptions& o) {
   require_number("lora_dropout", o.lora.lora_dropout, kBelowOne);
 }
 
+/// An option that only goes with something else, and is not as it is by default.
+struct NeedsRow {
+  bool (*is_given)(const FinetuneOptions&);
+  bool (*has_effect)(const FinetuneOptions&);
+  const char* says;
+};
+using O = FinetuneOptions;
+bool is_sgd(const O& o) { return o.optimizer == "sgd"; }
+bool is_adam(const O& o) { return o.optimizer != "sgd"; }
+bool evaluates(const O& o) { return !o.eval_data.empty(); }
+bool saves(const O& o) { return o.save_every > 0; }
+constexpr NeedsRow kNeeds[] = {
+    {[](const O& o) { return o.momentum != O().momentum; }, is_sgd, "momentum: goes with optimizer sgd"},
+    {[](const O& o) { return o.beta1 != O().beta1; }, is_adam, "beta1: goes with optimizers adamw and adamw8bit"},
+    {[](const O& o) { return o.beta2 != O().beta2; }, is_adam, "beta2: goes with optimizers adamw and adamw8bit"},
+    {[](const O& o) { return o.epsilon != O().epsilon; }, is_adam, "epsilon: goes with optimizers adamw and adamw8bit"},
+    {[](const O& o) { return o.early_stopping > 0; }, evaluates, "early_stopping: needs eval_data"},
+    {[](const O& o) { return o.eval_every > 0; }, evaluates, "eval_every: needs eval_data"},
+    {[](const O& o) { return o.save_limit > 0; }, saves, "save_limit: needs save_every"},
+    {[](const O& o) { return !o.lora.layers_pattern.empty(); },
+     [](const O& o) { return !o.lora.layers_to_transform.empty(); }, "layers_pattern: needs layers_to_transform"},
+};
+
 void check_run(const FinetuneOptions& o) {
   check_numbers(o);
-  if (o.early_stopping > 0 && o.eval_data.empty()) {
-    fail(ErrorCode::invalid_argument, "early_stopping: needs eval_data");
+  check_optimizer_name(o.optimizer);
+  for (const NeedsRow& row : kNeeds) {
+    if (row.is_given(o) && !row.has_effect(o)) fail(ErrorCode::invalid_argument, row.says);
   }
   if (o.on_nonfinite != "stop" && o.on_nonfinite != "skip") {
     fail(ErrorCode::invalid_argument, "on_nonfinite: found '" + o.on_nonfinite + "', expected stop or skip");
@@ -88,7 +112,6 @@ void check_run(const FinetuneOptions& o) {
     fail(ErrorCode::invalid_argument, "task: found '" + o.task + "', expected causal_lm or seq_cls");
   }
   parse_schedule(o.schedule);
-  check_optimizer_name(o.optimizer);
 }
 
 void check_rounding(const FinetuneOptions& o) {

@@ -153,11 +153,12 @@ constexpr FileKey kFileKeys[] = {
     {"train_on_inputs", "train_on_inputs", read_train_on_inputs},
     {"shuffle", "no_shuffle", [](const Entry& e, Run& r) { r.request.options.shuffle = e.flag(); }},
     {"threads", "threads", [](const Entry& e, Run& r) { r.request.threads = e.integer(); }},
+    {"base_model", "base_model", [](const Entry& e, Run& r) { r.request.base_model = e.text(); }},
 };
 
-// Keys without effect here: the command line names model and output, training is in fp32 and logs every step.
+// Keys without effect here: the command line names the output, training is in fp32 and logs every step.
 constexpr std::string_view kIgnored[] = {
-    "base_model", "output_dir", "bf16", "fp16", "tf32", "logging_steps", "flash_attention", "dataset_prepared_path"};
+    "output_dir", "bf16", "fp16", "tf32", "logging_steps", "flash_attention", "dataset_prepared_path"};
 
 /// A flag that takes the place of a key of another name.
 struct Replaced {

@@ -112,6 +112,21 @@ def an_adapter_that_is_not_what_it_says_is_refused(t):
 
 
 @case
+def options_without_effect_are_refused(t):
+    data = t.write("data.jsonl", LINES)
+    start = ["finetune", TINY, "-o", "out", "--data", data]
+    t.fails(USAGE, *start, "--momentum", 0.9, says="momentum: goes with optimizer sgd")
+    t.fails(USAGE, *start, "--optimizer", "sgd", "--beta1", 0.8, says="beta1: goes with optimizers adamw and adamw8bit")
+    t.fails(USAGE, *start, "--optimizer", "sgd", "--beta2", 0.8, says="beta2: goes with optimizers adamw and adamw8bit")
+    t.fails(USAGE, *start, "--eval-every", 2, says="eval_every: needs eval_data")
+    t.fails(USAGE, *start, "--save-limit", 2, says="save_limit: needs save_every")
+    t.write("run.yaml", "base_model: some/model\n")
+    t.fails(USAGE, *start, "--config", "run.yaml", says="base_model: found 'some/model', but the model is")
+    t.write("run.yaml", f"base_model: {TINY}/../tiny-llama\n")
+    t.run(*start, "--config", "run.yaml", "--steps", 1)
+
+
+@case
 def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
     train(t, "whole", "--steps", 120, "--batch", 4)
     command = ["finetune", TINY, "-o", "stopped", "--data", t.folder / "data.jsonl", "--lora-r", 4, "--steps", 120,

@@ -65,6 +65,23 @@ TEST(FinetuneOptions, NamesAreChecked) {
   for (const Row& row : rows) expect_refused(row);
 }
 
+TEST(FinetuneOptions, WhatHasNoEffectIsRefused) {
+  using O = FinetuneOptions;
+  const Row rows[] = {
+      {[](O& o) { o.momentum = 0.9; }, "momentum: goes with optimizer sgd"},
+      {[](O& o) { o.momentum = 0.9, o.optimizer = "adamw8bit"; }, "momentum: goes with optimizer sgd"},
+      {[](O& o) { o.beta1 = 0.8, o.optimizer = "sgd"; }, "beta1: goes with optimizers adamw and adamw8bit"},
+      {[](O& o) { o.beta2 = 0.8, o.optimizer = "sgd"; }, "beta2: goes with optimizers adamw and adamw8bit"},
+      {[](O& o) { o.epsilon = 1e-6, o.optimizer = "sgd"; }, "epsilon: goes with optimizers adamw and adamw8bit"},
+      {[](O& o) { o.eval_every = 2; }, "eval_every: needs eval_data"},
+      {[](O& o) { o.save_limit = 2; }, "save_limit: needs save_every"},
+      {[](O& o) { o.lora.layers_pattern = {"h"}; }, "layers_pattern: needs layers_to_transform"},
+  };
+  for (const Row& row : rows) expect_refused(row);
+  check_finetune_options({.data = "d", .optimizer = "sgd", .momentum = 0.9, .save_every = 1, .save_limit = 2});
+  check_finetune_options({.data = "d", .eval_data = "e", .beta1 = 0.8, .eval_every = 2});
+}
+
 TEST(FinetuneOptions, WhatTheMethodDoesNotRoundHasNoFormat) {
   using O = FinetuneOptions;
   const Row rows[] = {

@@ -109,7 +109,7 @@ TEST_P(EveryQat, TheFolderComputesWhatTrainingSaw) {
 TEST_P(EveryQat, StoppingAndGoingOnGivesTheSameBytes) {
   FinetuneOptions o = options("qat");
   GetParam().change(o);
-  o.eval_data.clear();
+  o.eval_data.clear(), o.eval_every = 0;
   o.schedule = "cosine";
   o.save_every = 3;
   run("out", o);
@@ -125,7 +125,7 @@ TEST_F(FinetuneQatTest, TrainsAndLearnsThroughTheRounding) {
   std::map<bool, int64_t> trained;
   for (const bool use_lora : {false, true}) {
     FinetuneOptions o = options("qat");
-    o.eval_data.clear();
+    o.eval_data.clear(), o.eval_every = 0;
     o.format = "int4";
     o.block = 128;
     o.batch = 8;  // all samples in every step
@@ -152,7 +152,7 @@ TEST_F(FinetuneQatTest, AnInterruptedStepLeavesNoTraceInTheRanges) {
     const LinearObserver observer([&](const LinearCall&) { ++calls; });
     FinetuneOptions one = o;
     one.steps = 1;
-    one.eval_data.clear();
+    one.eval_data.clear(), one.eval_every = 0;
     run("one", one);
     of_a_step = calls;
   }
@@ -214,7 +214,7 @@ TEST_F(FinetuneQatTest, SkippedStepsObserveNothing) {
   o.format = "int8-dynamic";
   o.qat_activations = "observed";
   o.on_nonfinite = "skip";
-  o.eval_data.clear();
+  o.eval_data.clear(), o.eval_every = 0;
   o.save_every = 2;
   o.steps = 2;
   expect_error(ErrorCode::internal, "all 2 steps were skipped", [&] { finetune(model.string(), at("out"), o); });

@@ -107,6 +107,15 @@ TEST_F(FinetuneYaml, FlagsTakeThePlaceOfKeysThatTheyExclude) {
   EXPECT_EQ(read("adapter: qlora\n", {{"method", "lora"}}).options.method, "lora");
 }
 
+TEST_F(FinetuneYaml, TheBaseModelIsTheOneOfTheProgram) {
+  const std::string tiny = tiny_folder().string();
+  refuse_other_base(read("base_model:\n"), tiny);
+  refuse_other_base(read("base_model: some/model\n"), "some/model");
+  refuse_other_base(read("base_model: " + tiny + "/../tiny-llama/\n"), tiny);
+  expect_error(ErrorCode::invalid_argument, "base_model: found 'some/model', but the model is",
+               [&] { refuse_other_base(read("base_model: some/model\n"), tiny); });
+}
+
 TEST_F(FinetuneYaml, WordsOfTheProgramAreKeysToo) {
   const FinetuneRequest r =
       read("bias: all\ndora: true\nrslora: true\ninit: gaussian\nno_shuffle: true\nreport: x.html\nthreads: 3\n");
