@@ -50,6 +50,7 @@ struct FinetuneData {
 struct FinetuneDataSets {
   FinetuneData data = {};
   std::optional<FinetuneData> eval_data = {};  ///< where a file to evaluate on is given
+  std::vector<std::string> warnings = {};      ///< of check_finetune_data(), as those of a FinetuneReport
 };
 
 struct FinetuneOptions {
@@ -121,7 +122,7 @@ struct FinetuneReport {
   int64_t trainable_parameters = 0, tokens = 0;
   double tokens_per_second = 0;
   bool stopped_early = false;
-  std::vector<std::string> unused_targets = {};  ///< of lora.target_modules: names that no module has
+  std::vector<std::string> warnings = {};  ///< what `lora` says that means nothing in this model, a line each
   FinetuneData data = {};
   std::optional<FinetuneData> eval_data = {};  ///< where there is such a file
   FinetuneOptions options = {};  ///< as they were used: the method's learning rate and the adapter's configuration too
@@ -146,7 +147,8 @@ FinetuneReport finetune(const std::string& model, const std::string& out, const 
 /// @throws Error{io, format} naming the file and the line.
 std::vector<FinetuneStep> read_finetune_log(const std::string& out);
 
-/// Checks the options and reads the data as finetune() would, and goes no further.
+/// Checks the options, against the model too, and reads the data as finetune() would, and goes no further: nothing is
+/// quantized and no value of a weight is looked at.
 FinetuneDataSets check_finetune_data(const std::string& model, const FinetuneOptions& options);
 
 /// `base` with what a YAML file says, in the words of FinetuneOptions or in those of axolotl.

@@ -65,7 +65,7 @@ void declare(Args& args, Given& g) {
   args.option("--config", g.config, "FILE", "YAML file with these options, or in axolotl's words; flags win");
   for (const FinetuneKey& key : finetune_keys()) g.flags.push_back({.key = &key});
   for (Flag& flag : g.flags) declare(args, flag);  // all are where they stay
-  args.flag("--check-data", g.check_data, "show what the data would train, and stop");
+  args.flag("--check-data", g.check_data, "check options and model, show what the data would train, and stop");
 }
 
 bool is_given(const Flag& f) {
@@ -94,12 +94,17 @@ FinetuneRequest resolve(const Given& g) {
   return request;
 }
 
+Json list_of(const std::vector<std::string>& lines) {
+  Json list = Json::array();
+  for (const std::string& line : lines) list.push_back(line);
+  return list;
+}
+
 Json data_json(const FinetuneData& d) {
-  Json preview = Json::array(), warnings = Json::array();
+  Json preview = Json::array();
   for (const PreviewPiece& piece : d.preview) {
     preview.push_back(Json::object({{"text", piece.text}, {"trained", piece.trained}}));
   }
-  for (const std::string& warning : d.warnings()) warnings.push_back(warning);
   return Json::object({{"samples", d.samples},
                        {"tokens", d.tokens},
                        {"trained_tokens", d.trained_tokens},
@@ -109,7 +114,7 @@ Json data_json(const FinetuneData& d) {
                        {"dropped", d.dropped},
                        {"missing_eos", d.missing_eos},
                        {"double_bos", d.double_bos},
-                       {"warnings", warnings},
+                       {"warnings", list_of(d.warnings())},
                        {"preview", preview}});
 }
 
@@ -129,6 +134,7 @@ Json report_json(const FinetuneReport& r) {
                        {"trainable_parameters", r.trainable_parameters},
                        {"tokens", r.tokens},
                        {"tokens_per_second", r.tokens_per_second},
+                       {"warnings", list_of(r.warnings)},
                        {"data", data_json(r.data)},
                        {"eval_data", data_json(r.eval_data)}});
 }
@@ -200,6 +206,10 @@ std::string base_words(const FinetuneOptions& o, const std::string& beginning) {
          (o.granularity == "channel" ? "" : " --granularity " + o.granularity) + skip;
 }
 
+void print_warnings(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings) note("nibble: warning: " + warning);
+}
+
 void print_report(const std::string& model, const std::string& beginning, const FinetuneReport& r) {
   print_line(fmt::format("trained {} parameters in {} steps: loss {:.4f}{}, {:.0f} tokens/s, {} of memory",
                          grouped(r.trainable_parameters), r.steps, r.final_loss,
@@ -210,9 +220,7 @@ void print_report(const std::string& model, const std::string& beginning, const 
     print_line(fmt::format("the best eval loss is {:.4f}, of {}/best", *r.best_eval_loss, r.output));
   }
   if (r.skipped_steps) note(fmt::format("nibble: warning: {} steps were skipped", r.skipped_steps));
-  for (const std::string& name : r.unused_targets) {
-    note("nibble: warning: target_modules: no module is called " + printable(name, 100));
-  }
+  print_warnings(r.warnings);
   print_line("wrote " + r.output);
   if (r.task != "causal_lm") return;
   print_line(r.method == "full" || r.method == "qat" ? fmt::format("next: nibble generate {} -p TEXT", r.output)
@@ -235,11 +243,15 @@ int check_data(const std::string& model, const FinetuneOptions& options, const C
   const FinetuneDataSets sets = check_finetune_data(model, options);
   if (common.json) {
     Json members = data_json(sets.data);
+    std::vector<std::string> warnings = sets.data.warnings();
+    warnings.insert(warnings.end(), sets.warnings.begin(), sets.warnings.end());
+    members.set("warnings", list_of(warnings));
     members.set("eval_data", data_json(sets.eval_data));
     json.print(model, members);
     return 0;
   }
   print_data_sets(sets);
+  print_warnings(sets.warnings);
   print_preview(sets.data);
   return 0;
 }

@@ -21,7 +21,7 @@ struct AttachedAdapter {
   SubtractedStarts starts = {};
   std::vector<TrainedParameter> parameters;  // what training changes, by the names of lora_parameters() or of the model
   std::vector<TrainedParameter> kept = {};   // tensors of the base that were read with it and are written again
-  std::vector<std::string> unused_targets;   // names of target_modules that mean nothing in this model
+  std::vector<std::string> warnings = {};    // what its configuration says that means nothing in this model
   std::optional<MergeTarget> trained_for = {};  // through the rounding of this merge
 };
 
@@ -35,7 +35,17 @@ enum class AdapterUse {
 ///         Error{unsupported} for what an adapter can hold and this use cannot.
 AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, AdapterUse use);
 
-/// Puts a new adapter on the model. @throws Error{invalid_argument} when no module is meant.
+/// A new adapter before there is one.
+struct AdapterDraft {
+  std::vector<std::string> parameters;  // the A of each module that gets one, and parameters that are trained whole
+  std::vector<std::string> warnings;    // as an AttachedAdapter's
+};
+
+/// What new_adapter() would train, without looking at the values of weights. @throws as new_adapter().
+AdapterDraft draft_adapter(LoadedModel& model, const LoraConfig& config);
+
+/// Puts a new adapter on the model. @throws Error{unsupported} when a parameter that is trained whole is quantized,
+///         Error{invalid_argument} when no module is meant.
 /// @param tied_head  when modules_to_save name the embeddings; PEFT's copy of a module is its alone
 AttachedAdapter new_adapter(LoadedModel& model, const LoraConfig& config, uint64_t seed,
                             TiedHead tied_head = TiedHead::stands_alone);

@@ -120,15 +120,6 @@ void check_rank(const Linear& layer, const AdapterTargets& targets) {
 
 bool depends_on_weights(const std::string& init) { return init == "loftq" || pissa_iterations(init); }
 
-void check_starts(const std::vector<Linear*>& layers, const LoadedModel& model, const AdapterTargets& targets) {
-  if (targets.config().init_lora_weights == "loftq") {
-    check_loftq(layers, model);
-  } else {
-    check_pissa(layers);
-  }
-  for (const Linear* layer : layers) check_rank(*layer, targets);
-}
-
 /// The matrix whose largest part an adapter begins with: for loftq what quantization has taken, else the weight.
 std::function<Tensor(const Linear&)> beginning_of(const std::string& init, const LoadedModel& model) {
   if (init != "loftq") return [](const Linear& layer) { return decode(layer.weight); };
@@ -147,12 +138,24 @@ Tensor below_each_other(const Tensor& top, const Tensor& bottom) {
 
 }  // namespace
 
+void check_starts(LoadedModel& model, const AdapterTargets& targets) {
+  const std::string& init = targets.config().init_lora_weights;
+  if (!depends_on_weights(init)) return;
+  const std::vector<Linear*> layers = layers_with_starts(model, targets);
+  if (init == "loftq") {
+    check_loftq(layers, model);
+  } else {
+    check_pissa(layers);
+  }
+  for (const Linear* layer : layers) check_rank(*layer, targets);
+}
+
 Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed) {
   const std::string& init = targets.config().init_lora_weights;
   Starts starts;
   if (!depends_on_weights(init)) return starts;
+  check_starts(model, targets);
   const std::vector<Linear*> layers = layers_with_starts(model, targets);
-  check_starts(layers, model, targets);
   // The first pass of pissa_niter_N finds a subspace at all.
   const int64_t passes = init == "loftq" || init == "pissa" ? 0 : *pissa_iterations(init) + 1;
   const auto beginning = beginning_of(init, model);

@@ -34,6 +34,9 @@ using Starts = std::map<std::string, FirstValues, std::less<>>;  // by module
 ///         that is not positive, Error{format} for a weight with a value that is not finite.
 Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
 
+/// What find_starts() refuses before it looks at any value.
+void check_starts(LoadedModel& model, const AdapterTargets& targets);
+
 /// By module, what its weight is trained without: adapters of negative scale that stay as they are.
 using SubtractedStarts = std::map<std::string, std::shared_ptr<Lora>, std::less<>>;
 

@@ -312,10 +312,7 @@ AttachedAdapter attach_adapter(LoadedModel& model, const std::string& folder, Ad
   for (const auto& action : attacher.late) action();
   model.replaced.insert(attacher.replaced.begin(), attacher.replaced.end());
   for (const TrainedParameter& p : attacher.parameters) model.weight_bytes += p.value.bytes();
-  return {.config = files.config,
-          .parameters = std::move(attacher.parameters),
-          .kept = std::move(attacher.kept),
-          .unused_targets = {}};
+  return {.config = files.config, .parameters = std::move(attacher.parameters), .kept = std::move(attacher.kept)};
 }
 
 }  // namespace nibble

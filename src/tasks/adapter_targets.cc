@@ -155,12 +155,41 @@ double AdapterTargets::alpha(std::string_view stored) const {
   return config_.lora_alpha;
 }
 
-std::vector<std::string> AdapterTargets::unused_names(const std::vector<std::string>& modules) const {
+std::vector<std::string> AdapterTargets::unused_names(const std::vector<std::string>& modules,
+                                                      const std::vector<std::string>& others) const {
   std::vector<std::string> unused;
+  const auto no_module = [&](std::string_view field, const std::string& is, auto&& means) {
+    if (std::any_of(modules.begin(), modules.end(), means)) return;
+    unused.push_back(std::string(field) + ": no module is " + printable(is, 100));
+  };
+  const auto named = [](const std::string& name) {
+    return [&name](const std::string& module) { return ends_with_name(module, name); };
+  };
+  const auto matched = [](const Regex& regex) {
+    return [&regex](const std::string& module) { return matches_whole(regex, module); };
+  };
   for (const std::string& name : config_.target_modules.names) {
-    const bool used = std::any_of(modules.begin(), modules.end(),
-                                  [&](const std::string& module) { return ends_with_name(module, name); });
-    if (!used) unused.push_back(name);
+    no_module("target_modules", "called " + name, named(name));
+  }
+  for (const std::string& name : config_.exclude_modules.names) {
+    no_module("exclude_modules", "called " + name, named(name));
+  }
+  for (const Regex& regex : excluded_) {
+    no_module("exclude_modules", "called " + config_.exclude_modules.pattern, matched(regex));
+  }
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    no_module("rank_pattern", "called " + config_.rank_pattern[i].first, matched(ranks_[i].first));
+  }
+  for (size_t i = 0; i < alphas_.size(); ++i) {
+    no_module("alpha_pattern", "called " + config_.alpha_pattern[i].first, matched(alphas_[i].first));
+  }
+  for (const int64_t layer : config_.layers_to_transform) {
+    no_module("layers_to_transform", "in layer " + std::to_string(layer),
+              [&](const std::string& module) { return layer_index(module, before_layers_) == layer; });
+  }
+  for (const std::string& name : config_.modules_to_save) {
+    const auto saved = [&](const std::string& module) { return saves(name, module); };
+    if (std::none_of(others.begin(), others.end(), saved)) no_module("modules_to_save", "called " + name, saved);
   }
   return unused;
 }

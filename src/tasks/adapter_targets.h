@@ -28,8 +28,11 @@ class AdapterTargets {
   bool is_saved(std::string_view module) const;
   int64_t rank(std::string_view module) const;
   double alpha(std::string_view module) const;
-  /// Names of target_modules that are none of the modules', nor their ends.
-  std::vector<std::string> unused_names(const std::vector<std::string>& modules) const;
+  /// What the configuration says that means nothing in a model, a line each.
+  /// @param modules  those that could have an adapter
+  /// @param others   those that can only be trained whole
+  std::vector<std::string> unused_names(const std::vector<std::string>& modules,
+                                        const std::vector<std::string>& others) const;
 
   const LoraConfig& config() const { return config_; }
 

@@ -355,7 +355,7 @@ class Run {
     r.tokens = state_.tokens;
     r.tokens_per_second = static_cast<double>(ran_tokens_) / std::max(seconds_since(begin_), 1e-9);
     r.stopped_early = has_stopped_early();
-    r.unused_targets = trained_.unused_targets;
+    r.warnings = trained_.warnings;
     FinetuneDataSets sets = data_sets();
     r.data = std::move(sets.data);
     r.eval_data = std::move(sets.eval_data);
@@ -394,12 +394,16 @@ FinetuneDataSets check_finetune_data(const std::string& model, const FinetuneOpt
   FinetuneOptions settled = options;
   settle_format(settled, model);
   check_finetune_adapter(settled, model);
-  const auto loaded = load_model(model, {.activations = "fp32", .progress = options.progress});
+  const FinetuneMethod& method = find_finetune_method(settled);
+  LoadModelOptions load = method.load_options(settled, model);
+  load.progress = options.progress;
+  const auto loaded = load_without_quantizing(model, load);
   const auto read = [&](const std::string& path) {
     return read_training_data(loaded, path, data_options(*loaded, options)).report;
   };
   FinetuneDataSets sets = {.data = read(options.data)};
   if (!options.eval_data.empty()) sets.eval_data = read(options.eval_data);
+  sets.warnings = method.check(*loaded, settled);
   return sets;
 }
 

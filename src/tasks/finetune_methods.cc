@@ -22,6 +22,10 @@ namespace {
 constexpr uint64_t kMaxShardSize = 5'000'000'000;
 constexpr const char* kUsualFormat = "nf4";
 
+/// Fields of which the modules that they mean are compared instead, when the model is there.
+constexpr std::string_view kModuleFields[] = {"target_modules", "exclude_modules", "layers_to_transform",
+                                              "layers_pattern"};
+
 LoadModelOptions load_as_stored(const FinetuneOptions& options, const std::string&) {
   return {.compute_dtype = options.compute_dtype,
           .activations = options.activations,
@@ -52,9 +56,19 @@ LoadModelOptions load_as_deployed(const FinetuneOptions& options, const std::str
   return load;
 }
 
+/// The first option that chooses modules and is not the default; empty when there is none.
+std::string module_option(const LoraConfig& lora) {
+  const Json given = lora_config_json(lora), usual = lora_config_json(FinetuneOptions().lora);
+  for (const std::string_view key : kModuleFields) {
+    if (given.find(key)->dump() != usual.find(key)->dump()) return std::string(key);
+  }
+  return "";
+}
+
 /// What was asked for beside an adapter that is trained on, and is not the default, has to mean its modules.
 void require_modules(const LoadedModel& model, const AttachedAdapter& adapter, const FinetuneOptions& options) {
-  if (options.lora.target_modules == FinetuneOptions().lora.target_modules) return;
+  const std::string option = module_option(options.lora);
+  if (option.empty()) return;
   const ClassNames names(model);
   std::set<std::string> adapted;
   for (const TrainedParameter& p : adapter.parameters) {
@@ -62,7 +76,7 @@ void require_modules(const LoadedModel& model, const AttachedAdapter& adapter, c
     if (end != std::string::npos) adapted.insert(names.of(p.name.substr(0, end)));
   }
   if (meant_modules(model, options.lora) == adapted) return;
-  fail(ErrorCode::invalid_argument, "target_modules: means other modules than the adapter " + options.init_adapter +
+  fail(ErrorCode::invalid_argument, option + ": means other modules than the adapter " + options.init_adapter +
                                         " has, and training goes on with those");
 }
 
@@ -72,6 +86,18 @@ AttachedAdapter put_adapter(LoadedModel& model, const FinetuneOptions& options,
   AttachedAdapter adapter = attach_adapter(model, options.init_adapter, AdapterUse::training);
   require_modules(model, adapter, options);
   return adapter;
+}
+
+/// What put_adapter() would train.
+AdapterDraft draft_of(LoadedModel& model, const FinetuneOptions& options) {
+  if (options.init_adapter.empty()) return draft_adapter(model, options.lora);
+  AdapterDraft draft;
+  for (const TrainedParameter& p : put_adapter(model, options).parameters) draft.parameters.push_back(p.name);
+  return draft;
+}
+
+std::vector<std::string> check_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  return draft_of(model, options).warnings;
 }
 
 /// The merge that an adapter is trained for.
@@ -88,10 +114,15 @@ AttachedAdapter prepare_adapter(LoadedModel& model, const FinetuneOptions& optio
   return adapter;
 }
 
+bool is_any(std::string_view) { return true; }
+
+std::vector<std::string> check_full(LoadedModel& model, const FinetuneOptions&) {
+  check_trainable(*model.model, is_any);
+  return {};
+}
+
 AttachedAdapter prepare_full(LoadedModel& model, const FinetuneOptions&) {
-  return {.config = {},
-          .parameters = train_parameters(*model.model, [](std::string_view) { return true; }),
-          .unused_targets = {}};
+  return {.config = {}, .parameters = train_parameters(*model.model, is_any)};
 }
 
 QatConfig qat_config(const FinetuneOptions& options) {
@@ -100,6 +131,12 @@ QatConfig qat_config(const FinetuneOptions& options) {
           .double_quant = options.double_quant,
           .granularity = options.granularity,
           .activations = options.qat_activations};
+}
+
+std::vector<std::string> check_qat_full(LoadedModel& model, const FinetuneOptions& options) {
+  check_full(model, options);
+  prepare_qat_model(model, qat_config(options), options.skip);
+  return {};
 }
 
 AttachedAdapter prepare_qat_full(LoadedModel& model, const FinetuneOptions& options) {
@@ -118,23 +155,58 @@ void require_place(const LoadedModel& model, const std::string& name) {
                                    "embeddings that it shares, or train without qat");
 }
 
+/// "transformer.h.0" as a regular expression.
+std::string escaped(const std::string& module) {
+  std::string text;
+  for (const char c : module) text += c == '.' ? std::string("\\.") : std::string(1, c);
+  return text;
+}
+
+void exclude(ModuleChoice& excluded, const std::vector<std::string>& modules) {
+  if (excluded.pattern.empty()) {
+    excluded.names.insert(excluded.names.end(), modules.begin(), modules.end());
+    return;
+  }
+  excluded.pattern = "(?:" + excluded.pattern + ")";
+  for (const std::string& module : modules) excluded.pattern += "|" + escaped(module);
+}
+
 /// Here all-linear means all layers that are quantized: the adapter of another one could not be merged without moving a
 /// bit.
-AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& options) {
-  prepare_qat_model(model, qat_config(options), options.skip);
-  const std::vector<std::string> kept = unprepared_layers(model);
-  FinetuneOptions o = options;
-  if (o.lora.target_modules == "all-linear" && o.lora.exclude_modules.empty()) o.lora.exclude_modules = kept;
-  AttachedAdapter trained = put_adapter(model, o, TiedHead::follows);  // the result is one model, tied as before
-  for (const TrainedParameter& p : trained.parameters) {
-    require_place(model, p.name);
-    const size_t at = p.name.find(".lora_A.");
-    const std::string module = p.name.substr(0, at);
+FinetuneOptions without_kept(FinetuneOptions o, const std::vector<std::string>& kept) {
+  if (o.lora.target_modules == "all-linear") exclude(o.lora.exclude_modules, kept);
+  return o;
+}
+
+void refuse_misplaced(const LoadedModel& model, const std::vector<std::string>& parameters,
+                      const std::vector<std::string>& kept) {
+  for (const std::string& name : parameters) {
+    require_place(model, name);
+    const size_t at = name.find(".lora_A.");
+    const std::string module = name.substr(0, at);
     if (at == std::string::npos || std::find(kept.begin(), kept.end(), module) == kept.end()) continue;
     fail(ErrorCode::invalid_argument, "target_modules: " + module +
                                           " is not quantized, so its adapter has no place in the result; "
                                           "take it out of target_modules, or out of skip");
   }
+}
+
+std::vector<std::string> check_qat_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  prepare_qat_model(model, qat_config(options), options.skip);
+  const std::vector<std::string> kept = unprepared_layers(model);
+  const AdapterDraft draft = draft_of(model, without_kept(options, kept));
+  refuse_misplaced(model, draft.parameters, kept);
+  return draft.warnings;
+}
+
+AttachedAdapter prepare_qat_adapter(LoadedModel& model, const FinetuneOptions& options) {
+  prepare_qat_model(model, qat_config(options), options.skip);
+  const std::vector<std::string> kept = unprepared_layers(model);
+  // The result is one model, tied as before.
+  AttachedAdapter trained = put_adapter(model, without_kept(options, kept), TiedHead::follows);
+  std::vector<std::string> names;
+  for (const TrainedParameter& p : trained.parameters) names.push_back(p.name);
+  refuse_misplaced(model, names, kept);
   return trained;
 }
 
@@ -189,30 +261,35 @@ constexpr FinetuneMethod kMethods[] = {
      .use_lora = true,
      .learning_rate = 2e-4,
      .load_options = load_as_stored,
+     .check = check_adapter,
      .prepare = prepare_adapter,
      .write = write_adapter},
     {.name = "qlora",
      .use_lora = true,
      .learning_rate = 2e-4,
      .load_options = load_quantized,
+     .check = check_adapter,
      .prepare = prepare_adapter,
      .write = write_adapter},
     {.name = "full",
      .use_lora = false,
      .learning_rate = 2e-5,
      .load_options = load_as_stored,
+     .check = check_full,
      .prepare = prepare_full,
      .write = write_model},
     {.name = "qat",
      .use_lora = false,
      .learning_rate = 2e-5,
      .load_options = load_as_deployed,
+     .check = check_qat_full,
      .prepare = prepare_qat_full,
      .write = write_quantized},
     {.name = "qat",
      .use_lora = true,
      .learning_rate = 2e-4,
      .load_options = load_as_deployed,
+     .check = check_qat_adapter,
      .prepare = prepare_qat_adapter,
      .write = write_quantized},
 };
@@ -235,10 +312,6 @@ const FinetuneMethod& find_finetune_method(const FinetuneOptions& options) {
 }
 
 namespace {
-
-/// Fields of which the modules that they mean are compared instead, when the model is there.
-constexpr std::string_view kModuleFields[] = {"target_modules", "exclude_modules", "layers_to_transform",
-                                              "layers_pattern"};
 
 /// As text; lists of names, whose order means nothing, sorted.
 std::string setting_text(const Json& value) {

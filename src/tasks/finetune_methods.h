@@ -15,6 +15,8 @@ struct FinetuneMethod {
   bool use_lora;         // trains an adapter; a name with two rows leaves the choice to the user
   double learning_rate;  // when the user gives none
   LoadModelOptions (*load_options)(const FinetuneOptions& options, const std::string& model);
+  /// What prepare() would refuse, found without the values of weights; returns what it would warn of.
+  std::vector<std::string> (*check)(LoadedModel& model, const FinetuneOptions& options);
   /// Makes the model ready and says what is trained.
   AttachedAdapter (*prepare)(LoadedModel& model, const FinetuneOptions& options);
   /// Writes the result as it is now.

@@ -245,6 +245,29 @@ std::set<std::string, std::less<>> left_out_of(const WeightSource& weights, Mode
   return names;
 }
 
+/// Gives what would be quantized its format, without values.
+class OutlineQuantized final : public ParameterVisitor {
+ public:
+  OutlineQuantized(const LoadedModel& model, const Format& format, const std::vector<std::string>& skip)
+      : format_(format) {
+    for (const Parameter& p : model.parameters) {
+      if (p.role == Role::linear && !is_skipped(module_of(p.name), skip))
+        modules_.insert(std::string(module_of(p.name)));
+    }
+  }
+
+  void linear(Linear& layer) override {
+    if (!modules_.contains(layer.name)) return;
+    layer.weight = QuantizedTensor{.format = &format_, .shape = weight_shape(layer.weight), .parts = {}};
+  }
+  void embedding(Embedding&) override {}
+  void vector(const std::string&, Tensor&) override {}
+
+ private:
+  const Format& format_;
+  std::set<std::string> modules_;
+};
+
 void append_ids(const Json* value, std::vector<int32_t>& ids) {
   if (value == nullptr) return;
   const auto add = [&](const Json& id) {
@@ -321,6 +344,20 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->tokenizer_config = std::move(text.config);
   loaded->chat_template = std::move(text.chat_template);
   for (const std::string& folder : options.adapters) attach_adapter(*loaded, folder, AdapterUse::inference);
+  return loaded;
+}
+
+std::shared_ptr<LoadedModel> load_without_quantizing(const std::string& path, const LoadModelOptions& options) {
+  LoadModelOptions as_stored = options;
+  as_stored.format.clear();
+  as_stored.block = 0;
+  as_stored.double_quant = false;
+  as_stored.granularity = LoadModelOptions().granularity;
+  auto loaded = load_model(path, as_stored);  // which says what is wrong with a name of skip
+  loaded->options = options;
+  if (options.format.empty()) return loaded;
+  OutlineQuantized visitor(*loaded, find_format(options.format), options.skip);
+  loaded->model->visit(visitor);
   return loaded;
 }
 

@@ -42,6 +42,9 @@ struct LoadedModel {
 
 std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModelOptions& options);
 
+/// The same for those who look at no values: what it would quantize while loading has the format, and nothing else.
+std::shared_ptr<LoadedModel> load_without_quantizing(const std::string& path, const LoadModelOptions& options);
+
 /// The options for a model whose numbers are what is asked for, and not what they lead to: activations "auto" is
 /// "fp32".
 LoadModelOptions exact_by_default(LoadModelOptions options);

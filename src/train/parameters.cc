@@ -19,6 +19,30 @@ uint64_t hash_of(std::string_view name) {
   return checksum.value();
 }
 
+[[noreturn]] void refuse_quantized(const QuantizedParameter& p) {
+  fail(ErrorCode::unsupported, p.name + ": is stored as " + std::string(p.format) +
+                                   ", only dense weights can be trained; train an adapter instead");
+}
+
+class FindQuantized final : public ParameterVisitor {
+ public:
+  explicit FindQuantized(const std::function<bool(std::string_view)>& chosen) : chosen_(chosen) {}
+
+  void linear(Linear& layer) override { look_at(layer.name + ".weight", layer.weight); }
+  void embedding(Embedding& table) override { look_at(table.name + ".weight", table.weight); }
+  void vector(const std::string&, Tensor&) override {}
+
+  std::optional<QuantizedParameter> first = {};
+
+ private:
+  void look_at(const std::string& name, const Weight& weight) {
+    const auto* quantized = std::get_if<QuantizedTensor>(&weight);
+    if (quantized && !first && chosen_(name)) first = {name, quantized->format->name};
+  }
+
+  const std::function<bool(std::string_view)>& chosen_;
+};
+
 class Choose final : public ParameterVisitor {
  public:
   Choose(const std::function<bool(std::string_view)>& chosen, TiedHead tied_head)
@@ -43,10 +67,7 @@ class Choose final : public ParameterVisitor {
       return;
     }
     if (!chosen_(name)) return;
-    if (dense == nullptr) {
-      fail(ErrorCode::unsupported, name + ": is stored as " + std::string(std::get<QuantizedTensor>(w).format->name) +
-                                       ", only dense weights can be trained; train an adapter instead");
-    }
+    if (dense == nullptr) refuse_quantized({name, std::get<QuantizedTensor>(w).format->name});
     replace(name, *dense);
   }
 
@@ -168,6 +189,17 @@ std::vector<TrainedParameter> train_parameters(Model& model, const std::function
   Choose visitor(chosen, tied_head);
   model.visit(visitor);
   return visitor.parameters;
+}
+
+std::optional<QuantizedParameter> first_quantized(Model& model,
+                                                  const std::function<bool(std::string_view name)>& chosen) {
+  FindQuantized visitor(chosen);
+  model.visit(visitor);
+  return visitor.first;
+}
+
+void check_trainable(Model& model, const std::function<bool(std::string_view name)>& chosen) {
+  if (const auto quantized = first_quantized(model, chosen)) refuse_quantized(*quantized);
 }
 
 float lora_scaling(const LoraOptions& o) {

@@ -30,6 +30,17 @@ enum class TiedHead { follows, stands_alone };
 std::vector<TrainedParameter> train_parameters(Model& model, const std::function<bool(std::string_view name)>& chosen,
                                                TiedHead tied_head = TiedHead::follows);
 
+/// A matrix that cannot be trained, since it is no floats.
+struct QuantizedParameter {
+  std::string name;
+  std::string_view format;
+};
+/// The first of the chosen parameters that is quantized.
+std::optional<QuantizedParameter> first_quantized(Model& model,
+                                                  const std::function<bool(std::string_view name)>& chosen);
+/// @throws Error{unsupported} when train_parameters() would.
+void check_trainable(Model& model, const std::function<bool(std::string_view name)>& chosen);
+
 /// How A and B begin. uniform: A within 1 / sqrt(in), B zero; gaussian: A normal, 1 / rank wide, B zero; random: both
 /// uniform, so that the adapter changes something from the start.
 enum class LoraInit { uniform, gaussian, random };

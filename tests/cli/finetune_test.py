@@ -127,6 +127,32 @@ def options_without_effect_are_refused(t):
 
 
 @case
+def the_data_doctor_asks_the_model_too(t):
+    t.run("quantize", TINY, "-o", "nf4", "--format", "nf4")
+    t.write("data.jsonl", LINES)
+    rows = [(TINY, USAGE, ["--target-modules", "nope"], "target_modules: no Linear layer of"),
+            (TINY, UNSUPPORTED, ["--method", "qlora", "--init", "pissa"], "q_proj is stored as nf4; take loftq"),
+            ("nf4", UNSUPPORTED, ["--method", "full"], "is stored as nf4, only dense weights can be trained")]
+    for model, status, options, says in rows:
+        check = t.fails(status, "finetune", model, "--data", "data.jsonl", "--check-data", *options, says=says)
+        run = t.fails(status, "finetune", model, "--data", "data.jsonl", "-o", "out", *options, says=says)
+        assert check == run, (check, run)
+    assert names_in(t.folder) == ["data.jsonl", "nf4"]
+
+
+@case
+def a_quantized_head_says_what_to_do(t):
+    base = SHARED / "goldens/bnb/bert-nf4"
+    if not base.exists(): raise Skip(f"{base} is not here")
+    data = t.write("data.jsonl", json.dumps({"input_ids": [5, 17, 9], "labels": 1}) + "\n")
+    for more in (["-o", "out"], ["--check-data"]):
+        t.fails(UNSUPPORTED, "finetune", base, "--data", data, "--method", "qlora", *more,
+                says=["classifier.weight: is stored as nf4", "head of a classifier has to be trained as it is",
+                      "nibble quantize --skip classifier", "llm_int8_skip_modules"])
+    assert names_in(t.folder) == ["data.jsonl"]
+
+
+@case
 def ctrl_c_saves_a_checkpoint_and_resume_goes_on(t):
     train(t, "whole", "--steps", 120, "--batch", 4)
     command = ["finetune", TINY, "-o", "stopped", "--data", t.folder / "data.jsonl", "--lora-r", 4, "--steps", 120,

@@ -303,6 +303,106 @@ TEST(PeftModel, IsSavedAndLoadedAgain) {
   expect_error(ErrorCode::exists, "exists already", [&] { peft.save_pretrained((temp / "adapter").string()); });
 }
 
+/// The fields that choose modules, their ranks and alphas; lists of names sorted, since PEFT has sets.
+std::string choices_of(const std::filesystem::path& folder) {
+  const Json config = Json::parse_file((folder / "adapter_config.json").string());
+  std::string text;
+  for (const char* key : {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
+                          "alpha_pattern"}) {
+    const Json* value = config.find(key);
+    std::vector<std::string> items = {value ? value->dump() : "absent"};
+    if (value && value->is_array()) {
+      items.clear();
+      for (const Json& item : value->as_array(key)) items.push_back(item.dump());
+      std::sort(items.begin(), items.end());
+    }
+    text += key;
+    for (const std::string& item : items) text += " " + item;
+    text += "\n";
+  }
+  return text;
+}
+
+TEST(PeftModel, WritesWhatChoosesModulesAsPeftDoes) {
+  NIBBLE_NEED_SHARED("goldens/peft");
+  for (const char* name : {"llama-layers", "llama-patterns"}) {
+    const TempFolder temp;
+    LoraConfig config = load_lora_config(golden_adapter(name));
+    const CausalLM model = load(shared_folder() / "goldens/models/llama");
+    const PeftModel peft = get_peft_model(model, config);
+    EXPECT_TRUE(peft.adapter().warnings.empty()) << name;
+    peft.save_pretrained((temp / "adapter").string());
+    EXPECT_EQ(choices_of(temp / "adapter"), choices_of(golden_adapter(name)));
+    const SafetensorsFile ours(temp / "adapter/adapter_model.safetensors");
+    const SafetensorsFile theirs(golden_adapter(name) + "/adapter_model.safetensors");
+    ASSERT_EQ(ours.entries().size(), theirs.entries().size()) << name;
+    for (const SafetensorsEntry& entry : theirs.entries()) {
+      ASSERT_NE(ours.find(entry.name), nullptr) << entry.name;
+      EXPECT_EQ(ours.find(entry.name)->shape, entry.shape) << entry.name;
+    }
+  }
+}
+
+TEST(PeftModel, LayersAndExcludedModulesAreWrittenAndReadAgain) {
+  const TempFolder temp;
+  const CausalLM model = load(tiny_folder());
+  const PeftModel peft = get_peft_model(model, {.r = 4,
+                                                .target_modules = "all-linear",
+                                                .exclude_modules = R"(.*\.mlp\..*)",
+                                                .rank_pattern = {{"q_proj", 2}},
+                                                .alpha_pattern = {{"k_proj", 3}},
+                                                .layers_to_transform = {1},
+                                                .layers_pattern = {"layers"}});
+  const std::string folder = (temp / "adapter").string();
+  peft.save_pretrained(folder);
+  const LoraConfig c = load_lora_config(folder);
+  EXPECT_EQ(c.target_modules, ModuleChoice({"k_proj", "o_proj", "q_proj", "v_proj"}));
+  EXPECT_EQ(c.exclude_modules, ModuleChoice(R"(.*\.mlp\..*)"));
+  EXPECT_EQ(c.layers_to_transform, std::vector<int64_t>{1});
+  EXPECT_EQ(c.layers_pattern, std::vector<std::string>{"layers"});
+  EXPECT_EQ(c.rank_pattern, (std::vector<std::pair<std::string, int64_t>>{{"q_proj", 2}}));
+  EXPECT_EQ(c.alpha_pattern, (std::vector<std::pair<std::string, double>>{{"k_proj", 3}}));
+  const SafetensorsFile file(folder + "/adapter_model.safetensors");
+  EXPECT_EQ(file.entries().size(), 8u);
+  EXPECT_EQ(file.find("base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight")->shape, (Shape{2, 128}));
+  load(tiny_folder(), {.adapters = {folder}});
+}
+
+// Its end alone would mean the module of layer 2 instead.
+TEST(PeftModel, AModuleThatIsNamedInFullIsWrittenSo) {
+  const std::string q = "model.layers.1.self_attn.q_proj";
+  const CausalLM model = load(tiny_folder());
+  const PeftModel peft = get_peft_model(model, {.target_modules = {q}, .layers_to_transform = {2}});
+  EXPECT_EQ(peft.config().target_modules, ModuleChoice({q}));
+}
+
+TEST(PeftModel, NamesThatMeanNothingAreWarnedOf) {
+  const CausalLM model = load(tiny_folder());
+  const PeftModel peft = get_peft_model(model, {.target_modules = {"q_proj", "no"},
+                                                .exclude_modules = {"nope", "up_proj"},
+                                                .modules_to_save = {"nor", "model.norm"},
+                                                .rank_pattern = {{"q_proj", 2}, {"x.*", 2}},
+                                                .alpha_pattern = {{"y.*", 2}},
+                                                .layers_to_transform = {0, 9}});
+  EXPECT_EQ(peft.adapter().warnings,
+            (std::vector<std::string>{
+                "target_modules: no module is called no", "exclude_modules: no module is called nope",
+                "rank_pattern: no module is called x.*", "alpha_pattern: no module is called y.*",
+                "layers_to_transform: no module is in layer 9", "modules_to_save: no module is called nor"}));
+  expect_error(ErrorCode::invalid_argument, "layers_pattern: needs layers_to_transform",
+               [&] { get_peft_model(model, {.target_modules = {"q_proj"}, .layers_pattern = {"layers"}}); });
+}
+
+TEST(PeftModel, TheQuantizedHeadOfAClassifierSaysWhatToDo) {
+  NIBBLE_NEED_SHARED("goldens/bnb/bert-nf4");
+  const auto model =
+      AutoModelForSequenceClassification::from_pretrained((shared_folder() / "goldens/bnb/bert-nf4").string());
+  for (const char* says : {"classifier.weight: is stored as nf4", "the head of a classifier has to be trained as it is",
+                           "--skip classifier", "llm_int8_skip_modules"}) {
+    expect_error(ErrorCode::unsupported, says, [&] { get_peft_model(model, {.target_modules = "all-linear"}); });
+  }
+}
+
 TEST(PeftModel, ModulesThatMeanNothingAreRefused) {
   const CausalLM model = load(tiny_folder());
   expect_error(ErrorCode::invalid_argument, "no Linear layer of",
@@ -310,8 +410,8 @@ TEST(PeftModel, ModulesThatMeanNothingAreRefused) {
   expect_error(ErrorCode::unsupported, "embed_tokens: is an embedding, for which there is no use_dora",
                [&] { get_peft_model(model, {.target_modules = {"embed_tokens"}, .use_dora = true}); });
   expect_error(ErrorCode::format, "r: found 0", [&] { get_peft_model(model, {.r = 0}); });
-  EXPECT_EQ(get_peft_model(model, {.target_modules = {"q_proj", "nothing"}}).adapter().unused_targets,
-            (std::vector<std::string>{"nothing"}));
+  EXPECT_EQ(get_peft_model(model, {.target_modules = {"q_proj", "nothing"}}).adapter().warnings,
+            (std::vector<std::string>{"target_modules: no module is called nothing"}));
 }
 
 TEST(Adapter, FoldersWithoutAnAdapterAreRefused) {
