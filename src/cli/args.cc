@@ -55,6 +55,16 @@ T parse_number(const std::string& text, const std::string& option) {
   return value;
 }
 
+/// Where CLI11 does not ask.
+template <class T>
+T parse_item(const std::string& text, const std::string& option) {
+  try {
+    return parse_number<T>(text, option);
+  } catch (const CLI::ParseError& error) {
+    fail(ErrorCode::invalid_argument, error.what());
+  }
+}
+
 /// @tparam Value  T, or std::optional<T>
 template <class T, class Value>
 CLI::Option* add_number(CLI::App& app, std::vector<std::string>& known, const std::string& names, Value& value,
@@ -221,6 +231,9 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& optio
   }
   return ids;
 }
+
+int64_t parse_integer(const std::string& text, const std::string& option) { return parse_item<int64_t>(text, option); }
+double parse_finite(const std::string& text, const std::string& option) { return parse_item<double>(text, option); }
 
 uint64_t parse_size(const std::string& text, const std::string& option) {
   struct Unit {

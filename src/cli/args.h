@@ -64,6 +64,10 @@ struct Common {
 /// "1,2,3" as ids. @throws Error{invalid_argument}
 std::vector<int32_t> parse_ids(const std::string& text, const std::string& option);
 
+/// One number of a list, by the rules of options that take one. @throws Error{invalid_argument}
+int64_t parse_integer(const std::string& text, const std::string& option);
+double parse_finite(const std::string& text, const std::string& option);
+
 /// "8GB", "500MiB", "1234": decimal and binary units. @throws Error{invalid_argument}
 uint64_t parse_size(const std::string& text, const std::string& option);
 

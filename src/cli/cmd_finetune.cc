@@ -48,6 +48,30 @@ std::string flag_name(std::string name) {
   return "--" + name;
 }
 
+/// REGEX=VALUE; a regular expression may have signs of equality too.
+std::pair<std::string, std::string> split_pattern(const std::string& text, const std::string& flag) {
+  const size_t at = text.rfind('=');
+  if (at != std::string::npos && at > 0) return {text.substr(0, at), text.substr(at + 1)};
+  fail(ErrorCode::invalid_argument, flag + ": found '" + printable(text, 100) + "', expected REGEX=VALUE");
+}
+
+/// As the setters take the values of a list.
+void read_list(const std::vector<std::string>& texts, const std::string& flag, std::vector<int64_t>& values) {
+  for (const std::string& text : texts) values.push_back(parse_integer(text, flag));
+}
+void read_list(const std::vector<std::string>& texts, const std::string& flag, ByPattern<int64_t>& values) {
+  for (const std::string& text : texts) {
+    const auto [pattern, value] = split_pattern(text, flag);
+    values.emplace_back(pattern, parse_integer(value, flag));
+  }
+}
+void read_list(const std::vector<std::string>& texts, const std::string& flag, ByPattern<double>& values) {
+  for (const std::string& text : texts) {
+    const auto [pattern, value] = split_pattern(text, flag);
+    values.emplace_back(pattern, parse_finite(value, flag));
+  }
+}
+
 void declare(Args& args, Flag& f) {
   const std::string name = flag_name(std::string(f.key->name)), type(f.key->type), help(f.key->help);
   const auto text = [&](SetText) {
@@ -57,7 +81,7 @@ void declare(Args& args, Flag& f) {
   std::visit(
       Overloaded{text, [&](SetInteger) { args.option(name, f.integer, help); },
                  [&](SetNumber) { args.option(name, f.number, help); }, [&](SetFlag) { args.flag(name, f.flag, help); },
-                 [&](SetTexts) { args.list(name, f.texts, type, help); }},
+                 [&](auto) { args.list(name, f.texts, type, help); }},
       f.key->set);
 }
 
@@ -76,7 +100,12 @@ void apply(const Flag& f, FinetuneRequest& request) {
   std::visit(
       Overloaded{[&](SetText set) { set(request, f.text.value_or(f.may_stand_alone)); },
                  [&](SetInteger set) { set(request, *f.integer); }, [&](SetNumber set) { set(request, *f.number); },
-                 [&](SetFlag set) { set(request, *f.flag); }, [&](SetTexts set) { set(request, f.texts); }},
+                 [&](SetFlag set) { set(request, *f.flag); }, [&](SetTexts set) { set(request, f.texts); },
+                 [&]<class List>(void (*set)(FinetuneRequest&, const List&)) {
+                   List values;
+                   read_list(f.texts, flag_name(std::string(f.key->name)), values);
+                   set(request, values);
+                 }},
       f.key->set);
   if (f.key->of_adapter) request.ask_for_adapter(f.key->name);
 }

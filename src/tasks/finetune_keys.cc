@@ -30,11 +30,10 @@ using O = FinetuneOptions;
 using L = LoraConfig;
 
 /// One value that is more than a name is a regular expression; values may be separated by commas.
-void set_target_modules(FinetuneRequest& r, const std::vector<std::string>& given) {
+ModuleChoice module_choice(const std::vector<std::string>& given) {
   if (given.size() == 1 &&
       (given[0] == "all-linear" || given[0].find_first_of("*+?[](){}|^$\\") != std::string::npos)) {
-    r.options.lora.target_modules = given[0];
-    return;
+    return given[0];
   }
   std::vector<std::string> names;
   for (const std::string& value : given) {
@@ -44,7 +43,12 @@ void set_target_modules(FinetuneRequest& r, const std::vector<std::string>& give
       begin = end + 1;
     }
   }
-  r.options.lora.target_modules = names;
+  return names;
+}
+
+template <ModuleChoice L::*kChoice>
+void choose(FinetuneRequest& r, const std::vector<std::string>& given) {
+  r.options.lora.*kChoice = module_choice(given);
 }
 
 /// The names that optimizers have elsewhere.
@@ -80,9 +84,34 @@ const FinetuneKey kKeys[] = {
     {"target_modules",
      "NAME...",
      "layers that get one: names or their ends, a regular expression, or all-linear (default)",
-     set_target_modules,
+     choose<&L::target_modules>,
      {"lora_target_modules"},
      true},
+    {"exclude_modules",
+     "NAME...",
+     "of these layers none: names or their ends, or a regular expression",
+     choose<&L::exclude_modules>,
+     {},
+     true},
+    {"layers_to_transform",
+     "N...",
+     "only in the layers with these numbers",
+     lora<&L::layers_to_transform>,
+     {"peft_layers_to_transform"},
+     true},
+    {"layers_pattern",
+     "NAME...",
+     "what stands before the number of a layer; default anything",
+     lora<&L::layers_pattern>,
+     {"peft_layers_pattern"},
+     true},
+    {"rank_pattern",
+     "REGEX=R...",
+     "other ranks for layers whose names, or their ends, match",
+     lora<&L::rank_pattern>,
+     {},
+     true},
+    {"alpha_pattern", "REGEX=ALPHA...", "other alphas, likewise", lora<&L::alpha_pattern>, {}, true},
     {"modules_to_save",
      "NAME...",
      "modules that are trained whole",

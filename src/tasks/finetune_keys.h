@@ -32,12 +32,20 @@ using SetInteger = void (*)(FinetuneRequest&, const int64_t&);
 using SetNumber = void (*)(FinetuneRequest&, const double&);
 using SetFlag = void (*)(FinetuneRequest&, const bool&);
 using SetTexts = void (*)(FinetuneRequest&, const std::vector<std::string>&);
+using SetIntegers = void (*)(FinetuneRequest&, const std::vector<int64_t>&);
+/// Values by regular expressions: REGEX=VALUE as flags, a mapping in files.
+template <class Value>
+using ByPattern = std::vector<std::pair<std::string, Value>>;
+using SetIntegersByPattern = void (*)(FinetuneRequest&, const ByPattern<int64_t>&);
+using SetNumbersByPattern = void (*)(FinetuneRequest&, const ByPattern<double>&);
 
 struct FinetuneKey {
   std::string_view name;  // in files; the flag has dashes
   std::string_view type;  // of texts, as the help shows it
   std::string_view help;
-  std::variant<SetText, SetInteger, SetNumber, SetFlag, SetTexts> set;
+  std::variant<SetText, SetInteger, SetNumber, SetFlag, SetTexts, SetIntegers, SetIntegersByPattern,
+               SetNumbersByPattern>
+      set;
   std::array<std::string_view, 2> aliases = {};  // in files: axolotl's and PEFT's words
   bool of_adapter = false;                       // says that there is one, where it says anything
   std::string_view alone = {};                   // the value of a flag that may stand without one

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "io/peft.h"
@@ -66,6 +67,16 @@ void require_number(const char* name, double found, const Range& range) {
   fail(ErrorCode::invalid_argument, fmt::format("{}: found {}, expected {}", name, found, range.words));
 }
 
+/// A second value of the same regular expression would mean nothing.
+template <class Value>
+void require_once(const char* name, const std::vector<std::pair<std::string, Value>>& values) {
+  std::set<std::string_view> seen;
+  for (const auto& [pattern, value] : values) {
+    if (seen.insert(pattern).second) continue;
+    fail(ErrorCode::invalid_argument, std::string(name) + ": " + printable(pattern, 100) + ": is there twice");
+  }
+}
+
 void check_numbers(const FinetuneOptions& o) {
   for (const CountRow& row : kCounts) require_count(row.name, o.*row.value, row.least);
   for (const NumberRow& row : kNumbers) require_number(row.name, o.*row.value, row.range);
@@ -73,6 +84,11 @@ void check_numbers(const FinetuneOptions& o) {
   require_count("lora_r", o.lora.r, 1);
   require_number("lora_alpha", o.lora.lora_alpha, kFinite);
   require_number("lora_dropout", o.lora.lora_dropout, kBelowOne);
+  for (const int64_t layer : o.lora.layers_to_transform) require_count("layers_to_transform", layer, 0);
+  for (const auto& [pattern, rank] : o.lora.rank_pattern) require_count("rank_pattern", rank, 1);
+  for (const auto& [pattern, alpha] : o.lora.alpha_pattern) require_number("alpha_pattern", alpha, kFinite);
+  require_once("rank_pattern", o.lora.rank_pattern);
+  require_once("alpha_pattern", o.lora.alpha_pattern);
 }
 
 /// An option that only goes with something else, and is not as it is by default.

@@ -49,6 +49,19 @@ struct Entry {
   void get(double& value) const { value = number(); }
   void get(bool& value) const { value = flag(); }
   void get(std::vector<std::string>& value) const { value = texts(); }
+  void get(std::vector<int64_t>& value) const {
+    if (node.IsScalar()) return value.push_back(integer());
+    if (!node.IsSequence()) refuse("a list of integers");
+    for (const YAML::Node& item : node) value.push_back(Entry{item, where}.integer());
+  }
+  template <class Value>
+  void get(ByPattern<Value>& values) const {
+    if (!node.IsMap()) refuse("a mapping of regular expressions to numbers");
+    for (const auto& pair : node) {
+      const std::string pattern = Entry{pair.first, where}.as<std::string>("a regular expression");
+      Entry{pair.second, where + ": " + printable(pattern, 100)}.get(values.emplace_back(pattern, Value{}).second);
+    }
+  }
 };
 
 struct Run {
@@ -110,7 +123,7 @@ void read_datasets(const Entry& e, Run& run) {
 
 /// "" and false stand for a key that is not there.
 bool says_nothing(const YAML::Node& node) {
-  if (node.IsSequence()) return node.size() == 0;
+  if (node.IsSequence() || node.IsMap()) return node.size() == 0;
   bool flag = true;
   return node.IsScalar() && (node.Scalar().empty() || (YAML::convert<bool>::decode(node, flag) && !flag));
 }

@@ -22,6 +22,13 @@ def train(t, out, *options, **more):
     return t.json("finetune", TINY, "-o", out, "--data", data, *rank, *options, **more)
 
 
+def shapes_in(path):
+    """Of the tensors of a safetensors file, by name."""
+    data = path.read_bytes()
+    header = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -90,6 +97,66 @@ def the_data_doctor_looks_at_options_and_evaluation_data_too(t):
 
 
 @case
+def the_data_doctor_asks_the_model_too(t):
+    t.run("quantize", TINY, "-o", "nf4", "--format", "nf4")
+    t.write("data.jsonl", LINES)
+    rows = [(TINY, USAGE, ["--target-modules", "nope"], "target_modules: no Linear layer of"),
+            (TINY, UNSUPPORTED, ["--method", "qlora", "--init", "pissa"], "q_proj is stored as nf4; take loftq"),
+            ("nf4", UNSUPPORTED, ["--method", "full"], "is stored as nf4, only dense weights can be trained")]
+    for model, status, options, says in rows:
+        check = t.fails(status, "finetune", model, "--data", "data.jsonl", "--check-data", *options, says=says)
+        run = t.fails(status, "finetune", model, "--data", "data.jsonl", "-o", "out", *options, says=says)
+        assert check == run, (check, run)
+    assert names_in(t.folder) == ["data.jsonl", "nf4"]
+
+
+@case
+def names_that_mean_nothing_are_warned_of(t):
+    data = t.write("data.jsonl", LINES)
+    names = ["--target-modules", "q_proj", "nope", "--modules-to-save", "nil", "--rank-pattern", "none=2"]
+    warnings = ["target_modules: no module is called nope", "rank_pattern: no module is called none",
+                "modules_to_save: no module is called nil"]
+    for more in (["--check-data"], ["-o", "out", "--steps", 1]):
+        said = t.run("finetune", TINY, "--data", data, *names, *more).stderr
+        for warning in warnings: assert f"nibble: warning: {warning}\n" in said, said
+    assert t.json("finetune", TINY, "--data", data, *names, "--check-data")["warnings"] == warnings
+    assert train(t, "json", "--steps", 1, *names)["warnings"] == warnings
+    assert train(t, "none", "--steps", 1)["warnings"] == []
+
+
+@case
+def layers_ranks_and_alphas_can_be_chosen(t):
+    train(t, "out", "--steps", 1, "--target-modules", "q_proj", "v_proj", "o_proj", "--exclude-modules", "o_proj",
+          "--layers-to-transform", 0, 2, "--layers-pattern", "layers", "--rank-pattern", "q_proj=2",
+          r"layers\.2\.self_attn\.v_proj=3", "--alpha-pattern", "v_proj=6.5", "q_proj=8")
+    config = json.loads((t.folder / "out/adapter_config.json").read_text())
+    # As PEFT writes them.
+    expected = {"r": 4, "target_modules": ["q_proj", "v_proj"], "exclude_modules": ["o_proj"], "layers_to_transform": [0, 2],
+                "layers_pattern": ["layers"], "rank_pattern": {"q_proj": 2, r"layers\.2\.self_attn\.v_proj": 3},
+                "alpha_pattern": {"v_proj": 6.5, "q_proj": 8}}
+    assert expected.items() <= config.items(), config
+    tensors = {x: shape for x, shape in shapes_in(t.folder / "out/adapter_model.safetensors").items() if "lora_A" in x}
+    at = "base_model.model.model.layers.{}.self_attn.{}_proj.lora_A.weight"
+    assert tensors == {at.format(0, "q"): [2, 128], at.format(0, "v"): [4, 128], at.format(2, "q"): [2, 128],
+                       at.format(2, "v"): [3, 128]}, tensors
+    t.json("logits", TINY, "--ids", "5", "--adapter", "out")
+    t.write("run.yaml", "lora_target_modules: [q_proj, v_proj, o_proj]\nexclude_modules: [o_proj]\n"
+            "peft_layers_to_transform: [0, 2]\npeft_layers_pattern: layers\n"
+            "rank_pattern:\n  q_proj: 2\n  layers\\.2\\.self_attn\\.v_proj: 3\n"
+            "alpha_pattern: {v_proj: 6.5, q_proj: 8}\n")
+    train(t, "from-yaml", "--steps", 1, "--config", "run.yaml")
+    assert files_of(t.folder / "out")["adapter_model.safetensors"] == files_of(t.folder / "from-yaml")["adapter_model.safetensors"]
+    assert files_of(t.folder / "out")["adapter_config.json"] == files_of(t.folder / "from-yaml")["adapter_config.json"]
+    start = ["finetune", TINY, "--data", "data.jsonl", "-o", "x"]
+    t.fails(USAGE, *start, "--rank-pattern", "q_proj", says="--rank-pattern: found 'q_proj', expected REGEX=VALUE")
+    t.fails(USAGE, *start, "--rank-pattern", "q_proj=2.5", says="--rank-pattern: found '2.5', expected an integer")
+    t.fails(USAGE, *start, "--alpha-pattern", "q_proj=nan", says="--alpha-pattern: found 'nan', expected a finite number")
+    t.fails(USAGE, *start, "--layers-to-transform", "first", says="--layers-to-transform: found 'first', expected an integer")
+    t.fails(USAGE, *start, "--layers-pattern", "h", says="layers_pattern: needs layers_to_transform")
+    t.fails(USAGE, *start, "--method", "full", "--rank-pattern", "q=2", says="rank_pattern: method full trains no adapter")
+
+
+@case
 def an_adapter_that_is_not_what_it_says_is_refused(t):
     train(t, "out", "--steps", 1, "--target-modules", "q_proj", "v_proj")
     path = t.folder / "out/adapter_config.json"
@@ -124,20 +191,6 @@ def options_without_effect_are_refused(t):
     t.fails(USAGE, *start, "--config", "run.yaml", says="base_model: found 'some/model', but the model is")
     t.write("run.yaml", f"base_model: {TINY}/../tiny-llama\n")
     t.run(*start, "--config", "run.yaml", "--steps", 1)
-
-
-@case
-def the_data_doctor_asks_the_model_too(t):
-    t.run("quantize", TINY, "-o", "nf4", "--format", "nf4")
-    t.write("data.jsonl", LINES)
-    rows = [(TINY, USAGE, ["--target-modules", "nope"], "target_modules: no Linear layer of"),
-            (TINY, UNSUPPORTED, ["--method", "qlora", "--init", "pissa"], "q_proj is stored as nf4; take loftq"),
-            ("nf4", UNSUPPORTED, ["--method", "full"], "is stored as nf4, only dense weights can be trained")]
-    for model, status, options, says in rows:
-        check = t.fails(status, "finetune", model, "--data", "data.jsonl", "--check-data", *options, says=says)
-        run = t.fails(status, "finetune", model, "--data", "data.jsonl", "-o", "out", *options, says=says)
-        assert check == run, (check, run)
-    assert names_in(t.folder) == ["data.jsonl", "nf4"]
 
 
 @case

@@ -43,6 +43,11 @@ TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--t
            "llama-tied/saved-both": ["--target-modules", "q_proj", "--modules-to-save", "lm_head", "embed_tokens"],
            "llama/embedding": ["--target-modules", "q_proj", "embed_tokens"],
            "bert/embedding": ["--target-modules", "word_embeddings", "position_embeddings", "query"],
+           "llama/layers": ["--target-modules", "q_proj", "v_proj", "down_proj", "--exclude-modules", "down_proj",
+                            "--layers-to-transform", 1, "--layers-pattern", "layers", "--rank-pattern", "q_proj=2",
+                            r"layers\.1\..*v_proj=6", "--alpha-pattern", "v_proj=3"],
+           "gpt2/excluded": ["--exclude-modules", r".*\.mlp\..*", "--layers-to-transform", 0, "--alpha-pattern", "c_attn=3"],
+           "bert/layers": ["--target-modules", "query", "value", "--layers-to-transform", 0, "--rank-pattern", "query=2"],
            "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
 
 
@@ -82,6 +87,10 @@ def case_trained_adapter(nibble, source, options):
 READ = {"llama/biases": {"target_modules": ["q_proj"], "lora_bias": True, "bias": "all"},
         "llama/saved-biases": {"target_modules": ["q_proj"], "modules_to_save": ["down_proj"], "bias": "all"},
         "bert/saved-biases": {"target_modules": ["query", "value"], "bias": "all"},
+        "llama/layers": {"target_modules": ["q_proj", "v_proj", "o_proj"], "exclude_modules": ["o_proj"],
+                         "layers_to_transform": [1], "layers_pattern": "layers", "rank_pattern": {"q_proj": 2}},
+        "bert/layers": {"target_modules": ["query", "dense"], "layers_to_transform": 0, "layers_pattern": ["layer"],
+                        "exclude_modules": r".*intermediate.*"},
         "gpt2/alphas": {"target_modules": ["c_attn"], "fan_in_fan_out": True,
                         "alpha_pattern": {"transformer.h.0.attn.c_attn": 40, r"^transformer\.h\.1.*": 1}}}
 

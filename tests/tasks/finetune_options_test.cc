@@ -82,6 +82,30 @@ TEST(FinetuneOptions, WhatHasNoEffectIsRefused) {
   check_finetune_options({.data = "d", .eval_data = "e", .beta1 = 0.8, .eval_every = 2});
 }
 
+TEST(FinetuneOptions, PatternsAreChecked) {
+  using O = FinetuneOptions;
+  const Row rows[] = {
+      {[](O& o) {
+         o.lora.rank_pattern = {{"q", 0}};
+       },
+       "rank_pattern: found 0, expected at least 1"},
+      {[](O& o) {
+         o.lora.rank_pattern = {{"q", 2}, {"q", 3}};
+       },
+       "rank_pattern: q: is there twice"},
+      {[](O& o) {
+         o.lora.alpha_pattern = {{"q", kNan}};
+       },
+       "alpha_pattern: found nan"},
+      {[](O& o) {
+         o.lora.alpha_pattern = {{"q", 2}, {"q", 2}};
+       },
+       "alpha_pattern: q: is there twice"},
+      {[](O& o) { o.lora.layers_to_transform = {-1}; }, "layers_to_transform: found -1, expected at least 0"},
+  };
+  for (const Row& row : rows) expect_refused(row);
+}
+
 TEST(FinetuneOptions, WhatTheMethodDoesNotRoundHasNoFormat) {
   using O = FinetuneOptions;
   const Row rows[] = {

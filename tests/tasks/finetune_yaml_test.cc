@@ -107,6 +107,39 @@ TEST_F(FinetuneYaml, FlagsTakeThePlaceOfKeysThatTheyExclude) {
   EXPECT_EQ(read("adapter: qlora\n", {{"method", "lora"}}).options.method, "lora");
 }
 
+TEST_F(FinetuneYaml, ChoosesModulesRanksAndAlphas) {
+  const FinetuneRequest r = read(
+      "rank_pattern:\n  q_proj: 4\n  'layers\\.0\\..*': 2\nalpha_pattern: {v_proj: 3.5}\n"
+      "layers_to_transform: [0, 3]\nlayers_pattern: layers\nexclude_modules: [down_proj, lm_head]\n");
+  const LoraConfig& c = r.options.lora;
+  EXPECT_EQ(c.rank_pattern, (ByPattern<int64_t>{{"q_proj", 4}, {"layers\\.0\\..*", 2}}));
+  EXPECT_EQ(c.alpha_pattern, (ByPattern<double>{{"v_proj", 3.5}}));
+  EXPECT_EQ(c.layers_to_transform, (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(c.layers_pattern, std::vector<std::string>{"layers"});
+  EXPECT_EQ(c.exclude_modules, ModuleChoice({"down_proj", "lm_head"}));
+  EXPECT_TRUE(r.options.use_lora);
+  const LoraConfig other =
+      read("peft_layers_to_transform: 5\npeft_layers_pattern: [h]\nexclude_modules: .*mlp.*\n").options.lora;
+  EXPECT_EQ(other.layers_to_transform, std::vector<int64_t>{5});
+  EXPECT_EQ(other.layers_pattern, std::vector<std::string>{"h"});
+  EXPECT_EQ(other.exclude_modules, ModuleChoice(".*mlp.*"));
+  EXPECT_FALSE(read("rank_pattern: {}\nlayers_to_transform: []\n").options.use_lora);
+  struct Row {
+    const char* text;
+    const char* says;
+  };
+  const Row rows[] = {
+      {"rank_pattern: 4\n", "rank_pattern: found '4', expected a mapping of regular expressions to numbers"},
+      {"rank_pattern: {q: many}\n", "rank_pattern: q: found 'many', expected an integer"},
+      {"rank_pattern: {q: 2.5}\n", "rank_pattern: q: found '2.5', expected an integer"},
+      {"alpha_pattern: {q: [1]}\n", "alpha_pattern: q: found a list or mapping, expected a number"},
+      {"alpha_pattern: {[q]: 1}\n", "alpha_pattern: found a list or mapping, expected a regular expression"},
+      {"layers_to_transform: [a]\n", "layers_to_transform: found 'a', expected an integer"},
+      {"layers_to_transform: [1]\npeft_layers_to_transform: [2]\n", "says the same as layers_to_transform"},
+  };
+  for (const Row& row : rows) expect_error(ErrorCode::format, row.says, [&] { read(row.text); });
+}
+
 TEST_F(FinetuneYaml, TheBaseModelIsTheOneOfTheProgram) {
   const std::string tiny = tiny_folder().string();
   refuse_other_base(read("base_model:\n"), tiny);
