@@ -20,8 +20,11 @@ struct EvaluateOptions {
   int64_t stride = 0;      ///< chunks overlap and begin so many ids apart; each id is scored once; 0 = none
   ScoredPart scored = ScoredPart::all;  ///< not together with a stride
   DType kv_dtype = DType::f32;          ///< of the model's keys and values: f32, f16, bf16 or i8; not the reference's
-  uint64_t seed = 0;                    ///< of the resampling behind the intervals
-  std::string save_reference = {};      ///< file that keeps the reference's predictions (without one the model's)
+  /// Of a model that was loaded with another head (LoadModelOptions::head): also what that costs against the head that
+  /// its files have, which is opened for it. Figures head_perplexity_increase, head_kl_mean and head_top1_agreement.
+  bool head_cost = false;
+  uint64_t seed = 0;                ///< of the resampling behind the intervals
+  std::string save_reference = {};  ///< file that keeps the reference's predictions (without one the model's)
   ProgressFn progress = {};
 };
 

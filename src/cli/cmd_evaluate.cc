@@ -11,6 +11,7 @@
 #include "nibble/evaluate_choices.h"
 #include "nibble/evaluate_layers.h"
 #include "nibble/report.h"
+#include "tasks/loaded_model.h"
 #include "text/text_file.h"
 
 namespace nibble::cli {
@@ -169,6 +170,7 @@ void evaluate_text(Request& request, const CausalLM& model, const CausalLM* refe
   const Chunks chunks = read_chunks(request, model);
   options.progress = progress_bar(request.common);
   options.save_reference = request.references.save.value_or("");
+  options.head_cost = true;
   if (request.references.load) {
     evaluation.text = evaluate(model, SavedReference::open(*request.references.load), chunks, options);
   } else {
@@ -181,6 +183,7 @@ void evaluate_text(Request& request, const CausalLM& model, const CausalLM* refe
 
 Evaluation evaluate_causal(Request& request) {
   const CausalLM model = request.model_args.load(request.common);
+  request.options.kv_dtype = parse_kv_dtype(request.kv_dtype).value_or(model.internal().kv_dtype);
   std::optional<CausalLM> reference;
   if (request.references.model) {
     reference =
@@ -252,7 +255,7 @@ void declare(Args& args, Request& request) {
   args.option("--stride", request.options.stride, "overlapping chunks that begin N ids apart; 0 = no overlap");
   args.flag("--second-half", request.second_half, "score the second half of each chunk, as llama.cpp does");
   args.option("--kv-dtype", request.kv_dtype, "DTYPE",
-              "of MODEL's keys and values: fp32 (default), fp16, bf16 or int8");
+              "of MODEL's keys and values: fp32 (default), fp16, bf16 or int8; auto: as generate has it");
   args.flag("--layers", request.layers, "errors by layer too");
   args.option("--report", request.report, "FILE.html", "write a page with tables and plots");
   args.option("--seed", request.options.seed, "of the resampling behind the intervals");
@@ -285,7 +288,7 @@ int cmd_evaluate(const Arguments& arguments) {
   check_data(request);
   request.options.context = request.context.value_or(request.options.context);
   if (request.options.context < 2) fail(ErrorCode::invalid_argument, "--context: expected at least 2");
-  request.options.kv_dtype = parse_dtype(request.kv_dtype);
+  parse_kv_dtype(request.kv_dtype);
   if (request.second_half) request.options.scored = ScoredPart::second_half;
   const JsonReport json;
   Evaluation evaluation = request.data.labels.file ? evaluate_classifier(request) : evaluate_causal(request);

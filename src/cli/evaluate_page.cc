@@ -130,6 +130,11 @@ void add_text(ReportPage& page, const EvaluateReport& r) {
     page.parts.push_back(kl_by_position(r));
     page.parts.push_back(size_and_perplexity(r));
   }
+  const Rows head = head_rows(r);
+  if (!head.empty()) {
+    page.parts.push_back(ReportTable{
+        .title = "What the head costs", .note = "This model against itself with the head kept.", .rows = head});
+  }
   page.parts.push_back(loss_by_position(r));
 }
 

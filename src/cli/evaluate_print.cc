@@ -12,10 +12,15 @@ constexpr size_t kShownLayers = 10;
 void print(const EvaluateReport& r) {
   print_table(text_rows(r));
   print_line("  " + text_summary(r));
-  if (!r.has_reference) return;
+  if (r.has_reference) {
+    print_line();
+    print_table(loss_rows(r));
+    print_line("  " + r.verdict);
+  }
+  const Rows head = head_rows(r);
+  if (head.empty()) return;
   print_line();
-  print_table(loss_rows(r));
-  print_line("  " + r.verdict);
+  print_table(head);
 }
 
 void print(const LabelReport& r) {

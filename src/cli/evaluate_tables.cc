@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "cli/print.h"
 
@@ -56,6 +57,22 @@ constexpr NamedFigure kLosses[] = {
     {"delta_p_p99", "p of the right token, 99 %", kPoints},
 };
 
+constexpr NamedFigure kHeadCosts[] = {
+    {"head_perplexity_increase", "perplexity", kChange},
+    {"head_kl_mean", "KL (nats), mean", kNats},
+    {"head_top1_agreement", "same likeliest token", kShare},
+};
+
+/// A row for each of `named` that was measured, with its interval.
+Rows rows_of(const std::vector<Figure>& figures, std::span<const NamedFigure> named, const std::string& title) {
+  Rows rows = {{title, "value", "95 % interval"}};
+  for (const NamedFigure& row : named) {
+    const Figure* figure = find_figure(figures, row.name);
+    if (figure) rows.push_back({row.title, row.style.text(figure->value), row.style.interval(*figure)});
+  }
+  return rows;
+}
+
 /// A row for a figure and that of the reference; none when it was not measured.
 void add_row(Rows& rows, const std::vector<Figure>& figures, const NamedFigure& named) {
   const Figure* own = find_figure(figures, named.name);
@@ -104,13 +121,12 @@ Rows label_rows(const LabelReport& report) {
 }
 
 Rows loss_rows(const EvaluateReport& report) {
-  if (!report.has_reference) return {};
-  Rows rows = {{"against the reference", "value", "95 % interval"}};
-  for (const NamedFigure& named : kLosses) {
-    const Figure* figure = find_figure(report.figures, named.name);
-    if (figure) rows.push_back({named.title, named.style.text(figure->value), named.style.interval(*figure)});
-  }
-  return rows;
+  return report.has_reference ? rows_of(report.figures, kLosses, "against the reference") : Rows();
+}
+
+Rows head_rows(const EvaluateReport& report) {
+  const bool measured = find_figure(report.figures, kHeadCosts[0].name) != nullptr;
+  return measured ? rows_of(report.figures, kHeadCosts, "--head against the head kept") : Rows();
 }
 
 Rows task_rows(const std::vector<ChoiceReport>& tasks) {

@@ -14,6 +14,8 @@ Rows text_rows(const EvaluateReport& report);
 Rows label_rows(const LabelReport& report);
 /// What was lost on a text, a row per figure with its interval; empty without a reference.
 Rows loss_rows(const EvaluateReport& report);
+/// What --head alone costs; empty where the head is kept.
+Rows head_rows(const EvaluateReport& report);
 /// A row per task.
 Rows task_rows(const std::vector<ChoiceReport>& tasks);
 /// The layers and blocks that lost most.

@@ -73,11 +73,32 @@ Predictor predictor_of(const SavedReference::Contents& file) {
   return p;
 }
 
-/// One pass over the chunks.
+/// The model with the head that its files have; none when it has that itself. Only the head is used, so all of it stays
+/// in the file.
+std::optional<CausalLM> with_stored_head(const CausalLM& model, const EvaluateOptions& options) {
+  const LoadedModel& loaded = model.internal();
+  if (!options.head_cost || loaded.options.head == "keep") return std::nullopt;
+  return AutoModelForCausalLM::from_pretrained(loaded.path, {.compute_dtype = loaded.options.compute_dtype,
+                                                             .activations = loaded.options.activations,
+                                                             .device_map = "disk",
+                                                             .adapters = loaded.options.adapters});
+}
+
+/// Who predicts in one pass over the chunks.
+struct Predictors {
+  Predictor model;
+  std::optional<Predictor> reference = {};
+  std::optional<Predictor> stored_head = {};  // over the hidden states of `model`
+};
+
 class Run {
  public:
-  Run(Predictor model, std::optional<Predictor> reference, const EvaluateOptions& options, ReferenceWriter* writer)
-      : model_(std::move(model)), reference_(std::move(reference)), options_(options), writer_(writer) {}
+  Run(Predictors predictors, const EvaluateOptions& options, ReferenceWriter* writer)
+      : model_(std::move(predictors.model)),
+        reference_(std::move(predictors.reference)),
+        stored_head_(std::move(predictors.stored_head)),
+        options_(options),
+        writer_(writer) {}
 
   void score_chunk(size_t index, const std::vector<int32_t>& ids) {
     const int64_t first = first_scored(index, ids.size(), options_);
@@ -96,14 +117,17 @@ class Run {
       rows.logits = model_.logits(hidden.slice_rows(t, end));
       add_time(head_begin);
       if (reference_) rows.reference = reference_->logits(reference.slice_rows(t, end));
-      const size_t scored = positions_.size();
-      score_rows(rows, positions_);
-      require_finite(std::span(positions_).subspan(scored), ids);
+      score(rows, positions_, reference_, ids);
+      if (!stored_head_) continue;
+      rows.reference = stored_head_->logits(hidden.slice_rows(t, end));
+      score(rows, against_stored_head_, stored_head_, ids);
     }
     ids_ += static_cast<int64_t>(ids.size());
   }
 
   const std::vector<Position>& positions() const { return positions_; }
+  /// The same with the stored head as the reference; empty without one.
+  const std::vector<Position>& against_stored_head() const { return against_stored_head_; }
   double tokens_per_second() const { return static_cast<double>(ids_) / std::max(seconds_, 1e-9); }
 
  private:
@@ -111,11 +135,15 @@ class Run {
     seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
-  void require_finite(std::span<const Position> scored, const std::vector<int32_t>& ids) const {
-    for (const Position& p : scored) {
+  /// @param reference  who rows.reference is of
+  void score(const ScoredRows& rows, std::vector<Position>& positions, const std::optional<Predictor>& reference,
+             const std::vector<int32_t>& ids) const {
+    const size_t scored = positions.size();
+    score_rows(rows, positions);
+    for (const Position& p : std::span(positions).subspan(scored)) {
       const bool reference_is_finite = !std::isnan(p.reference_nll);
       if (!std::isnan(p.nll) && reference_is_finite) continue;
-      const Predictor& culprit = std::isnan(p.nll) ? model_ : *reference_;
+      const Predictor& culprit = std::isnan(p.nll) ? model_ : *reference;
       fail(ErrorCode::format, culprit.name + ": chunk " + std::to_string(p.chunk) + ", position " +
                                   std::to_string(p.place) + ": the logits are not finite; NaN or infinity appears " +
                                   "first " + culprit.nonfinite(ids));
@@ -123,10 +151,10 @@ class Run {
   }
 
   Predictor model_;
-  std::optional<Predictor> reference_;
+  std::optional<Predictor> reference_, stored_head_;
   const EvaluateOptions& options_;
   ReferenceWriter* writer_;
-  std::vector<Position> positions_;
+  std::vector<Position> positions_, against_stored_head_;
   int64_t ids_ = 0;
   double seconds_ = 0;
 };
@@ -176,7 +204,11 @@ void check_vocabularies(const CausalLM& model, const CausalLM& reference, const 
 
 EvaluateReport run(const CausalLM& model, const std::optional<Predictor>& reference, const Chunks& chunks,
                    const EvaluateOptions& options, ReferenceWriter* writer) {
-  Run run(predictor_of(model, options.kv_dtype), reference, options, writer);
+  const std::optional<CausalLM> kept = with_stored_head(model, options);
+  Run run({.model = predictor_of(model, options.kv_dtype),
+           .reference = reference,
+           .stored_head = kept ? std::optional(predictor_of(*kept, DType::f32)) : std::nullopt},
+          options, writer);
   EvaluateReport report;
   int64_t done = 0, total = 0;
   for (const auto& chunk : chunks) total += static_cast<int64_t>(chunk.size());
@@ -194,6 +226,7 @@ EvaluateReport run(const CausalLM& model, const std::optional<Predictor>& refere
   report.reference_bytes = reference ? reference->bytes : 0;
   report.tokens_per_second = run.tokens_per_second();
   summarize(run.positions(), options.seed, report);
+  if (kept) add_head_cost(run.against_stored_head(), options.seed, report);
   return report;
 }
 

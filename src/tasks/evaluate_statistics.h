@@ -51,6 +51,10 @@ std::string verdict_on(const Figure& loss, const VerdictWords& words);
 /// Fills a report whose context and has_reference are set from what was scored.
 void summarize(const std::vector<Position>& positions, uint64_t seed, EvaluateReport& report);
 
+/// Adds what the head costs to a report that summarize() has filled. positions: the same, the model with the head that
+/// its files have as the reference.
+void add_head_cost(const std::vector<Position>& positions, uint64_t seed, EvaluateReport& report);
+
 /// The standard normal distribution's share below x, and Student's 97.5 % quantile for so many degrees of freedom.
 double normal_share(double x);
 double student_975(int64_t degrees);

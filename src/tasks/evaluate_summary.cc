@@ -80,15 +80,16 @@ void figures_of(const Sums& s, std::span<double> out) {
 
 /// The mean figures, from sums per block.
 std::vector<Figure> mean_figures(const std::vector<Position>& positions, const std::vector<int32_t>& blocks,
-                                 const EvaluateReport& report, uint64_t seed) {
-  std::vector<Sums> sums(static_cast<size_t>(report.blocks));
+                                 const std::vector<std::string>& names, uint64_t seed) {
+  const int64_t count = blocks.back() + 1;
+  std::vector<Sums> sums(static_cast<size_t>(count));
   for (size_t i = 0; i < positions.size(); ++i) sums[static_cast<size_t>(blocks[i])].add(sums_of(positions[i]), 1);
   const auto values = [&](std::span<const int32_t> weights, std::span<double> out) {
     Sums total;
     for (size_t b = 0; b < sums.size(); ++b) total.add(sums[b], weights[b]);
     figures_of(total, out);
   };
-  return with_intervals(report.has_reference ? kCompared : kAlone, report.blocks, values, seed);
+  return with_intervals(names, count, values, seed);
 }
 
 template <size_t N>
@@ -139,7 +140,7 @@ void summarize(const std::vector<Position>& positions, uint64_t seed, EvaluateRe
   const std::vector<int32_t> blocks = blocks_of(positions);
   report.tokens = static_cast<int64_t>(positions.size());
   report.blocks = blocks.back() + 1;
-  report.figures = mean_figures(positions, blocks, report, seed);
+  report.figures = mean_figures(positions, blocks, report.has_reference ? kCompared : kAlone, seed);
   report.by_position = by_position(positions, report.context);
   report.perplexity = value_of(report, "perplexity");
   if (!report.has_reference) return;
@@ -154,6 +155,15 @@ void summarize(const std::vector<Position>& positions, uint64_t seed, EvaluateRe
   report.verdict = report.kl_max == 0 ? "identical: every prediction is that of the reference"
                                       : verdict_on(*find_figure(report.figures, "perplexity_increase"),
                                                    {.what = "perplexity", .sign = 1, .unit = " %"});
+}
+
+void add_head_cost(const std::vector<Position>& positions, uint64_t seed, EvaluateReport& report) {
+  const std::vector<Figure> figures = mean_figures(positions, blocks_of(positions), kCompared, seed);
+  for (const char* name : {"perplexity_increase", "kl_mean", "top1_agreement"}) {
+    Figure figure = *find_figure(figures, name);
+    figure.name = "head_" + figure.name;
+    report.figures.push_back(std::move(figure));
+  }
 }
 
 }  // namespace nibble

@@ -44,6 +44,30 @@ def figures_have_intervals_and_a_verdict(t):
 
 
 @case
+def the_head_has_a_cost_of_its_own(t):
+    options = [TINY, "--format", "nf4", "--head", "nf4", *SMALL]
+    alone, compared = t.json("evaluate", *options), t.json("evaluate", *options, "--reference", TINY)
+    for name in ("head_perplexity_increase", "head_kl_mean", "head_top1_agreement"):
+        low, high = alone["intervals"][name]
+        assert low <= alone[name] <= high and alone[name] == compared[name], name
+    assert 0 < compared["head_kl_mean"] < compared["kl_mean"]
+    printed = t.run("evaluate", *options, "--report", t.folder / "head.html").stdout
+    assert "--head against the head kept" in printed and f"{alone['head_kl_mean']:.5f}" in printed
+    assert "What the head costs" in (t.folder / "head.html").read_text()
+    assert "head_kl_mean" not in t.json("evaluate", TINY, "--format", "nf4", *SMALL)
+
+
+@case
+def the_cache_may_be_as_generate_has_it(t):
+    quantized = [TINY, "--format", "nf4", *SMALL]
+    auto, half, single = (t.json("evaluate", *quantized, "--kv-dtype", dtype) for dtype in ("auto", "fp16", "fp32"))
+    assert auto["perplexity"] == half["perplexity"] != single["perplexity"]
+    assert t.json("evaluate", TINY, *SMALL, "--kv-dtype", "auto")["perplexity"] == \
+        t.json("evaluate", TINY, *SMALL)["perplexity"]
+    t.fails(USAGE, "evaluate", TINY, *SMALL, "--kv-dtype", "int4", says="expected auto, fp32, fp16, bf16 or int8")
+
+
+@case
 def conventions_are_named(t):
     chunks = t.json("evaluate", TINY, *SMALL)
     sliding = t.json("evaluate", TINY, *SMALL, "--stride", 16)

@@ -107,6 +107,29 @@ TEST(Head, CostsWhatEvaluateSays) {
   EXPECT_GT(nf4, 10 * int8);
 }
 
+// Bodies are the same, so against the original kept whole both ways to say it are one.
+TEST(Head, CostsTheSameAloneAsAgainstItsReference) {
+  const CausalLM keep = load(tiny_folder(), {.format = "nf4", .activations = "fp32"});
+  const CausalLM model = load(tiny_folder(), {.format = "nf4", .activations = "fp32", .head = "nf4"});
+  const EvaluateOptions options = {.context = 64, .max_tokens = 512, .head_cost = true};
+  const auto chunks = evaluation_chunks(keep, heldout(), options);
+  const EvaluateReport expected = evaluate(model, &keep, chunks, options);
+  EXPECT_GT(expected.kl_mean, 0);
+  const EvaluateReport alone = evaluate(model, nullptr, chunks, options);
+  const EvaluateReport against_original = evaluate(model, &tiny(), chunks, options);
+  for (const EvaluateReport& report : {alone, against_original}) {
+    for (const char* name : {"perplexity_increase", "kl_mean", "top1_agreement"}) {
+      const Figure* own = find_figure(report.figures, std::string("head_") + name);
+      ASSERT_NE(own, nullptr) << name;
+      EXPECT_EQ(own->value, find_figure(expected.figures, name)->value) << name;
+      EXPECT_LT(own->low, own->high) << name;
+    }
+  }
+  EXPECT_GT(against_original.kl_mean, expected.kl_mean);
+  EXPECT_EQ(find_figure(evaluate(keep, nullptr, chunks, options).figures, "head_kl_mean"), nullptr);
+  EXPECT_EQ(find_figure(evaluate(model, nullptr, chunks, {.context = 64}).figures, "head_kl_mean"), nullptr);
+}
+
 TEST(Head, RefusesWhatMeansNothing) {
   expect_error(ErrorCode::invalid_argument, "head: found 'int4', expected one of keep, nf4, int8",
                [] { load(tiny_folder(), {.head = "int4"}); });
