@@ -81,7 +81,7 @@ int cmd_logits(const Arguments& arguments) {
   common.apply();
   if (top < 0) fail(ErrorCode::invalid_argument, "--top: expected an integer >= 0");
   const JsonReport json;
-  if (model_args.activations == "auto") model_args.activations = "fp32";  // to be compared with other engines
+  model_args.default_activations = "fp32";  // to be compared with other engines
   const CausalLM model = model_args.load(common);
   const std::vector<int32_t> ids = prompt.token_ids(model);
   const auto vocab = static_cast<size_t>(model.vocab_size());

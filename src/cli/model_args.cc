@@ -1,10 +1,15 @@
 #include "cli/model_args.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
 
 #include "cli/print.h"
 #include "core/error.h"
 #include "core/limits.h"
+#include "io/model_files.h"
 #include "text/text_file.h"
 
 namespace nibble::cli {
@@ -44,21 +49,61 @@ uint64_t parse_max_memory(const std::string& text) {
   return parse_size(text.substr(kDevice.size()), "--max-memory");
 }
 
+/// An option of how weights are multiplied, and the formats whose products know it.
+struct ProductOption {
+  const char* name;
+  bool given;
+  bool Format::*choice;
+  const char* of;
+};
+
+/// The formats that a model has, and those it gets while loading. --head int8 leaves the activations as they are.
+std::set<std::string> formats_of(const ModelArgs& args) {
+  std::set<std::string> formats;
+  for (const SourceTensor& tensor : open_model(args.model).weights->tensors()) formats.insert(tensor.format);
+  if (!args.format.empty()) formats.insert(args.format);
+  if (args.head == "nf4") formats.insert(args.head);
+  return formats;
+}
+
 }  // namespace
+
+void ModelArgs::refuse_idle_options() const {
+  constexpr const char *kPacked = "4-bit formats and GGUF's block types", *kDynamic = "int8-dynamic";
+  const ProductOption options[] = {
+      {"--activations", activations.has_value(), &Format::activations_choice, kPacked},
+      {"--compute-dtype", compute_dtype.has_value(), &Format::activations_choice, kPacked},
+      {"--activation-range", activation_range.has_value(), &Format::range_choice, kDynamic},
+      {"--reduce-range", reduce_range, &Format::range_choice, kDynamic},
+  };
+  const auto is_given = [](const ProductOption& option) { return option.given; };
+  if (std::none_of(std::begin(options), std::end(options), is_given)) return;
+  const std::set<std::string> formats = formats_of(*this);
+  for (const ProductOption& option : options) {
+    const auto has_choice = [&](const std::string& name) {
+      const Format* format = find_format_or_null(name);
+      return format != nullptr && format->*option.choice;
+    };
+    if (!option.given || std::any_of(formats.begin(), formats.end(), has_choice)) continue;
+    fail(ErrorCode::invalid_argument, fmt::format("{} has no meaning for {}, which is {}: it is for {}", option.name,
+                                                  model, fmt::join(formats, " and "), option.of));
+  }
+}
 
 LoadModelOptions ModelArgs::load_options(const Common& common) const {
   if (format.empty() && (double_quant || block != 0 || !skip.empty() || quantize_head || granularity != "channel")) {
     fail(ErrorCode::invalid_argument,
          "--double-quant, --block, --skip, --quantize-head and --granularity need --format");
   }
+  refuse_idle_options();
   LoadModelOptions options;
   options.format = format;
   options.block = block;
   options.double_quant = double_quant;
   options.skip = skip;
   options.granularity = granularity;
-  options.activations = activations;
-  options.activation_range = activation_range;
+  options.activations = activations.value_or(default_activations);
+  options.activation_range = activation_range.value_or(options.activation_range);
   options.reduce_range = reduce_range;
   options.quantize_head = quantize_head;
   options.head = head;

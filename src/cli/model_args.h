@@ -16,7 +16,9 @@ struct ModelArgs {
   std::optional<std::string> compute_dtype;
   std::vector<std::string> skip, adapters;
   int64_t block = 0;
-  std::string granularity = "channel", activations = "auto", activation_range = "token";
+  std::string granularity = "channel";
+  std::optional<std::string> activations, activation_range;
+  std::string default_activations = "auto";
   bool double_quant = false, reduce_range = false, quantize_head = false;
   std::optional<std::string> device_map, max_memory;
   std::string head = "keep";
@@ -36,6 +38,7 @@ struct ModelArgs {
   }
 
  private:
+  void refuse_idle_options() const;
   void note_placement(const DeviceMap& map, const Common& common) const;
 };
 

@@ -97,6 +97,8 @@ struct Format {
   std::optional<DType> dense = std::nullopt;  // fp32, fp16, bf16: the matrix is an ordinary tensor
   bool block_choice = false;                  // block sizes 32 to 4096 are allowed
   bool granularity_choice = false;            // a scale per row, or one in all
+  bool activations_choice = false;            // ComputeOptions::activations and compute_dtype change products
+  bool range_choice = false;                  // ComputeOptions::per_token and reduce_range do
 
   /// The parts of a [rows, cols] matrix, with dtypes and shapes but without data: what encode() will make.
   QuantizedTensor (*layout)(const Shape& shape, const EncodeOptions& options) = nullptr;

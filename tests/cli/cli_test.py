@@ -169,6 +169,12 @@ def wrong_usage_is_2_and_names_the_nearest(t):
         (["generate", TINY, "-p", "a", "--kv-dtype", "int4"], "expected auto, fp32, fp16, bf16 or int8"),
         (["generate", TINY, "-p", "a", "--prompt-lookup", "2000"], "prompt_lookup"),
         (["generate", TINY, "-p", "a", "--head", "int4"], "head"),
+        *[(["generate", TINY, "-p", "a", *of, *option.split()], f"{option.split()[0]} has no meaning for {TINY}")
+          for of in ([], ["--format", "int8"]) for option in
+          ("--activations int8", "--activations fp32", "--activation-range token", "--reduce-range", "--compute-dtype bf16")],
+        (["logits", TINY, "--ids", "1", "--format", "nf4", "--reduce-range"], "it is for int8-dynamic"),
+        (["evaluate", TINY, "--text", "a", "--format", "int8-dynamic", "--activations", "int8"],
+         "it is for 4-bit formats and GGUF's block types"),
         (["generate", TINY, "-p", "a", "--system", "b"], "--chat"),
         (["generate", TINY, "-p", "a", "--block", "32"], "--format"),
         (["chat", TINY, "--json"], "--json"),

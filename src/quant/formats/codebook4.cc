@@ -341,6 +341,7 @@ Format format_4bit(std::string_view name, std::string_view readable_by, decltype
           .block = 64,
           .readable_by = readable_by,
           .block_choice = true,
+          .activations_choice = true,
           .layout = layout,
           .encode = encode,
           .decode_rows = decode_rows,

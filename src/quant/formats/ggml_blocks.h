@@ -119,6 +119,7 @@ struct PackedGgmlBlocks : GgmlBlocks<kValues, kBytes, kDecode> {
 
   static Format row(std::string_view name) {
     Format format = Stored::row(name);
+    format.activations_choice = true;
     format.decode_rows = decode_rows;
     format.pack = pack;
     format.matmul = matmul;

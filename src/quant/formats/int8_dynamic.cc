@@ -208,6 +208,7 @@ Format int8_dynamic_format() {
           .bits_per_weight = 8.0,  // and one f32 scale and one i32 zero point per row
           .readable_by = "nibble",
           .granularity_choice = true,
+          .range_choice = true,
           .layout = layout,
           .encode = encode_int8_dynamic,
           .decode_rows = decode_rows,
