@@ -30,6 +30,7 @@ struct PlanOptions {
   int64_t context = 0;        ///< positions, in training tokens per sequence; 0 = the model's own, at most 4096
   int64_t batch = 1;          ///< sequences at the same time
   int64_t prompt_tokens = 0;  ///< the longest prompt; 0 = as long as the context
+  std::string head = "keep";  ///< as LoadModelOptions has it; inference only
   std::optional<DType> kv_dtype = {};  ///< f32, f16, bf16 or i8; nullopt = as GenerateOptions has it
 
   TrainingMethod method = TrainingMethod::qlora;
@@ -68,7 +69,8 @@ struct MemoryPlan {
   std::string model = {}, architecture = {};
   std::string format = {};  ///< of the Linear layers
   bool double_quant = false;
-  int64_t block = 0;  ///< 0 = the format has none
+  int64_t block = 0;      ///< 0 = the format has none
+  std::string head = {};  ///< as PlanOptions has it
   PlanTask task = PlanTask::inference;
   int64_t parameters = 0;
   int64_t context = 0, batch = 1, context_length = 0;  ///< context_length: what the model was made for

@@ -36,6 +36,7 @@ void Given::declare(Args& args) {
   args.option("--prompt-tokens", o.prompt_tokens, "the longest prompt; 0 = as long as the context");
   args.option("--kv-dtype", kv_dtype, "DTYPE",
               "of the cache: auto (default: as generate has it), fp32, fp16, bf16 or int8");
+  ModelArgs::declare_head(args, o.head);
   args.option("--method", method, "METHOD", "finetune: lora, qlora (default) or full; implies --task finetune");
   args.option("--lora-r", lora_r, "finetune: rank of the adapters; default 16");
   args.list("--target-modules", o.target_modules, "NAME...", "finetune: layers with adapters; default all-linear");
@@ -95,6 +96,7 @@ Json plan_json(const MemoryPlan& p, bool asked) {
                            {"format", p.format},
                            {"double_quant", p.double_quant},
                            {"block", p.block},
+                           {"head", p.head},
                            {"parameters", p.parameters},
                            {"context", p.context},
                            {"batch", p.batch},
@@ -171,7 +173,8 @@ void print_lengths(const MemoryPlan& p) {
 
 void print_plan(const MemoryPlan& p, const PlanOptions& options) {
   print_line(heading(p));
-  print_line(fmt::format("weights in {}{}", format_label(p), p.block ? fmt::format(", block {}", p.block) : ""));
+  print_line(fmt::format("weights in {}{}{}", format_label(p), p.block ? fmt::format(", block {}", p.block) : "",
+                         p.head == "keep" ? "" : ", the output head in memory in " + p.head));
   const WeightBytes& w = p.weights;
   Rows rows = {{"stored", "size", "bytes"}};
   add_row(rows, "linear layers", w.linears);

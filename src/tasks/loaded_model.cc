@@ -140,17 +140,12 @@ struct HeadRow {
 };
 constexpr HeadRow kHeads[] = {{"keep", ""}, {"nf4", "nf4"}, {"int8", "int8-dynamic"}};
 
-const Format* head_format(const LoadModelOptions& options) {
-  std::string known;
-  for (const HeadRow& row : kHeads) {
-    known += (known.empty() ? "" : ", ") + std::string(row.name);
-    if (options.head != row.name) continue;
-    if (!row.format.empty() && options.quantize_head) {
-      fail(ErrorCode::invalid_argument, "head: " + options.head + " stands instead of quantize_head; give one of them");
-    }
-    return find_format_or_null(row.format);
+const Format* chosen_head(const LoadModelOptions& options) {
+  const Format* format = head_format(options.head);
+  if (format && options.quantize_head) {
+    fail(ErrorCode::invalid_argument, "head: " + options.head + " stands instead of quantize_head; give one of them");
   }
-  fail(ErrorCode::invalid_argument, "head: found '" + options.head + "', expected one of " + known);
+  return format;
 }
 
 LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& options) {
@@ -165,7 +160,7 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
   load.encode = on_load.encode;
   load.skip_modules = options.skip;
   load.quantize_head = options.quantize_head;
-  load.head_format = head_format(options);
+  load.head_format = chosen_head(options);
   load.compute.compute_dtype = stored.compute_dtype;
   load.compute.int8_threshold = stored.threshold;
   if (const auto& config = options.quantization_config) {
@@ -309,6 +304,15 @@ Json LoadedModel::chat_variables() const {
   if (!extra || !extra->is_object()) return variables;  // a list has no names
   for (const auto& [key, value] : extra->as_object("extra_special_tokens")) add(key, value);
   return variables;
+}
+
+const Format* head_format(const std::string& head) {
+  std::string known;
+  for (const HeadRow& row : kHeads) {
+    if (head == row.name) return find_format_or_null(row.format);
+    known += (known.empty() ? "" : ", ") + std::string(row.name);
+  }
+  fail(ErrorCode::invalid_argument, "head: found '" + head + "', expected one of " + known);
 }
 
 LoadModelOptions exact_by_default(LoadModelOptions options) {

@@ -49,6 +49,9 @@ std::shared_ptr<LoadedModel> load_without_quantizing(const std::string& path, co
 /// "fp32".
 LoadModelOptions exact_by_default(LoadModelOptions options);
 
+/// What the output head becomes with LoadModelOptions::head; null: it stays. @throws Error{invalid_argument}
+const Format* head_format(const std::string& head);
+
 /// The tokenizer of a model without its weights.
 Tokenizer load_tokenizer(const std::string& path);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "tasks/loaded_model.h"
 #include "tasks/plan_memory.h"
 #include "tasks/plan_model.h"
 #include "tasks/plan_text.h"
@@ -48,6 +49,13 @@ void check_options(const PlanModel& model, const PlanOptions& o) {
   checked("prompt_tokens", o.prompt_tokens, 0, context_of(model, o));
   checked("lora_r", o.lora_r, 1, kMaxRank);
   if (o.kv_dtype) check_kv_dtype(*o.kv_dtype);
+  if (head_format(o.head) == nullptr) return;
+  if (o.task == PlanTask::finetune) {
+    fail(ErrorCode::invalid_argument, "head: is for inference; training takes the output head as it is stored");
+  }
+  if (model.info.is_encoder) {
+    fail(ErrorCode::invalid_argument, model.name + ": is an encoder; head is for language models");
+  }
 }
 
 /// The format that the Linear layers of the base get: what fine-tuning needs where nothing is said.
@@ -85,6 +93,7 @@ class Planner {
     p.format = options.format.empty() ? model_.format() : options.format;
     p.double_quant = options.double_quant;
     p.block = block_of(p.format, options.block);
+    p.head = options.head;
     p.task = options.task;
     p.parameters = model_.parameters();
     p.context_length = model_.info.context_length;

@@ -54,6 +54,7 @@ PlanModel describe(const std::string& name, Json config, const WeightSource* wei
   model.name = name;
   const ModelOutline outline = outline_model(config, name, weights);
   model.info = outline.info;
+  model.has_tied_head = !outline.tied_head.empty();
   model.tensors = weights ? stored_tensors(outline.parameters, *weights, name)
                           : implied_tensors(outline.parameters, config_dtype(config, name).value_or(DType::f32));
   model.config = std::move(config);

@@ -24,6 +24,7 @@ struct PlanModel {
   ModelInfo info;
   bool is_gguf = false;
   std::vector<PlanTensor> tensors;  // in the order of the files
+  bool has_tied_head = false;       // the output head is the table of tokens
 
   /// What the Linear layers are stored in; the largest part of them decides.
   std::string format() const;

@@ -8,6 +8,7 @@
 #include "io/quantization_config.h"
 #include "models/skip.h"
 #include "quant/resident.h"
+#include "tasks/loaded_model.h"
 #include "tasks/plan_model.h"
 #include "tasks/side_files.h"
 
@@ -39,6 +40,7 @@ struct Target {
   EncodeOptions encode;
   std::optional<DType> dense_dtype;  // of everything else; nullopt = as it is
   const std::vector<std::string>* skip;
+  const Format* head = nullptr;  // of the output head in memory; null: as it is stored
 };
 
 Target make_target(const PlanModel& model, const PlanOptions& options) {
@@ -109,8 +111,26 @@ uint64_t WeightBytes::*part_of(const PlanTensor& t, const std::vector<PlanTensor
   return of_linear ? &WeightBytes::biases : &WeightBytes::norms;
 }
 
+/// As --head has it: made from the matrix as it is stored.
+uint64_t new_head_bytes(const PlanTensor& t, const Target& target, ResidentSizes& sizes) {
+  EncodeOptions options;
+  if (is_dense(t.stored)) options.source_dtype = stored_dtype(t.stored);
+  return sizes.bytes(*target.head, options, t.parameter->shape);
+}
+
+/// A tied head becomes a matrix of its own beside the table.
+uint64_t tied_head_bytes(const PlanModel& model, const Target& target, ResidentSizes& sizes) {
+  if (target.head == nullptr || !model.has_tied_head) return 0;
+  for (const PlanTensor& t : model.tensors) {
+    const bool is_table = t.parameter && t.parameter->role == Role::embedding;
+    if (is_table && t.parameter->shape[0] == model.info.vocab_size) return new_head_bytes(t, target, sizes);
+  }
+  return 0;
+}
+
 uint64_t resident_bytes(const PlanTensor& t, const PlannedTensor& planned, const Target& target, ResidentSizes& sizes) {
   if (!t.parameter) return 0;
+  if (target.head && t.parameter->role == Role::head) return new_head_bytes(t, target, sizes);
   if (t.parameter->role == Role::vector) return static_cast<uint64_t>(element_count(t.stored.shape)) * sizeof(float);
   const Format* format = becomes_quantized(t, target) ? target.format : nullptr;
   if (target.format == nullptr && !is_dense(t.stored)) format = find_format_or_null(t.stored.format);
@@ -127,7 +147,8 @@ uint64_t WeightBytes::total() const {
 }
 
 WeightPlan plan_weights(const PlanModel& model, const PlanOptions& options) {
-  const Target target = make_target(model, options);
+  Target target = make_target(model, options);
+  target.head = head_format(options.head);
   std::vector<Parameter> parameters;
   for (const PlanTensor& t : model.tensors) {
     if (t.parameter) parameters.push_back(*t.parameter);
@@ -151,6 +172,7 @@ WeightPlan plan_weights(const PlanModel& model, const PlanOptions& options) {
     plan.resident_bytes += resident_bytes(t, planned, target, sizes);
     files.push_back(planned);
   }
+  plan.resident_bytes += tied_head_bytes(model, target, sizes);
   if (target.format || !model.is_quantized()) plan.file_bytes = weight_files_bytes(files, options.max_shard_size);
   return plan;
 }

@@ -40,6 +40,15 @@ def check_generate(t, model, context, kv_dtype="auto"):
 
 
 @case
+def plan_knows_the_head(t):
+    keep, nf4 = t.json("plan", TINY, "--format", "nf4"), t.json("plan", TINY, "--format", "nf4", "--head", "nf4")
+    assert keep["head"] == "keep" and nf4["head"] == "nf4"
+    assert nf4["resident_bytes"] > keep["resident_bytes"] and nf4["weights_bytes"] == keep["weights_bytes"]
+    assert "the output head in memory in nf4" in t.run("plan", TINY, "--format", "nf4", "--head", "nf4").stdout
+    t.fails(USAGE, "plan", TINY, "--head", "fp8", says="expected one of keep, nf4, int8")
+
+
+@case
 def bench_prints_a_row_per_format(t):
     report = t.folder / "bench.html"
     other = str(copy_of_tiny(t, "a-name-of-more-letters-than-a-plot-shows"))
@@ -61,7 +70,7 @@ def bench_prints_a_row_per_format(t):
 
 @case
 def plan_has_the_promised_keys(t):
-    keys = {"model", "seconds", "peak_rss_bytes", "architecture", "task", "format", "double_quant", "block", "parameters",
+    keys = {"model", "seconds", "peak_rss_bytes", "architecture", "task", "format", "double_quant", "block", "head", "parameters",
             "context", "batch", "context_length", "weights_bytes", "weights", "file_bytes", "resident_bytes",
             "kv_dtype", "kv_cache_bytes", "prefill_bytes", "decode_bytes", "activation_bytes", "trainable_parameters", "lora_bytes",
             "gradient_bytes", "optimizer_bytes", "program_bytes", "total_bytes", "lengths", "fits",

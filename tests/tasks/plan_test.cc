@@ -185,6 +185,44 @@ TEST(Plan, AdaptersByHand) {
                [] { plan("llama-2-7b", {.task = PlanTask::finetune, .target_modules = {"q_porj"}}); });
 }
 
+/// What the output head of a loaded model holds; its own bytes, or those of the table.
+uint64_t head_bytes(const CausalLM& model) {
+  Weight head;  // which comes last
+  for_each_linear(*model.internal().model, [&](Linear& layer) { head = layer.weight; });
+  if (const auto* dense = std::get_if<Tensor>(&head)) return dense->bytes();
+  uint64_t bytes = 0;
+  for (const auto& [name, part] : std::get<QuantizedTensor>(head).parts) bytes += part.bytes();
+  return bytes;
+}
+
+TEST(Plan, HeadsAreWhatTheLoaderMakesOfThem) {
+  int tied = 0, own = 0;
+  for (const Family& family : every_family()) {
+    const TempFolder folder;
+    const std::string model = make_model(folder, family, DType::bf16);
+    const ModelOutline outline = outline_model(Json::parse_file(model + "/config.json"), "test");
+    if (outline.info.is_encoder) continue;
+    const bool is_tied = !outline.tied_head.empty();
+    (is_tied ? tied : own) += 1;
+    const int64_t keep = static_cast<int64_t>(plan(model).resident_bytes);
+    const int64_t before = is_tied ? 0 : static_cast<int64_t>(head_bytes(load(model)));
+    for (const char* head : {"nf4", "int8"}) {
+      const int64_t after = static_cast<int64_t>(head_bytes(load(model, {.head = head})));
+      const int64_t planned = static_cast<int64_t>(plan(model, {.head = head}).resident_bytes);
+      // Exact where rows come in groups of 16, by which plans go (quant/resident.h); these vocabularies are of 40.
+      EXPECT_GE(planned - keep, after - before) << family.model_type << " " << head;
+      EXPECT_LE(planned - keep, after * 48 / 40 - before) << family.model_type << " " << head;
+    }
+  }
+  EXPECT_GT(tied, 0);
+  EXPECT_GT(own, 0);
+  const std::string tiny_model = tiny_folder().string();
+  for (const char* head : {"nf4", "int8"}) {
+    const uint64_t planned = plan(tiny_model, {.head = head}).resident_bytes - plan(tiny_model).resident_bytes;
+    EXPECT_EQ(planned, head_bytes(load(tiny_model, {.head = head}))) << head;
+  }
+}
+
 TEST(Plan, CheckpointingSavesMostAtManyLayers) {
   const MemoryPlan p = plan("llama-2-7b", {.task = PlanTask::finetune, .context = 512});
   ASSERT_GE(p.lengths.size(), 4u);
@@ -254,6 +292,9 @@ TEST(Plan, RefusesWhatMeansNothing) {
   refuse({.context = 5000}, "context: found 5000, expected an integer from 0 to 4096");
   refuse({.batch = 0}, "batch: found 0");
   refuse({.kv_dtype = DType::i32}, "kv_dtype: found int32");
+  refuse({.head = "int4"}, "head: found 'int4', expected one of keep, nf4, int8");
+  refuse({.task = PlanTask::finetune, .head = "nf4"}, "head: is for inference");
+  expect_error(ErrorCode::invalid_argument, "is an encoder", [] { plan("bert-base", {.head = "nf4"}); });
   refuse({.format = "nf4", .task = PlanTask::finetune, .method = TrainingMethod::full}, "method full");
   refuse({.format = "nf4", .skip = {"nothing"}}, "skip: 'nothing' matches no layer");
   expect_error(ErrorCode::io, "did you mean 'llama-2-7b'?", [] { plan("lama-2-7b"); });
