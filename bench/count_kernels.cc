@@ -1,7 +1,7 @@
 // One kernel on fixed data, once, for instruction_counts.py, which counts what happens inside count_this().
 //   count_kernels            names of the kernels, one per line
 //   count_kernels NAME       runs it
-//   count_kernels --build    the compiler and the instruction set
+//   count_kernels --build    the compiler with the build type, and the instruction set
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -16,6 +16,7 @@ using namespace nibble;
 
 constexpr int64_t kCount = 4096;                          // of the kernels that go over an array
 constexpr int64_t kRows = 64, kInputs = 512, kMost = 16;  // of the products; tokens
+constexpr int64_t kHeadKeys = 256;                        // that attention looks at
 
 constexpr RecordLayout kCodes = {.code_bits = 4, .groups = 1, .scale_type = ScaleType::f32};  // nf4
 constexpr RecordLayout kWithMinimums = {.code_bits = 4, .groups = 2, .scale_type = ScaleType::f16, .minimums = 1};
@@ -49,6 +50,11 @@ struct Data {
     levels = make_levels4(book.levels);
   }
 
+  /// A group of heads over keys or values, as attention has them when it decodes.
+  template <class W>
+  RowSums<W> heads(const W* w) {
+    return {x.data(), w, y.data(), 3, kHeadKeys, kRows, kHeadKeys, kRows, kRows};
+  }
   int8_t* signed_bytes() { return reinterpret_cast<int8_t*>(bytes.data()); }
   Packed4 packed(const RecordLayout& layout) const { return {records.data(), &levels, kRows, kInputs, layout}; }
   Activations4 activations(int64_t tokens) { return {x.data(), panels.data(), tokens, kInputs, kInputs}; }
@@ -80,6 +86,16 @@ constexpr Case kCases[] = {
      [](Data& d) {
        d.k.matvec_f16({d.x.data(), d.halves.data(), d.y.data(), 1, kRows, kInputs, kInputs, kInputs, kRows});
      }},
+    {"matvec_bf16 x1",
+     [](Data& d) {
+       d.k.matvec_bf16({d.x.data(), d.halves.data(), d.y.data(), 1, kRows, kInputs, kInputs, kInputs, kRows});
+     }},
+    {"matvec_4bit x1",
+     [](Data& d) {
+       const float* levels = d.book.levels;
+       d.k.matvec_4bit(
+           {d.x.data(), d.bytes.data(), d.scales.data(), levels, d.y.data(), 0, 64, 1, kRows, kInputs, kInputs, kRows});
+     }},
     {"matvec_i8 x1",
      [](Data& d) {
        d.k.matvec_i8({d.x.data(), d.signed_bytes(), d.y.data(), 1, kRows, kInputs, kInputs, kInputs, kRows});
@@ -91,6 +107,16 @@ constexpr Case kCases[] = {
     {"sum_rows_f32 turned x16",
      [](Data& d) {
        d.k.sum_rows_f32({d.x.data(), d.w.data(), d.y.data(), 16, kRows, kInputs, 1, kInputs, kInputs, false, 16});
+     }},
+    {"sum_rows_f32 x3", [](Data& d) { d.k.sum_rows_f32(d.heads(d.w.data())); }},
+    {"sum_rows_f16 x3", [](Data& d) { d.k.sum_rows_f16(d.heads(d.halves.data())); }},
+    {"sum_rows_bf16 x3", [](Data& d) { d.k.sum_rows_bf16(d.heads(d.halves.data())); }},
+    {"sum_rows_i8 x3", [](Data& d) { d.k.sum_rows_i8(d.heads<int8_t>(d.signed_bytes())); }},
+    {"sum_codes x32",
+     [](Data& d) {
+       auto* sums = reinterpret_cast<int32_t*>(d.y.data());
+       const auto* codes = reinterpret_cast<const uint32_t*>(d.bytes.data());
+       d.k.sum_codes({d.signed_bytes(), codes, sums, 32, 256, kRows, 256, kRows, kRows});
      }},
     {"sum_pairs x16",
      [](Data& d) {
@@ -112,11 +138,14 @@ constexpr Case kCases[] = {
     {"matmul_packed4_i8 x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1)); }},
     {"matmul_packed4_i8 x16", [](Data& d) { d.k.matmul_packed4_i8(d.product(16)); }},
     {"matmul_packed4_i8 q4_1 x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1, kWithMinimums)); }},
+    {"matmul_packed4_i8 8 bit x16", [](Data& d) { d.k.matmul_packed4_i8(d.product(16, kBytes)); }},
     {"matmul_packed4_i8 8 bit x1", [](Data& d) { d.k.matmul_packed4_i8(d.product(1, kBytes)); }},
     {"matmul_packed4_i16 x1", [](Data& d) { d.k.matmul_packed4_i16(d.product(1)); }},
     {"matmul_packed4_i16 x16", [](Data& d) { d.k.matmul_packed4_i16(d.product(16)); }},
+    {"matmul_packed4_i16 8 bit x16", [](Data& d) { d.k.matmul_packed4_i16(d.product(16, kBytes)); }},
     {"matmul_packed4_i16 8 bit x1", [](Data& d) { d.k.matmul_packed4_i16(d.product(1, kBytes)); }},
     {"matmul_packed4_f32 x1", [](Data& d) { d.k.matmul_packed4_f32(d.product(1)); }},
+    {"matmul_packed4_f32 x16", [](Data& d) { d.k.matmul_packed4_f32(d.product(16)); }},
     {"matmul_packed4_f32 8 bit x1", [](Data& d) { d.k.matmul_packed4_f32(d.product(1, kBytes)); }},
     {"pack_4bit",
      [](Data& d) {
@@ -132,6 +161,8 @@ constexpr Case kCases[] = {
     {"f16_to_f32", [](Data& d) { d.k.f16_to_f32(d.halves.data(), d.y.data(), kCount); }},
     {"f32_to_bf16", [](Data& d) { d.k.f32_to_bf16(d.x.data(), d.halves.data(), kCount); }},
     {"quantize_i8", [](Data& d) { d.k.quantize_i8(d.x.data(), 30.0f, d.signed_bytes(), kCount); }},
+    {"quantize_i16",
+     [](Data& d) { d.k.quantize_i16(d.x.data(), 30.0f, reinterpret_cast<int16_t*>(d.halves.data()), kCount); }},
     {"quantize_affine",
      [](Data& d) {
        d.k.quantize_affine(d.x.data(), {30.0f, -128.0f, 127.0f, 3.0f}, d.signed_bytes(), kCount);
@@ -171,7 +202,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (std::strcmp(argv[1], "--build") == 0) {
-    std::printf("g++ %s\n%s\n", __VERSION__, std::string(kernels().isa).c_str());
+    std::printf("g++ %s, %s\n%s\n", __VERSION__, NIBBLE_BUILD_TYPE, std::string(kernels().isa).c_str());
     return 0;
   }
   for (const Case& c : kCases) {

@@ -5,8 +5,8 @@
     bench/instruction_counts.py --update                 store what was counted
 
 Times on a shared machine say little; the number of instructions of a kernel on fixed data is always the same for one
-compiler. Counted by valgrind, which knows AVX2 and nothing above it. With another compiler than the stored one the
-counts are printed and not judged.
+compiler and build type. Counted by valgrind, which knows AVX2 and nothing above it. With another compiler or build type
+(that of preset dev is stored) the counts are printed and not judged.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main():
     if args.update:
         STORED.write_text(json.dumps({"compiler": compiler, "isa": isa, "counts": counts}, indent=1) + "\n")
     elif stored["compiler"] != compiler:
-        print(f"not judged: the stored counts are of {stored['compiler']}, this is {compiler}")
+        print(f"not judged: counts are stored for {stored['compiler']}; this is {compiler}")
     elif worse:
         sys.exit(f"more instructions than stored: {', '.join(worse)}; when that is meant: --update")
 
