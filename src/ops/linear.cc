@@ -131,13 +131,20 @@ std::string_view format_of(const Weight& w) {
   return quantized ? quantized->format->name : dtype_name(std::get<Tensor>(w).dtype);
 }
 
+/// "linear nf4", "head fp16". A head in 8 bits whose activations stay as they are is --head int8.
+std::string profile_name(const WeightProduct& product, const ComputeOptions& options) {
+  const std::string format(format_of(*product.w));
+  if (product.args.name != kHead) return "linear " + format;
+  return "head " + (options.float_activations && format == "int8-dynamic" ? "int8" : format);
+}
+
 /// Training multiplies the values that weights decode to; integers that are not in pairs are those that the result of
 /// QAT will be multiplied with.
 void multiply(std::span<const WeightProduct> products, const ComputeOptions& options, const Tape* tape) {
   std::string name;
   uint64_t bytes = 0;
   if (Profile::active() != nullptr) {
-    name = (products[0].args.name == kHead ? "head " : "linear ") + std::string(format_of(*products[0].w));
+    name = profile_name(products[0], options);
     for (const WeightProduct& p : products) bytes += weight_bytes(*p.w);
   }
   const ProfileScope scope(name, bytes);

@@ -93,9 +93,12 @@ TEST(Head, InEightBitsLeavesTheActivationsAsTheyAre) {
 }
 
 TEST(Head, ShowsUpInTheProfile) {
-  const Generation g = load(tiny_folder(), {.head = "nf4"}).generate("She", {.max_tokens = 4, .profile = true});
-  EXPECT_TRUE(std::any_of(g.decode_profile.begin(), g.decode_profile.end(),
-                          [](const OperationTime& row) { return row.name == "head nf4" && row.bytes > 0; }));
+  for (const char* head : {"nf4", "int8"}) {
+    const Generation g = load(tiny_folder(), {.head = head}).generate("She", {.max_tokens = 4, .profile = true});
+    const std::string name = std::string("head ") + head;
+    EXPECT_TRUE(std::any_of(g.decode_profile.begin(), g.decode_profile.end(),
+                            [&](const OperationTime& row) { return row.name == name && row.bytes > 0; }));
+  }
 }
 
 TEST(Head, CostsWhatEvaluateSays) {
