@@ -112,6 +112,11 @@ Json report_json(const QuantizeReport& r) {
                        {"skipped", skipped}});
 }
 
+std::string sqnr_text(double error) {
+  if (!std::isfinite(error)) return "";
+  return error > 0 ? fmt::format("{:.1f} dB", -20 * std::log10(error)) : "exact";
+}
+
 /// One line of the summary: all tensors that ended up in the same format.
 std::vector<std::string> summary_row(const std::string& format, const std::vector<const TensorReport*>& tensors) {
   uint64_t before = 0, after = 0;
@@ -131,8 +136,8 @@ std::vector<std::string> summary_row(const std::string& format, const std::vecto
           human_bytes(before),
           human_bytes(after),
           fixed(8.0 * static_cast<double>(after) / weights, 3),
-          fmt::format("{:.2f} %", 100 * error),
-          error > 0 ? fmt::format("{:.1f} dB", -20 * std::log10(error)) : "exact"};
+          std::isfinite(error) ? fmt::format("{:.2f} %", 100 * error) : "not finite",
+          sqnr_text(error)};
 }
 
 void print_report(const QuantizeReport& r) {
