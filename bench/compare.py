@@ -28,6 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(os.environ.get("NIBBLE_PEERS") or Path.home() / ".cache/nibble-peers")
 TORCH_LIBRARIES = ["transformers-fp32", "transformers-bf16", "bitsandbytes-nf4", "bitsandbytes-nf4-bf16", "bitsandbytes-int8",
                    "torch-int8-onednn", "torch-int8-fbgemm"]
+# The beginning of a contender's name, and the packages whose versions say what was run.
+PACKAGES = {"transformers": ["torch", "transformers"], "torch": ["torch", "transformers"],
+            "bitsandbytes": ["torch", "transformers", "bitsandbytes"], "llama.cpp": ["llama_cpp_python"]}
 
 
 class Contender:
@@ -128,11 +131,60 @@ def report(results, baseline):
             print(line)
 
 
-def machine(args):
-    info = json.loads(subprocess.run([args.build / "nibble", "info", "--json"], capture_output=True, text=True,
+def processor():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"): return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def huge_pages():
+    """always, madvise or never; None where the kernel has no such setting."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return setting.read_text().partition("[")[2].partition("]")[0] if setting.exists() else None
+
+
+def machine(build, threads):
+    info = json.loads(subprocess.run([build / "nibble", "info", "--json"], capture_output=True, text=True,
                                      check=True).stdout)
-    return {"processor": platform.processor() or platform.machine(), "isa": info["isa"], "cores": info["cores"],
-            "load": os.getloadavg(), "kernel": platform.release()}
+    return {"processor": processor(), "isa": info["isa"], "cores": info["cores"], "threads": threads,
+            "huge_pages": huge_pages(), "load": os.getloadavg(), "kernel": platform.release(), "nibble": info["version"]}
+
+
+def versions(args, names):
+    """Of the libraries behind the contenders of these names."""
+    wanted = {}  # package -> the interpreter that has it
+    for name in names:
+        for start, packages in PACKAGES.items():
+            if name.startswith(start):
+                for package in packages: wanted[package] = args.llama_python if start == "llama.cpp" else PEERS / "bin/python"
+    if args.train and "torch" in wanted: wanted["peft"] = PEERS / "bin/python"
+    ask = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    return {package: subprocess.run([python, "-c", ask, package], capture_output=True, text=True).stdout.strip() or None
+            for package, python in wanted.items()}
+
+
+def write(path, results):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def whole(least):
+    """An argument that is a whole number of at least `least`."""
+    def parse_number(text):
+        if text.isdecimal() and int(text) >= least: return int(text)
+        raise argparse.ArgumentTypeError(f"found '{text}', expected an integer >= {least}")
+    return parse_number
+
+
+def encode_shape(text):
+    batch, cross, tokens = text.partition("x")
+    if not cross: raise argparse.ArgumentTypeError(f"found '{text}', expected BATCHxTOKENS such as 8x128")
+    return whole(1)(batch), whole(1)(tokens)
+
+
+def need_programs(parser, build, *names):
+    for name in names:
+        if not (build / name).is_file(): parser.error(f"{build / name} is not there: build it with 'make bench', or give --build")
 
 
 def parse(arguments):
@@ -143,36 +195,37 @@ def parse(arguments):
     parser.add_argument("--rivals", nargs="*", default=TORCH_LIBRARIES, choices=TORCH_LIBRARIES)
     parser.add_argument("--gguf", action="append", default=[], metavar="FILE", help="for llama.cpp; may be repeated")
     parser.add_argument("--llama-python", type=Path, default=PEERS / "bin/python")
-    parser.add_argument("--encode", action="append", metavar="BATCHxTOKENS",
-                        type=lambda text: tuple(map(int, text.split("x"))))
-    parser.add_argument("--train", type=int, metavar="TOKENS", help="steps on one sequence, adapters of rank 16")
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--new", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--encode", action="append", metavar="BATCHxTOKENS", type=encode_shape)
+    parser.add_argument("--train", type=whole(1), metavar="TOKENS", help="steps on one sequence, adapters of rank 16")
+    parser.add_argument("--prompt", type=whole(1), default=512)
+    parser.add_argument("--new", type=whole(2), default=64)
+    parser.add_argument("--rounds", type=whole(1), default=5)
+    parser.add_argument("--threads", type=whole(1), default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", type=Path, default=ROOT / "build/dev")
     parser.add_argument("-o", "--out", type=Path, help="write the results as JSON")
     args = parser.parse_args(arguments)
     usual = ["int8-dynamic"] if args.encode else ["nf4 fp32"] if args.train else ["nf4 int8", "nf4 int16"]
     args.nibble = args.nibble or usual
-    return args
+    need_programs(parser, args.build, "nibble", "bench/model_worker")
+    return parser, args
 
 
 def main():
-    args = parse(sys.argv[1:])
-    before = machine(args)
+    parser, args = parse(sys.argv[1:])
+    before = machine(args.build, args.threads)
     started = contenders(args)
-    if not started: sys.exit("nothing to measure")
+    if not started: parser.error("nothing to measure")
     try:
         results = measure(args, started)
+    except RuntimeError as error:
+        parser.error(str(error) + ("; give --encode" if "encoder" in str(error) else ""))
     finally:
         for contender in started: contender.end()
     print(f"{before['isa']}, {args.threads} threads, load before {before['load'][0]:.1f}, after {os.getloadavg()[0]:.1f}")
     report(results, started[0].name)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": before, "model": Path(args.model).name, "rounds": args.rounds,
-                                        "results": results}, indent=1) + "\n")
+        before["peers"] = versions(args, results)
+        write(args.out, {"machine": before, "model": Path(args.model).name, "rounds": args.rounds, "results": results})
 
 
 if __name__ == "__main__":
