@@ -108,8 +108,12 @@ void measure(int64_t context) {
 }  // namespace nibble::bench
 
 int main(int argc, char** argv) {
-  if (argc == 1) {
-    for (const int64_t context : {512, 2048, 8192}) nibble::bench::measure(context);
+  std::vector<int64_t> contexts;
+  for (int i = 1; i < argc; ++i) contexts.push_back(std::atoll(argv[i]));
+  if (std::any_of(contexts.begin(), contexts.end(), [](int64_t context) { return context < 1; })) {
+    fmt::print(stderr, "usage: bench_attention [CONTEXT...]   positions, at least 1; default 512 2048 8192\n");
+    return 2;
   }
-  for (int i = 1; i < argc; ++i) nibble::bench::measure(std::atoll(argv[i]));
+  if (contexts.empty()) contexts = {512, 2048, 8192};
+  for (const int64_t context : contexts) nibble::bench::measure(context);
 }

@@ -198,13 +198,19 @@ std::vector<Candidate> candidates(Operands& o) {
   return all;
 }
 
+Operands operands_of(Shape shape) {
+  return {shape, std::vector<float>(static_cast<size_t>(8 * shape.k), 0.5f),
+          std::vector<float>(static_cast<size_t>(8 * shape.rows)), std::vector<float>(16, 0.25f)};
+}
+
+bool is_chosen(const Candidate& c, const std::string& filter) { return c.name.find(filter) != std::string::npos; }
+
 void measure(Shape shape, const Buffer& memory, const std::string& filter) {
-  Operands o{shape, std::vector<float>(static_cast<size_t>(8 * shape.k), 0.5f),
-             std::vector<float>(static_cast<size_t>(8 * shape.rows)), std::vector<float>(16, 0.25f)};
+  Operands o = operands_of(shape);
   for (const int threads : {1, 2}) {
     set_thread_count(threads);
     std::vector<Candidate> all = candidates(o);
-    std::erase_if(all, [&](const Candidate& c) { return !c.is_limit && c.name.find(filter) == std::string::npos; });
+    std::erase_if(all, [&](const Candidate& c) { return !c.is_limit && !is_chosen(c, filter); });
     size_t position = 0;
     for (int round = 0; round < kRounds; ++round) {
       for (Candidate& c : all) c.gbs.push_back(sample_gbs(c, memory, position));
@@ -230,9 +236,16 @@ void measure(Shape shape, const Buffer& memory, const std::string& filter) {
 
 int main(int argc, char** argv) {
   using namespace nibble::bench;
+  const std::string filter = argc > 1 ? argv[1] : "";
+  Operands o = operands_of({576, 576});
+  const std::vector<Candidate> all = candidates(o);
+  if (std::none_of(all.begin(), all.end(), [&](const Candidate& c) { return is_chosen(c, filter); })) {
+    fmt::print(stderr, "usage: bench_decode [FILTER]   part of a name such as {}\n", all.back().name);
+    return 2;
+  }
   const auto memory = weights();
   for (const Shape shape :
        {Shape{576, 576}, Shape{1536, 576}, Shape{576, 1536}, Shape{4096, 4096}, Shape{11008, 4096}}) {
-    measure(shape, *memory, argc > 1 ? argv[1] : "");
+    measure(shape, *memory, filter);
   }
 }

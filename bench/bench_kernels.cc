@@ -1,5 +1,6 @@
 // Every kernel of every instruction set that this processor has, one thread. Beside the time: 10^9 operations or bytes
-// per second, and for the products the share of the FMA peak measured in the same program.
+// per second, and for the products the share of the peak of their arithmetic, for those that read weights from memory
+// the share of a plain read of it too, measured in the same program.
 //   bench_kernels [--benchmark_filter=matmul] ...
 #include <benchmark/benchmark.h>
 
@@ -10,36 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "bench_kernels.h"
 #include "core/buffer.h"
 #include "kernels/kernels.h"
 #include "peaks.h"
 
 namespace nibble::bench {
 namespace {
-
-std::vector<float> gaussian(int64_t count) {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(count));
-  for (float& value : x) value = normal(random);
-  return x;
-}
-
-// Where a kernel's result goes: 10^9 per second, under the name of what is counted.
-void set_rate(benchmark::State& state, const char* unit, double per_iteration) {
-  state.counters[unit] =
-      benchmark::Counter(per_iteration * static_cast<double>(state.iterations()) / 1e9, benchmark::Counter::kIsRate);
-}
-
-void set_share(benchmark::State& state, double per_iteration, double peak_g) {
-  if (peak_g == 0) return;
-  state.counters["of_peak"] = benchmark::Counter(per_iteration * static_cast<double>(state.iterations()) / 1e9 / peak_g,
-                                                 benchmark::Counter::kIsRate);
-}
-
-struct Shape {
-  int64_t tokens, rows, k;
-};
 
 void run_matmul_f32(benchmark::State& state, const Kernels& table, Shape s, double fma_peak) {
   const std::vector<float> x = gaussian(s.tokens * s.k), w = gaussian(s.rows * s.k);
@@ -177,6 +155,8 @@ std::vector<Streaming> streaming_kernels() {
        }},
       {"absmax", 4, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.absmax(a[0].data(), kCount)); }},
       {"quantize_i8", 5, [](auto& k, auto& a) { k.quantize_i8(a[0].data(), 30.0f, codes(a[1]), kCount); }},
+      {"quantize_i16", 6,
+       [](auto& k, auto& a) { k.quantize_i16(a[0].data(), 30.0f, reinterpret_cast<int16_t*>(a[1].data()), kCount); }},
       {"quantize_affine", 5,
        [](auto& k, auto& a) {
          k.quantize_affine(a[0].data(), {30.0f, -100, 155, -28}, codes(a[1]), kCount);
@@ -196,6 +176,7 @@ std::vector<Streaming> streaming_kernels() {
        }},
       {"rms_norm", 12, [](auto& k, auto& a) { k.rms_norm(a[0].data(), a[1].data(), 1e-5f, a[2].data(), kCount); }},
       {"softmax", 8, [](auto& k, auto& a) { k.softmax(a[0].data(), kCount); }},
+      {"softmax_part", 8, [](auto& k, auto& a) { benchmark::DoNotOptimize(k.softmax_part(a[0].data(), kCount).sum); }},
       {"silu_mul", 12, [](auto& k, auto& a) { k.silu_mul(a[0].data(), a[1].data(), a[2].data(), kCount); }},
       {"silu_mul_backward", 20,
        [](auto& k, auto& a) {
@@ -219,7 +200,7 @@ void run_streaming(benchmark::State& state, const Kernels& table, const Streamin
   set_rate(state, "GB", static_cast<double>(kCount) * kernel.bytes_per_element);
 }
 
-void register_table(const Kernels& table, double fma_peak) {
+void register_table(const Kernels& table, double fma_peak, double dram_peak) {
   const std::string isa = "/" + std::string(table.isa);
   // Sixteen decoded rows against a prompt; one token against rows in the second-level cache, and in memory.
   for (const Shape s : {Shape{256, 16, 576}, Shape{256, 16, 4096}, Shape{256, 576, 576}, Shape{1, 64, 576},
@@ -235,6 +216,7 @@ void register_table(const Kernels& table, double fma_peak) {
     benchmark::RegisterBenchmark(("BM_sum_codes" + isa + sizes).c_str(), run_sum_codes, table, s, i8_peak);
     benchmark::RegisterBenchmark(("BM_sum_pairs" + isa + sizes).c_str(), run_sum_pairs, table, s, i16_peak);
   }
+  register_weight_kernels(table, {.i8 = i8_peak, .i16 = i16_peak, .f32 = fma_peak, .dram = dram_peak});
   benchmark::RegisterBenchmark(("BM_pair_columns" + isa).c_str(), run_pair_columns, table);
   for (const Streaming& kernel : streaming_kernels()) {
     benchmark::RegisterBenchmark(("BM_" + std::string(kernel.name) + isa).c_str(), run_streaming, table, kernel);
@@ -246,11 +228,12 @@ void register_table(const Kernels& table, double fma_peak) {
 
 int main(int argc, char** argv) {
   using namespace nibble;
-  benchmark::AddCustomContext("DRAM read, 1 thread", std::to_string(bench::dram_read_gbs()) + " GB/s");
+  const double dram_peak = bench::dram_read_gbs();
+  benchmark::AddCustomContext("DRAM read, 1 thread", std::to_string(dram_peak) + " GB/s");
   for (const Kernels& table : supported_kernels()) {
     const double peak = bench::dot_peak_gops(table.isa, 32);
     if (peak > 0) benchmark::AddCustomContext("FMA peak, " + std::string(table.isa), std::to_string(peak) + " GFLOP/s");
-    bench::register_table(table, peak);
+    bench::register_table(table, peak, dram_peak);
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;

@@ -120,9 +120,9 @@ class Training {
   Optimizer optimizer_;
 };
 
-int serve(int argc, char** argv) {
+int serve(int threads, int argc, char** argv) {
   LoadModelOptions options;
-  set_threads(std::atoi(argv[2]));
+  set_threads(threads);
   if (argc > 3) options.format = argv[3];
   if (argc > 4) options.activations = argv[4];
   if (argc > 5) options.head = argv[5];
@@ -162,12 +162,14 @@ int serve(int argc, char** argv) {
 }  // namespace nibble
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]\n");
+  char* end = nullptr;
+  const long threads = argc < 3 ? 0 : std::strtol(argv[2], &end, 10);
+  if (threads < 1 || threads > 4096 || *end != 0) {
+    std::fprintf(stderr, "usage: model_worker MODEL THREADS [FORMAT [ACTIVATIONS [HEAD]]]   (THREADS: at least 1)\n");
     return 2;
   }
   try {
-    return nibble::serve(argc, argv);
+    return nibble::serve(static_cast<int>(threads), argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
