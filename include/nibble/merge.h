@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "nibble/error.h"
 #include "nibble/merge_target.h"
 #include "nibble/progress.h"
 
@@ -52,14 +53,31 @@ struct MergeReport {
 /// for.
 inline constexpr double kLeastDeltaRetained = 0.5;
 
+/// The refusal of a merge that would keep too little: what it would have been is in its report.
+class DestructiveMerge : public Error {
+ public:
+  DestructiveMerge(const std::string& message, MergeReport report);
+  const MergeReport& report() const { return report_; }
+
+ private:
+  MergeReport report_;
+};
+
 /// Writes one model from a base (a folder, dense or quantized, or a GGUF file) and a PEFT adapter folder, LoRA or DoRA:
 /// base + scaling * B A, computed in f32 from the weights that the base stores and rounded once. At most three tensors
-/// are in memory: one is read, one converted, one written.
-/// @throws Error{format} listing up to ten mismatches when the adapter was made for another model, Error{unsupported}
-///         when less than kLeastDeltaRetained survives or the adapter uses what is not known, Error{invalid_argument}
-///         when `dither` is set and no matrix can be, Error{exists} when `out` exists and overwrite is not set. Nothing
-///         is written unless all is.
+/// are in memory: one is read, one converted, one written. A head that shares the embeddings' matrix gets its own when
+/// the adapter changes one of the two.
+/// @throws Error{format} listing up to ten mismatches when the adapter was made for another model, DestructiveMerge
+///         (unsupported) when less than kLeastDeltaRetained survives, Error{unsupported} when the adapter uses what is
+///         not known, Error{invalid_argument} when `dither` is set and no matrix can be, Error{exists} when `out`
+///         exists and overwrite is not set. Nothing is written unless all is.
 MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
+                  const MergeOptions& options = {});
+
+/// The same with several adapters, whose changes add up in this order; trained_for is that of the first that has any.
+/// @throws Error{format} also when two of them bring the same tensor whole, and for DoRA of a layer that an adapter
+///         before it changes.
+MergeReport merge(const std::string& model, const std::vector<std::string>& adapters, const std::string& out,
                   const MergeOptions& options = {});
 
 }  // namespace nibble

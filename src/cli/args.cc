@@ -167,8 +167,11 @@ void Args::list(const std::string& names, std::vector<std::string>& values, cons
 }
 
 void Args::repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
-                    const std::string& help) {
-  add(impl_->app, impl_->names, names, values, help)->type_name(type)->allow_extra_args(false);
+                    const std::string& help, Need need) {
+  add(impl_->app, impl_->names, names, values, help)
+      ->type_name(type)
+      ->required(need == Need::required)
+      ->allow_extra_args(false);
 }
 
 void Args::option_or_flag(const std::string& names, std::string& value, const std::string& alone,

@@ -36,7 +36,7 @@ class Args {
             const std::string& help);
   /// Takes one value each time it is given.
   void repeated(const std::string& names, std::vector<std::string>& values, const std::string& type,
-                const std::string& help);
+                const std::string& help, Need need = Need::optional);
   void flag(const std::string& names, bool& value, const std::string& help);
   void flag(const std::string& names, std::optional<bool>& value, const std::string& help);
 

@@ -77,18 +77,30 @@ void print_training(const MergeReport& report) {
       printable(target.base, 50)));
 }
 
+/// A refusal that goes by what is left shows that layer by layer, as a success does.
+MergeReport merge_or_refuse(const std::string& model, const std::vector<std::string>& adapters, const std::string& out,
+                            const MergeOptions& options, const Common& common, const JsonReport& json) {
+  try {
+    return merge(model, adapters, out, options);
+  } catch (const DestructiveMerge& refusal) {
+    if (!common.json) print_layers(refusal.report());
+    throw ReportedError(refusal, json.object(model, report_json(refusal.report())));
+  }
+}
+
 }  // namespace
 
 int cmd_merge(const Arguments& arguments) {
   Common common;
   MergeOptions options;
-  std::string model, adapter, out, max_shard_size;
-  Args args("merge",
-            "Writes one model from a base and a LoRA or DoRA adapter, and says how much of the change is left.",
+  std::string model, out, max_shard_size;
+  std::vector<std::string> adapters;
+  Args args("merge", "Writes one model from a base and LoRA or DoRA adapters, and says how much of the change is left.",
             "  nibble merge smollm2-135m --adapter my-adapter -o merged\n"
             "  nibble merge smollm2-nf4 --adapter my-adapter -o merged-int8 --to int8");
   args.positional("MODEL", model, "the base: folder, .gguf file or hub id");
-  args.option("--adapter", adapter, "DIR", "folder with adapter_config.json", Args::Need::required);
+  args.repeated("--adapter", adapters, "DIR", "folder with adapter_config.json; given several times, changes add up",
+                Args::Need::required);
   args.option("-o,--out", out, "FOLDER", "where to write", Args::Need::required);
   args.option("--to", options.to, "FORMAT", "bf16 (default), fp16, fp32, int8, nf4, fp4, int4, int8-dynamic");
   args.flag("--double-quant", options.double_quant, "4-bit formats: quantize the scales too");
@@ -104,13 +116,13 @@ int cmd_merge(const Arguments& arguments) {
   const JsonReport json;
   if (!max_shard_size.empty()) options.max_shard_size = parse_size(max_shard_size, "--max-shard-size");
   options.progress = progress_bar(common);
-  const MergeReport report = merge(model, adapter, out, options);
+  const MergeReport report = merge_or_refuse(model, adapters, out, options, common, json);
   if (common.json) {
     json.print(model, report_json(report));
     return 0;
   }
-  print_line(fmt::format("merged {} into {} ({} layers, {} replaced tensors)", adapter, model, report.layers.size(),
-                         report.replaced.size()));
+  print_line(fmt::format("merged {} into {} ({} layers, {} replaced tensors)", fmt::join(adapters, ", "), model,
+                         report.layers.size(), report.replaced.size()));
   print_layers(report);
   print_training(report);
   print_line(fmt::format("wrote {} ({})", report.output, human_bytes(report.bytes_after)));

@@ -71,13 +71,15 @@ int exit_status(ErrorCode code) {
   return 1;
 }
 
-int report(ErrorCode code, const std::string& message, const Arguments& arguments) {
+/// found_out: members of the JSON object besides the error.
+int report(ErrorCode code, const std::string& message, const Arguments& arguments, Json found_out = Json::object()) {
   std::fflush(stdout);
   note("nibble: error: " + message);
   for (const std::string& argument : arguments) {
     if (argument != "--json") continue;
     const Json error = Json::object({{"code", std::string(error_code_name(code))}, {"message", message}});
-    print_line(Json::object({{"error", error}}).dump());
+    found_out.set("error", error);
+    print_line(found_out.dump());
   }
   return exit_status(code);
 }
@@ -108,6 +110,8 @@ int run(const Arguments& all) {
   try {
     system_info();  // an unusable NIBBLE_ISA stops every command
     return run_command(all[0], arguments);
+  } catch (const ReportedError& error) {
+    return report(error.code(), error.what(), arguments, error.report);
   } catch (const Error& error) {
     return report(error.code(), error.what(), arguments);
   } catch (const std::bad_alloc&) {

@@ -112,12 +112,16 @@ std::string grouped(int64_t value) {
 void JsonReport::print(const std::string& model, const Json& members) const { print_line(text(model, members)); }
 
 std::string JsonReport::text(const std::string& model, const Json& members) const {
+  return object(model, members).dump();
+}
+
+Json JsonReport::object(const std::string& model, const Json& members) const {
   Json out = Json::object();
   if (!model.empty()) out.set("model", model);
   for (const auto& [key, value] : members.as_object("report")) out.set(key, value);
   out.set("seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
   out.set("peak_rss_bytes", peak_rss_bytes());
-  return out.dump();
+  return out;
 }
 
 ProgressFn progress_bar(const Common& common) {

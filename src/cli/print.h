@@ -3,10 +3,12 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cli/args.h"
 #include "core/json.h"
+#include "nibble/error.h"
 #include "nibble/progress.h"
 
 namespace nibble::cli {
@@ -30,9 +32,16 @@ class JsonReport {
   void print(const std::string& model, const Json& members) const;
   /// What print() prints.
   std::string text(const std::string& model, const Json& members) const;
+  Json object(const std::string& model, const Json& members) const;
 
  private:
   std::chrono::steady_clock::time_point start_;
+};
+
+/// An error beside which --json shows what the command has found out.
+struct ReportedError : Error {
+  ReportedError(const Error& error, Json object) : Error(error), report(std::move(object)) {}
+  Json report;  // as JsonReport::object() gives it
 };
 
 /// A progress bar on stderr when that is a terminal and the command is not quiet; else a function that does nothing.

@@ -1,25 +1,19 @@
-// Merging an adapter into its base: which tensors change, in what form each is stored, and whether enough of the change
-// survives that.
+// Merging adapters into their base: what each tensor becomes, and whether enough of the change survives that.
 #include "nibble/merge.h"
 
 #include <fmt/format.h>
-
-#include <algorithm>
-#include <optional>
-#include <set>
 
 #include "core/error.h"
 #include "io/bnb_names.h"
 #include "io/model_files.h"
 #include "io/quantization_config.h"
-#include "models/registry.h"
 #include "models/skip.h"
 #include "ops/dora.h"
 #include "ops/elementwise.h"
 #include "ops/merged_weight.h"
 #include "quant/dither.h"
-#include "tasks/merge_adapter.h"
 #include "tasks/merge_aware.h"
+#include "tasks/merge_plan.h"
 #include "tasks/merge_values.h"
 #include "tasks/model_output.h"
 #include "tasks/side_files.h"
@@ -28,131 +22,17 @@
 namespace nibble {
 namespace {
 
-using Names = std::set<std::string, std::less<>>;
-
-/// What becomes of each tensor of the base.
-struct MergePlan {
-  const Format* format = nullptr;
-  EncodeOptions encode;
-  AdapterChanges changes;
-  std::optional<MergeTarget> trained_for;
-  bool dither = false;                    // matrices that are stored in that form already
-  Names quantized;                        // stored in `format`, which is not a dense one
-  Names in_out;                           // dense files hold these as [in, out]
-  std::vector<std::string> kept_linears;  // modules that stay dense though the others are quantized
-  std::optional<DType> dense_dtype;       // of what stays dense; nullopt = as it is
-  DType encoded_dtype = DType::f32;       // recorded for matrices that are quantized in the base too
-};
-
-bool is_quantized(const ModelFiles& files) {
-  for (const SourceTensor& tensor : files.weights->tensors()) {
-    if (!is_dense(tensor)) return true;
-  }
-  return false;
+/// values: f32 [out, in]
+Tensor with_changes(Tensor values, const std::vector<Lora>& changes) {
+  for (const Lora& lora : changes) values = merged_weight(values, lora);
+  return values;
 }
 
-/// With tied embeddings the output head would change too, which is not what was trained.
-void refuse_tied_embeddings(const std::vector<Parameter>& parameters, const AdapterChanges& changes) {
-  const std::string& tokens = parameters.front().name;  // the table of tokens comes first, before that of positions
-  if (changes.low_rank.contains(tokens) || changes.replaced.contains(tokens)) {
-    fail(ErrorCode::unsupported,
-         tokens + ": the output head shares these embeddings, so an adapter of one of them cannot be merged");
-  }
-}
-
-[[noreturn]] void refuse_dither(const ModelFiles& files, const MergePlan& plan) {
-  fail(ErrorCode::invalid_argument,
-       fmt::format("dither: {}: no layer that the adapter changes is stored in {} with block {} and stays so",
-                   files.path.string(), plan.format->name, block_of(*plan.format, plan.encode)));
-}
-
-/// What can be said before anything is converted; blocks are seen later.
-void check_dither(const ModelFiles& files, const MergePlan& plan) {
-  if (!plan.format->block_choice) {
-    fail(
-        ErrorCode::invalid_argument,
-        fmt::format("dither: found format {}, expected nf4, fp4 or int4: only a 4-bit base that is merged into its own "
-                    "format can be dithered",
-                    plan.format->name));
-  }
-  const bool any = std::any_of(plan.changes.low_rank.begin(), plan.changes.low_rank.end(), [&](const auto& change) {
-    const SourceTensor* stored = files.weights->find(change.first);
-    return stored && stored->format == plan.format->name && plan.quantized.contains(change.first);
-  });
-  if (!any) refuse_dither(files, plan);
-}
-
-MergePlan make_plan(const ModelFiles& files, const std::string& adapter, const MergeOptions& options) {
-  MergePlan plan;
-  plan.format = &find_format(options.to);
-  plan.encode.double_quant = options.double_quant;
-  plan.encode.block = options.block;
-  check_encode_options(*plan.format, plan.encode);
-  const std::string where = files.path.string();
-  plan.dense_dtype = dense_dtype_for(files, *plan.format);
-  plan.encoded_dtype = config_dtype(files.config, where).value_or(DType::f32);
-  const auto [info, parameters, tied_head] = outline_model(files.config, where, files.weights.get());
-  if (!tied_head.empty()) plan.kept_linears.push_back(tied_head);
-  plan.changes = read_adapter_changes(adapter, parameters);
-  plan.trained_for = read_merge_target(adapter);
-  plan.dither = options.dither || (plan.trained_for && plan.trained_for->dither);
-  if (!tied_head.empty()) refuse_tied_embeddings(parameters, plan.changes);
-  const bool keep_dense = is_quantized(files) && !files.is_gguf();  // what its maker kept stays as it is
-  for (const Parameter& parameter : parameters) {
-    if (parameter.orientation == Orientation::in_out) plan.in_out.insert(parameter.name);
-    if (parameter.role != Role::linear && parameter.role != Role::head) continue;
-    const SourceTensor* stored = files.weights->find(parameter.name);
-    const bool keep = parameter.role == Role::head || (keep_dense && stored && is_dense(*stored));
-    if (keep) {
-      plan.kept_linears.emplace_back(module_of(parameter.name));
-    } else if (!plan.format->dense) {
-      plan.quantized.insert(parameter.name);
-    }
-  }
-  if (options.dither) check_dither(files, plan);
-  return plan;
-}
-
-/// The float type that a matrix has in the base, or had before it was quantized.
-DType dtype_before(const SourceTensor& tensor, const MergePlan& plan) {
-  return is_dense(tensor) ? stored_dtype(tensor) : plan.encoded_dtype;
-}
-
-/// The element type of a tensor that is not quantized in the result.
-DType dense_dtype(const SourceTensor& tensor, const MergePlan& plan) {
-  const DType before = dtype_before(tensor, plan);
-  return is_float(before) ? plan.dense_dtype.value_or(before) : before;
-}
-
-bool is_turned(const SourceTensor& tensor, const MergePlan& plan) {
-  return plan.in_out.contains(tensor.name) && is_dense(tensor);
-}
-
-/// [out, in], as everything is computed.
-Shape matrix_shape(const SourceTensor& tensor, const MergePlan& plan) {
-  return is_turned(tensor, plan) ? Shape{tensor.shape.at(1), tensor.shape.at(0)} : tensor.shape;
-}
-
-PlannedTensor planned_tensor(const SourceTensor& tensor, const MergePlan& plan) {
-  PlannedTensor planned;
-  planned.parameters = element_count(tensor.shape);
-  Shape shape = matrix_shape(tensor, plan);
-  if (!plan.quantized.contains(tensor.name)) {
-    if (plan.in_out.contains(tensor.name)) std::swap(shape.at(0), shape.at(1));
-    planned.pieces.push_back({tensor.name, dense_dtype(tensor, plan), shape});
-    return planned;
-  }
-  const auto parts = std::get<QuantizedTensor>(layout(shape, dtype_before(tensor, plan), *plan.format, plan.encode));
-  for (const auto& [name, piece] : stored_pieces(tensor.name, parts)) {
-    planned.pieces.push_back({name, piece.dtype, piece.shape});
-  }
-  return planned;
-}
-
-/// Dither lengthens rows, so those of DoRA have the lengths that they have without it.
-Tensor dithered_merge(const Weight& base, Lora lora) {
-  if (!lora.magnitude.empty()) lora.row_lengths = dora_row_lengths(base, lora);
-  return merged_weight(dithered(std::get<QuantizedTensor>(base)), lora);
+/// Dither lengthens rows, so those of DoRA, which comes first, have the lengths that they have without it.
+Tensor dithered_merge(const Weight& base, std::vector<Lora> changes) {
+  Lora& first = changes.front();
+  if (!first.magnitude.empty()) first.row_lengths = dora_row_lengths(base, first);
+  return with_changes(dithered(std::get<QuantizedTensor>(base)), changes);
 }
 
 /// Converts one tensor at a time and reports on those that the adapter changes.
@@ -163,8 +43,8 @@ class Merger {
 
   NamedTensors convert(const SourceTensor& tensor) {
     const Weight weight = source_weight(tensor);
-    const auto lora = plan_.changes.low_rank.find(tensor.name);
-    const bool changed = lora != plan_.changes.low_rank.end();
+    const auto low_rank = plan_.changes.low_rank.find(tensor.name);
+    const bool changed = low_rank != plan_.changes.low_rank.end();
     if (!changed && is_kept(weight, tensor)) return pieces(tensor, weight);
     Tensor values = decode(weight);
     if (plan_.in_out.contains(tensor.name) && std::holds_alternative<Tensor>(weight)) values = values.transposed();
@@ -172,10 +52,10 @@ class Merger {
       values = add(copy_of(values), added->second, nullptr);
     }
     if (!changed) return pieces(tensor, stored(tensor, values));
-    const Tensor merged = merged_weight(values, lora->second);
+    const Tensor merged = with_changes(values, low_rank->second);
     const bool dithers = plan_.quantized.contains(tensor.name) && can_dither(weight, *plan_.format, plan_.encode);
     can_dither_ |= dithers;
-    const Weight result = stored(tensor, dithers && plan_.dither ? dithered_merge(weight, lora->second) : merged);
+    const Weight result = stored(tensor, dithers && plan_.dither ? dithered_merge(weight, low_rank->second) : merged);
     record(tensor, merge_sums(values, merged, result));
     return pieces(tensor, result);
   }
@@ -246,7 +126,7 @@ Json make_config(const ModelFiles& files, const MergePlan& plan) {
 /// What the merge is, in the words in which training recorded its own.
 MergeTarget target_of(const ModelFiles& files, const MergePlan& plan) {
   std::vector<std::string_view> bases;
-  for (const auto& [name, lora] : plan.changes.low_rank) {
+  for (const auto& [name, changes] : plan.changes.low_rank) {
     if (const SourceTensor* stored = files.weights->find(name)) bases.push_back(stored->format);
   }
   return merge_target({*plan.format, plan.encode, plan.dither}, bases);
@@ -268,34 +148,49 @@ std::string wider_than(const Format& format) {
 }
 
 /// could_dither: whether that is left to try.
-void refuse_destruction(const MergeReport& report, const std::string& adapter, bool could_dither) {
-  if (report.total.delta_retained >= kLeastDeltaRetained) return;
-  fail(ErrorCode::unsupported,
-       fmt::format(
-           "{}: merging into {} would keep {:.1f} % of what the adapter changes (its norm is {:.2g} % of that of "
-           "the weights; at least {:.0f} % must survive). Keep the adapter beside the model, {}{}or use --force",
-           adapter, report.format, 100 * report.total.delta_retained, 100 * report.total.delta_norm_ratio,
-           100 * kLeastDeltaRetained, wider_than(find_format(report.format)), could_dither ? "use --dither, " : ""));
+std::string refusal(const MergeReport& report, const std::string& adapters, bool could_dither) {
+  return fmt::format(
+      "{}: merging into {} would keep {:.1f} % of what the adapter changes (its norm is {:.2g} % of that of "
+      "the weights; at least {:.0f} % must survive). Keep the adapter beside the model, {}{}or use --force",
+      adapters, report.format, 100 * report.total.delta_retained, 100 * report.total.delta_norm_ratio,
+      100 * kLeastDeltaRetained, wider_than(find_format(report.format)), could_dither ? "use --dither, " : "");
+}
+
+/// All that is read, which the output may not take the place of.
+std::vector<std::filesystem::path> inputs_of(const ModelFiles& files, const std::vector<std::string>& adapters) {
+  std::vector<std::filesystem::path> inputs = {files.path};
+  inputs.insert(inputs.end(), adapters.begin(), adapters.end());
+  return inputs;
+}
+
+uint64_t bytes_of(const WeightSource& source) {
+  uint64_t bytes = 0;
+  for (const SourceTensor& tensor : source.tensors()) bytes += tensor.bytes;
+  return bytes;
 }
 
 }  // namespace
 
+DestructiveMerge::DestructiveMerge(const std::string& message, MergeReport report)
+    : Error(ErrorCode::unsupported, message), report_(std::move(report)) {}
+
 MergeReport merge(const std::string& model, const std::string& adapter, const std::string& out,
                   const MergeOptions& options) {
-  const ModelFiles files = open_model(model);
-  const MergePlan plan = make_plan(files, adapter, options);
-  MergeReport report;
-  report.output = out;
-  report.format = options.to;
+  return merge(model, std::vector<std::string>{adapter}, out, options);
+}
+
+MergeReport merge(const std::string& model, const std::vector<std::string>& adapters, const std::string& out,
+                  const MergeOptions& options) {
+  ModelFiles files = open_model(model);
+  MergeReport report = {.output = out, .format = options.to, .bytes_before = bytes_of(*files.weights)};
+  const MergePlan plan = make_merge_plan(files, adapters, options);
   report.trained_for = plan.trained_for;
-  report.as_trained = report.trained_for == target_of(files, plan);
-  OutputFolder folder = model_output(out, options.overwrite ? Overwrite::yes : Overwrite::no, {files.path, adapter});
+  report.as_trained = adapters.size() == 1 && report.trained_for == target_of(files, plan);
+  OutputFolder folder =
+      model_output(out, options.overwrite ? Overwrite::yes : Overwrite::no, inputs_of(files, adapters));
   const std::vector<SourceTensor>& tensors = files.weights->tensors();
   std::vector<PlannedTensor> planned;
-  for (const SourceTensor& tensor : tensors) {
-    planned.push_back(planned_tensor(tensor, plan));
-    report.bytes_before += tensor.bytes;
-  }
+  for (const SourceTensor& tensor : tensors) planned.push_back(planned_tensor(tensor, plan));
   Merger merger(*files.weights, plan, report);
   report.bytes_after = write_weights(folder, planned, options.max_shard_size, [&](size_t i) {
     if (options.progress) {
@@ -307,8 +202,10 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
   report.total = merger.total().loss();
   report.dithered = plan.dither && merger.can_dither_any();
   if (options.dither && !report.dithered) refuse_dither(files, plan);
-  if (!options.force && !report.as_trained) {
-    refuse_destruction(report, adapter, merger.can_dither_any() && !plan.dither);
+  if (!options.force && !report.as_trained && report.total.delta_retained < kLeastDeltaRetained) {
+    const bool could_dither = merger.can_dither_any() && !plan.dither;
+    const std::string message = refusal(report, fmt::format("{}", fmt::join(adapters, ", ")), could_dither);
+    throw DestructiveMerge(message, std::move(report));
   }
   write_side_files(folder, files, make_config(files, plan));
   folder.commit();

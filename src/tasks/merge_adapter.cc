@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "core/error.h"
 #include "io/peft.h"
@@ -32,6 +33,7 @@ constexpr std::string_view kBias = ".lora_B.bias";
 struct Contents {
   std::map<std::string, Lora> modules;
   std::map<std::string, Tensor> replaced;
+  std::set<std::string> of_base;       // those of them that lie inside of a layer with an adapter
   std::map<std::string, Tensor> bias;  // of B, by module
 };
 
@@ -55,7 +57,10 @@ Contents read_tensors(const SafetensorsFile& file) {
     const auto part =
         std::find_if(kParts.begin(), kParts.end(), [&](const Suffix& s) { return name.ends_with(s.text); });
     if (part == kParts.end()) {
-      if (const auto replaced = replaced_parameter(name)) contents.replaced.emplace(replaced->name, values);
+      const std::optional<ReplacedParameter> replaced = replaced_parameter(name);
+      if (!replaced) continue;
+      contents.replaced.emplace(replaced->name, values);
+      if (replaced->in_base_layer && name.ends_with(".weight")) contents.of_base.insert(replaced->name);
       continue;
     }
     const size_t rank = part->part == &Lora::magnitude ? 1 : 2;
@@ -120,9 +125,7 @@ bool is_meant(const AdapterTargets& targets, const std::string& module, const Pa
   fail(ErrorCode::format, message);
 }
 
-}  // namespace
-
-AdapterChanges read_adapter_changes(const std::string& folder, const std::vector<Parameter>& parameters) {
+AdapterChanges read_changes(const std::string& folder, const std::vector<Parameter>& parameters) {
   const AdapterFiles files = open_adapter(folder);
   const AdapterTargets targets(files.config, folder);
   Contents contents = read_tensors(files.tensors);
@@ -153,7 +156,7 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
     if (const auto bias = contents.bias.find(module); bias != contents.bias.end()) {
       scale_in_place(bias->second, lora.scaling);
     }
-    changes.low_rank.emplace(parameter->name, std::move(lora));
+    changes.low_rank[parameter->name].push_back(std::move(lora));
   }
   for (const auto& [module, bias] : contents.bias) {
     const Parameter* parameter = fitting(module + ".bias", bias, module + std::string(kBias));
@@ -161,7 +164,9 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
   }
   for (const auto& [name, tensor] : contents.replaced) {
     const Parameter* parameter = fitting(name, tensor, name);
-    if (parameter != nullptr) changes.replaced.emplace(parameter->name, tensor);
+    if (parameter == nullptr) continue;
+    changes.replaced.emplace(parameter->name, tensor);
+    if (contents.of_base.contains(name)) changes.of_base.insert(parameter->name);
   }
   for (const Parameter& parameter : parameters) {
     if (!targets.is_saved(owner_of(parameter.name)) || changes.replaced.contains(parameter.name)) continue;
@@ -173,6 +178,43 @@ AdapterChanges read_adapter_changes(const std::string& folder, const std::vector
     fail(ErrorCode::format, files.tensors.path().string() + ": has no tensors");
   }
   return changes;
+}
+
+/// What of an adapter cannot be added to the changes of those before it, as in use beside a model.
+std::vector<std::string> conflicts(const AdapterChanges& before, const AdapterChanges& changes) {
+  std::vector<std::string> found;
+  for (const auto& [name, loras] : changes.low_rank) {
+    if (loras.front().magnitude.empty() || !before.low_rank.contains(name)) continue;
+    found.push_back(name + ": use_dora: has to be the first of its adapters");
+  }
+  for (const auto& [name, tensor] : changes.replaced) {
+    const bool both_of_base = before.of_base.contains(name) && changes.of_base.contains(name);
+    if (both_of_base || !before.replaced.contains(name)) continue;
+    found.push_back(name + ": an adapter before this one has replaced it");
+  }
+  return found;
+}
+
+void add_changes(AdapterChanges&& changes, AdapterChanges& all) {
+  for (auto& [name, loras] : changes.low_rank) all.low_rank[name].push_back(std::move(loras.front()));
+  for (const auto& [name, bias] : changes.added) {
+    const auto [at, is_first] = all.added.emplace(name, bias);
+    if (!is_first) at->second = add(copy_of(at->second), bias, nullptr);
+  }
+  all.replaced.merge(changes.replaced);
+  all.of_base.merge(changes.of_base);
+}
+
+}  // namespace
+
+AdapterChanges read_adapter_changes(const std::vector<std::string>& folders, const std::vector<Parameter>& parameters) {
+  AdapterChanges all;
+  for (const std::string& folder : folders) {
+    AdapterChanges changes = read_changes(folder, parameters);
+    if (const std::vector<std::string> found = conflicts(all, changes); !found.empty()) refuse(folder, found);
+    add_changes(std::move(changes), all);
+  }
+  return all;
 }
 
 }  // namespace nibble

@@ -10,12 +10,36 @@
 #include "quant/dither.h"
 #include "tasks/adapter_targets.h"
 #include "tasks/side_files.h"
+#include "tasks/untied_head.h"
 
 namespace nibble {
 namespace {
 
 constexpr const char* kFile = "merge_aware.json";
 constexpr const char* kDense = "dense";
+
+template <class Layer>
+using ByModule = std::map<std::string, const Layer*, std::less<>>;
+
+/// What can have adapters.
+class FindLayers final : public ParameterVisitor {
+ public:
+  void linear(Linear& layer) override {
+    linears.emplace(layer.name, &layer);
+    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
+  }
+  void embedding(Embedding& table) override { tables.emplace(table.name, &table); }
+  void vector(const std::string&, Tensor&) override {}
+
+  ByModule<Linear> linears;
+  ByModule<Embedding> tables;
+  bool has_quantized = false;
+};
+
+std::string_view base_format(const Weight& weight) {
+  const auto* quantized = std::get_if<QuantizedTensor>(&weight);
+  return quantized ? quantized->format->name : kDense;
+}
 
 }  // namespace
 
@@ -33,29 +57,30 @@ MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config) {
   const EncodeOptions encode = {.block = config.block,
                                 .double_quant = config.double_quant,
                                 .source_dtype = config_dtype(files.config, model.path).value_or(DType::f32)};
-  std::map<std::string, const Linear*, std::less<>> layers;  // by module
-  bool has_quantized = false;
-  for_each_linear(*model.model, [&](Linear& layer) {
-    layers.emplace(layer.name, &layer);
-    has_quantized |= std::holds_alternative<QuantizedTensor>(layer.weight);
-  });
-  const bool keeps_dense = has_quantized && !files.is_gguf();  // what the maker of the base kept
+  FindLayers layers;
+  model.model->visit(layers);
+  const bool keeps_dense = layers.has_quantized && !files.is_gguf();  // what the maker of the base kept
   std::set<std::string, std::less<>> chosen;
   std::vector<std::string_view> bases;
   bool dithers = false;
-  for (const Parameter& p : list_parameters(files.config, model.path, files.weights.get())) {
-    const auto found = layers.find(module_of(p.name));
-    if (found == layers.end() || (p.role != Role::linear && p.role != Role::head)) continue;
+  for (const auto& [module, table] : layers.tables) {
+    if (!table->adapters.empty()) bases.push_back(base_format(table->weight));
+  }
+  for (const Parameter& p : parameters_with_head(outline_model(files.config, model.path, files.weights.get()))) {
+    const auto found = layers.linears.find(module_of(p.name));
+    if (found == layers.linears.end() || (p.role != Role::linear && p.role != Role::head)) continue;
     const Linear& layer = *found->second;
     const auto* quantized = std::get_if<QuantizedTensor>(&layer.weight);
-    if (!layer.adapters.empty()) bases.push_back(quantized ? quantized->format->name : kDense);
+    if (!layer.adapters.empty()) bases.push_back(base_format(layer.weight));
     const bool stored_so = quantized && layer.adapters.empty() && is_stored_so(*quantized, format, encode);
     const bool kept = p.role == Role::head || (keeps_dense && !quantized) || stored_so;
     if (kept) continue;
     chosen.insert(layer.name);
     dithers |= !layer.adapters.empty() && can_dither(layer.weight, format, encode);
   }
-  prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
+  // With adapters of the head alone, over a base in the format of the merge, nothing is rounded.
+  if (!chosen.empty())
+    prepare_qat(*model.model, config, [&](std::string_view module) { return chosen.contains(module); });
   return merge_target({format, encode, dithers}, bases);
 }
 
@@ -67,18 +92,14 @@ void refuse_unmergeable(const LoraConfig& config, const std::string& model, bool
     fail(ErrorCode::invalid_argument, "lora_dropout: found " + std::to_string(config.lora_dropout) +
                                           ", expected 0: the merged matrix has no inputs of the adapter to drop");
   }
+  if (merges_later) return;
   const ModelFiles files = open_model(model);
   const AdapterTargets targets(config, "LoraConfig");
-  const auto [info, parameters, tied_head] = outline_model(files.config, model);  // by the names of the class
-  for (const Parameter& p : parameters) {
+  for (const Parameter& p : list_parameters(files.config, model)) {  // by the names of the class
     const std::string module(module_of(p.name));
-    if (p.role == Role::embedding && !tied_head.empty() && merges_later && targets.is_saved(module)) {
-      fail(ErrorCode::unsupported, "modules_to_save: " + module + ": the output head shares these embeddings, so a " +
-                                       "copy of one of them cannot be merged; leave it out");
-    }
     if (p.role != Role::embedding || !targets.is_target(module, ModuleKind::embedding)) continue;
-    fail(ErrorCode::unsupported, "target_modules: " + module + ": is an embedding, and no rounding of a merge is " +
-                                     "trained through its adapter; leave it out, or train without merge_aware and qat");
+    fail(ErrorCode::unsupported, "target_modules: " + module + ": is an embedding, and the quantized result has no " +
+                                     "place for its adapter; leave it out, or train without qat");
   }
 }
 

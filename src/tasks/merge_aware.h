@@ -17,13 +17,12 @@ namespace nibble {
 
 /// Prepares, after its adapters are there, every layer that merge() into config.format would encode; those that are
 /// stored so already and have no adapter stay as they are.
-/// @throws Error{invalid_argument} as prepare_qat().
 MergeTarget prepare_merge_aware(LoadedModel& model, const QatConfig& config);
 
 /// What an adapter cannot be when its merged and rounded matrix is what computes, said before any weight is read.
-/// merges_later: by merge(), which takes no copy of embeddings that the head shares.
-/// @throws Error{unsupported} for DoRA and for the adapter of an embedding, which no merge rounds, naming the module;
-///         Error{invalid_argument} for dropout.
+/// merges_later: by merge(), which has a place for the adapters of embeddings; a quantized folder has none.
+/// @throws Error{unsupported} for DoRA and for the adapter of an embedding, naming the module; Error{invalid_argument}
+///         for dropout.
 void refuse_unmergeable(const LoraConfig& config, const std::string& model, bool merges_later);
 
 /// Whether a merge takes a matrix over as it is, since encoding it so would only move scales that are quantized

@@ -62,13 +62,43 @@ def a_destructive_merge_is_refused_unless_forced(t):
     base, out, adapter = t.folder / "base", t.folder / "out", tiny_adapter(t, 0.01)
     t.run("quantize", TINY, "-o", base, "--format", "nf4")
     arguments = ["merge", base, "--adapter", adapter, "-o", out, "--to", "nf4"]
-    t.fails(UNSUPPORTED, *arguments, says=["would keep", "--dither", "--force"])
+    message = t.fails(UNSUPPORTED, *arguments, says=["would keep", "--dither", "--force"])
     assert not out.exists()
+    shown = t.run(*arguments, status=UNSUPPORTED).stdout
+    assert MODULE in shown and "retained" in shown, shown
+    refused = t.json(*arguments, status=UNSUPPORTED)
+    assert set(refused) == KEYS | {"error"}, set(refused) ^ KEYS
+    assert refused["error"]["code"] == "unsupported" and refused["error"]["message"] in message, refused["error"]
     forced = t.json(*arguments, "--force")
+    assert refused["layers"] == forced["layers"] and refused["total"] == forced["total"]
     assert forced["total"]["delta_retained"] < 0.5 and forced["dithered"] is False
     assert out.exists()
     dithered = t.json(*arguments, "--dither", "--overwrite")
     assert dithered["total"]["delta_retained"] > 0.5 and dithered["dithered"] is True, dithered["total"]
+
+
+@case
+def several_adapters_add_up(t):
+    first, second = tiny_adapter(t, 0.1), write_adapter(t.folder / "second", 128, 128, 0.2)
+    t.run("merge", TINY, "--adapter", first, "--adapter", second, "-o", t.folder / "both", "--to", "fp32")
+    t.run("merge", TINY, "--adapter", first, "-o", t.folder / "one", "--to", "fp32")
+    t.run("merge", t.folder / "one", "--adapter", second, "-o", t.folder / "then", "--to", "fp32")
+    files = [files_of(t.folder / name) for name in ("both", "then", "one")]
+    assert files[0] == files[1] and files[0] != files[2]
+
+
+@case
+def what_the_head_shares_is_untied(t):
+    vocabulary = json.loads((TINY / "config.json").read_text())["vocab_size"]
+    adapter = write_adapter(t.folder / "head", vocabulary, 128, 0.1, "lm_head")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["lm_head"]}))
+    value = t.json("merge", TINY, "--adapter", adapter, "-o", t.folder / "out", "--to", "nf4")
+    assert [layer["name"] for layer in value["layers"]] == ["lm_head"] and value["layers"][0]["format"] == "bf16"
+    written = json.loads((t.folder / "out/config.json").read_text())
+    assert written["tie_word_embeddings"] is False
+    assert "lm_head" in written["quantization_config"]["llm_int8_skip_modules"], written
+    t.run("generate", t.folder / "out", "-p", "It was", "-n", 2)
 
 
 @case

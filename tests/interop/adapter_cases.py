@@ -31,6 +31,30 @@ def case_merged_folder(nibble, source, adapter, target):
         expect_close(theirs, merged(torch.tensor([IDS])).logits[0].numpy(), TOLERANCE, f"{adapter.name}: PEFT's merge")
 
 
+# Adapters of a head or of embeddings that share one matrix.
+UNTIED = {"llama-tied/head": {"target_modules": ["lm_head", "q_proj"]},
+          "llama-tied/embedding": {"target_modules": ["embed_tokens"]},
+          "llama-tied/saved-table": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+          "llama-tied/saved-head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+          "llama-tied/saved-both": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+          "gpt2/head": {"target_modules": ["lm_head"]}, "gpt2/embedding": {"target_modules": ["wte"]},
+          "gpt2/saved-both": {"target_modules": ["c_attn"], "fan_in_fan_out": True, "modules_to_save": ["lm_head", "wte"]},
+          "gemma3/both": {"target_modules": ["lm_head", "embed_tokens"]}, "qwen2/head": {"target_modules": ["lm_head"]}}
+
+
+def case_untied(nibble, source, options):
+    """What we merge has two matrices for stock transformers, and predicts what base and adapter do in PEFT."""
+    expected = adapter_with_values(need(source), options, nibble.folder / "adapter")
+    folders = [source] + ([without_prefix(source, nibble.folder / "raw")] if source.name == "gpt2" else [])
+    for folder in folders:
+        merged = nibble.folder / "merged"
+        nibble("merge", folder, "--adapter", nibble.folder / "adapter", "-o", merged, "--to", "fp32", "--overwrite")
+        theirs, model = transformers_logits(merged, IDS)
+        assert model.config.tie_word_embeddings is False
+        expect_close(theirs, expected, TOLERANCE, f"{folder.name}: transformers, PEFT")
+        expect_close(nibble.logits(merged, IDS), expected, TOLERANCE, f"{folder.name}: nibble, PEFT")
+
+
 # What is trained of which model, and with which options.
 TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--target-modules", "q_proj", "--dora"],
            "llama/rslora-bias": ["--target-modules", "q_proj", "down_proj", "--rslora", "--bias", "lora_only"],
@@ -106,13 +130,13 @@ def without_prefix(source, folder):
     return folder
 
 
-def case_adapter_of_peft(nibble, source, options):
-    """An adapter that PEFT has written gives the same here, over files with the names of the class and with others."""
+def adapter_with_values(source, options, folder):
+    """Writes an adapter of random values with PEFT. Returns what the model predicts with it."""
     import peft
 
     encoder = source.name in ENCODERS
     kind = AutoModelForSequenceClassification if encoder else AutoModelForCausalLM
-    base = kind.from_pretrained(need(source), dtype=torch.float32)
+    base = kind.from_pretrained(source, dtype=torch.float32)
     config = peft.LoraConfig(r=4, lora_alpha=6, init_lora_weights=False, task_type="SEQ_CLS" if encoder else "CAUSAL_LM",
                              **options)
     model = peft.get_peft_model(base, config).eval()
@@ -121,7 +145,14 @@ def case_adapter_of_peft(nibble, source, options):
         for parameter in model.parameters():
             if parameter.requires_grad: parameter.add_(torch.randn_like(parameter) * 0.1)
         expected = model(torch.tensor([IDS])).logits[0].numpy()
-    model.save_pretrained(nibble.folder / "adapter")
+    model.save_pretrained(folder)
+    return expected
+
+
+def case_adapter_of_peft(nibble, source, options):
+    """An adapter that PEFT has written gives the same here, over files with the names of the class and with others."""
+    encoder = source.name in ENCODERS
+    expected = adapter_with_values(need(source), options, nibble.folder / "adapter")
     folders = [source] + ([without_prefix(source, nibble.folder / "raw")] if source.name == "gpt2" else [])
     for folder in folders:
         file = nibble.folder / "logits.npy"
@@ -187,6 +218,8 @@ def adapter_cases():
                 SHARED / "goldens/models" / source, SHARED / "goldens/peft" / adapter, target)
     for name, options in TRAINED.items():
         yield f"Trained.{name}", case_trained_adapter, (SHARED / "goldens/models" / name.split("/")[0], options)
+    for name, options in UNTIED.items():
+        yield f"Untied.{name}", case_untied, (SHARED / "goldens/models" / name.split("/")[0], options)
     for name, options in READ.items():
         yield f"Read.{name}", case_adapter_of_peft, (SHARED / "goldens/models" / name.split("/")[0], options)
     for family in ["llama", "gpt2"]:

@@ -149,11 +149,22 @@ TEST(Merge, ANormalDeltaDoesNotSurviveTheGridItWasTrainedOn) {
   const std::string out = (temp / "out").string();
   expect_error(ErrorCode::unsupported, "use --force", [&] { merge(base, adapter, out, {.to = "nf4"}); });
   EXPECT_FALSE(fs::exists(out));
+  MergeReport refused;
+  try {
+    merge(base, adapter, out, {.to = "nf4"});
+  } catch (const DestructiveMerge& refusal) {
+    refused = refusal.report();
+  }
   const MergeReport forced = merge(base, adapter, out, {.to = "nf4", .force = true});
   ASSERT_EQ(forced.layers.size(), 1u);
   EXPECT_NEAR(forced.layers[0].loss.delta_norm_ratio, 0.01, 0.003);
   EXPECT_LT(forced.layers[0].loss.delta_retained, 0.15);
   EXPECT_NEAR(forced.total.delta_retained, forced.layers[0].loss.delta_retained, 1e-12);
+  ASSERT_EQ(refused.layers.size(), 1u);
+  EXPECT_EQ(refused.layers[0].name, forced.layers[0].name);
+  EXPECT_EQ(refused.layers[0].loss.delta_retained, forced.layers[0].loss.delta_retained);
+  EXPECT_EQ(refused.total.rounding_ratio, forced.total.rounding_ratio);
+  EXPECT_EQ(refused.bytes_after, forced.bytes_after);
   EXPECT_TRUE(fs::exists(out));
 }
 
@@ -307,14 +318,6 @@ TEST(Merge, RefusesAdaptersOfOtherModels) {
   expect_error(ErrorCode::format, "made for [12, 16], the model has [", [&] { try_merge({.out = 12, .in = 16}); });
   expect_error(ErrorCode::unsupported, "peft_type: found 'IA3'",
                [&] { try_merge({.config = R"({"peft_type": "IA3"})"}); });
-  expect_error(ErrorCode::unsupported, "shares these embeddings", [&] {
-    const Json config = Json::parse_file((tiny_folder() / "config.json").string());
-    const auto vocabulary = static_cast<int64_t>(int_at(config, "vocab_size"));
-    try_merge({.module = "model.embed_tokens",
-               .out = vocabulary,
-               .in = int_at(config, "hidden_size"),
-               .config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["embed_tokens"]})"});
-  });
   EXPECT_FALSE(fs::exists(temp / "out"));
 }
 
@@ -331,24 +334,6 @@ TEST(Merge, RefusesAdaptersThatAreNotWhatTheySay) {
   refused(R"(, "target_modules": ["down_proj"], "layers_to_transform": [1])", "layers_to_transform: [1]");
   refused(R"(, "target_modules": ["down_proj"], "modules_to_save": ["score", "model.norm"])",
           "has no tensor for model.norm.weight, which modules_to_save names");
-}
-
-// GPT-2's head is the table of tokens; that of positions is a matrix like any other.
-TEST(Merge, RefusesTokensThatAreTheHeadOfGpt2) {
-  NIBBLE_NEED_SHARED("goldens/models/gpt2");
-  const TempFolder temp;
-  const std::string model = (shared_folder() / "goldens/models/gpt2").string();
-  const Json config = Json::parse_file(model + "/config.json");
-  const auto width = static_cast<int64_t>(int_at(config, "n_embd"));
-  const auto adapter = [&](const std::string& module, const char* rows) {
-    return write_adapter(
-        temp, {.module = module,
-               .out = static_cast<int64_t>(int_at(config, rows)),
-               .in = width,
-               .config = R"({"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": ["wte", "wpe"]})"});
-  };
-  expect_error(ErrorCode::unsupported, "transformer.wte.weight: the output head shares these embeddings",
-               [&] { merge(model, adapter("transformer.wte", "vocab_size"), (temp / "out").string()); });
 }
 
 TEST(Merge, RefusesAFileWithoutA) {
