@@ -28,7 +28,8 @@ ALLOWED = {
 ALLOWED_FILES = {"kernels": ["core/dtype.h"]}
 
 # Public headers that every layer shares; the others describe tasks and models.
-SHARED_PUBLIC = ["nibble/error.h", "nibble/dtype.h", "nibble/progress.h", "nibble/lora_config.h"]
+SHARED_PUBLIC = ["nibble/error.h", "nibble/dtype.h", "nibble/progress.h", "nibble/lora_config.h",
+                 "nibble/qat_config.h"]
 PUBLIC_USERS = ["tasks", "cli", "models"]
 
 # Tasks stand beside each other: what a task offers is its public header nibble/TASK.h, and only these use another's.

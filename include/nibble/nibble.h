@@ -20,6 +20,8 @@
 #include "nibble/model.h"
 #include "nibble/plan.h"
 #include "nibble/progress.h"
+#include "nibble/qat.h"
+#include "nibble/qat_config.h"
 #include "nibble/quantize.h"
 #include "nibble/quantize_dynamic.h"
 #include "nibble/recommend.h"

@@ -343,6 +343,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->weight_bytes = loader.bytes();
   loaded->device_map = device_map_of(loader);
   loaded->options = options;
+  loaded->compute = load.compute;
   TextParts text = reading_text.get();
   loaded->tokenizer = std::move(text.tokenizer);
   loaded->tokenizer_config = std::move(text.config);

@@ -31,6 +31,7 @@ struct LoadedModel {
   bool mixes_tokens = false;    // results depend on what shares a batch: sequences have to run one by one
   DType kv_dtype = DType::f32;  // of caches for which nothing else is said
   LoadModelOptions options;     // that it was loaded with
+  ComputeOptions compute;       // how its layers multiply
 
   /// @throws Error{invalid_argument} saying that ids can be given instead, when the model has no tokenizer.
   const Tokenizer& require_tokenizer() const;

@@ -4,8 +4,8 @@
     docs_test.py --nibble build/release/nibble
 
 Every block that begins with ```sh run is run by bash, in an empty folder per file where smollm2-135m is the bundled
-tiny model and wiki.txt its held-out text. Links lead to files, the C++ of README.md is that of examples/quickstart.cc,
-docs/cli.md knows every command and option, docs/formats.md every format.
+tiny model and wiki.txt its held-out text. Links lead to files, the C++ of README.md and of
+docs/finetuning-qat.md is that of examples/, docs/cli.md knows every command and option, docs/formats.md every format.
 """
 
 import argparse
@@ -52,12 +52,12 @@ def links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{target} does not exist"
 
 
-def readme_code_is_the_example():
-    example = (ROOT / "examples/quickstart.cc").read_text()
-    snippets = blocks(ROOT / "README.md", "cpp")
-    assert snippets, "README.md has no C++"
+def code_is_the_example(page, name):
+    example = (ROOT / "examples" / name).read_text()
+    snippets = blocks(ROOT / page, "cpp")
+    assert snippets, f"{page} has no C++"
     for snippet in snippets:
-        assert snippet in example, f"not in examples/quickstart.cc:\n{snippet}"
+        assert snippet in example, f"not in examples/{name}:\n{snippet}"
 
 
 def output(program, *arguments):
@@ -91,7 +91,8 @@ def main():
     program = parser.parse_args().nibble
     cases = [("Docs.cli_page_is_complete", partial(cli_page_is_complete, program)),
              ("Docs.formats_page_is_complete", partial(formats_page_is_complete, program)),
-             ("Docs.readme_code_is_the_example", readme_code_is_the_example)]
+             ("Docs.readme_code_is_the_example", partial(code_is_the_example, "README.md", "quickstart.cc")),
+             ("Docs.qat_code_is_the_example", partial(code_is_the_example, "docs/finetuning-qat.md", "qat.cc"))]
     for page in PAGES:
         name = str(page.relative_to(ROOT))
         cases.append((f"Fences.{name}", partial(fences_are_closed, page)))

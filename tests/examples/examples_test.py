@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs the examples on the bundled model and checks what they print.
 
-    examples_test.py --quickstart build/release/examples/quickstart
+    examples_test.py --quickstart build/release/examples/quickstart --qat build/release/examples/qat
 """
 
 import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import marks
@@ -38,12 +39,23 @@ def quickstart_without_model(program):
     assert result.returncode == 1 and "no/such/folder" in result.stderr, result
 
 
+def qat(program):
+    with tempfile.TemporaryDirectory(prefix="nibble-examples-") as folder:
+        result = subprocess.run([program, TINY, TINY / "heldout.txt", Path(folder) / "out"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    losses = [float(loss) for loss in re.findall(rf"^step \d+, loss {NUMBER}$", result.stdout, re.MULTILINE)]
+    assert len(losses) == 20 and losses[-1] < 0.8 * losses[0], losses
+    assert result.stdout.endswith("\n21 layers in int4, the same bits\n"), result.stdout
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--quickstart", required=True)
+    parser.add_argument("--qat", required=True)
     args = parser.parse_args()
     return marks.run([("Quickstart.quantizes_evaluates_generates", lambda: quickstart(args.quickstart)),
-                      ("Quickstart.says_what_is_missing", lambda: quickstart_without_model(args.quickstart))])
+                      ("Quickstart.says_what_is_missing", lambda: quickstart_without_model(args.quickstart)),
+                      ("Qat.trains_what_it_writes", lambda: qat(args.qat))])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ run(${CMAKE_COMMAND} -S ${SOURCE}/examples -B ${WORK}/build -G ${GENERATOR} -DCM
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${WORK}/build/quickstart ${SOURCE}/tests/data/tiny-llama ${SOURCE}/tests/data/tiny-llama/heldout.txt)
 expect("The captain of the ship said that [^\n]+")
+run(${WORK}/build/qat ${SOURCE}/tests/data/tiny-llama ${SOURCE}/tests/data/tiny-llama/heldout.txt ${WORK}/tiny-int4)
+expect("21 layers in int4, the same bits\n")
 
 run(${WORK}/prefix/bin/nibble --version)
 expect("^nibble [0-9]+\\.[0-9]+\\.[0-9]+\n$")
