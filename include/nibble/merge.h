@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <vector>
@@ -79,5 +80,9 @@ MergeReport merge(const std::string& model, const std::string& adapter, const st
 ///         before it changes.
 MergeReport merge(const std::string& model, const std::vector<std::string>& adapters, const std::string& out,
                   const MergeOptions& options = {});
+inline MergeReport merge(const std::string& model, std::initializer_list<std::string> adapters, const std::string& out,
+                         const MergeOptions& options = {}) {
+  return merge(model, std::vector<std::string>(adapters), out, options);
+}
 
 }  // namespace nibble

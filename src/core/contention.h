@@ -14,7 +14,7 @@ class Contention {
 
   bool is_paused(Clock::time_point now) const { return now < until_; }
 
-  /// The caller has worked since start, and waited since idle.
+  /// The caller has worked since start, and waited since idle, in a job in which each thread has several pieces.
   void waited(Clock::time_point start, Clock::time_point idle, Clock::time_point now) {
     const auto wait = now - idle;
     if (wait >= kLong && wait >= (idle - start) / 2) pause_from(now);  // half: a piece is a quarter of a thread's work

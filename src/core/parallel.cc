@@ -88,8 +88,8 @@ class Pool {
  public:
   /// False when another thread's job is running, or the job is not worth sharing: the caller then does it alone.
   bool try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* context, int threads);
-  /// What was noticed of contention.
-  void forget();
+  /// What was noticed of contention, before the next job.
+  void forget() { forgets_ = true; }
 
  private:
   static constexpr uint32_t kOpen = 1u << 31;
@@ -100,7 +100,7 @@ class Pool {
   void run_piece(uint64_t begin, uint64_t end);
   bool enter();
   void leave();
-  void close_and_wait(Clock::time_point start);
+  void close_and_wait(Clock::time_point start, bool in_small_pieces);
 
   std::mutex owner_;  // held by the caller whose job it is
   std::vector<std::thread> workers_;
@@ -113,6 +113,7 @@ class Pool {
   std::atomic<bool> failed_ = false;
   std::exception_ptr error_;  // written by the thread that set failed_, read after all have left
   Contention contention_;
+  std::atomic<bool> forgets_ = false;
 };
 
 void Pool::resize(int threads) {
@@ -156,7 +157,7 @@ void Pool::leave() {
   if (entry_.fetch_sub(1, std::memory_order_release) == 1) entry_.notify_one();
 }
 
-void Pool::close_and_wait(Clock::time_point start) {
+void Pool::close_and_wait(Clock::time_point start, bool in_small_pieces) {
   uint32_t inside = entry_.fetch_and(~kOpen, std::memory_order_acquire) & ~kOpen;
   if (inside == 0) {
     if (!joined_.load(std::memory_order_relaxed)) contention_.missed(start, Clock::now());
@@ -164,12 +165,7 @@ void Pool::close_and_wait(Clock::time_point start) {
   }
   const auto idle = Clock::now();
   while (inside != 0) inside = wait_for_change(entry_, inside);
-  contention_.waited(start, idle, Clock::now());
-}
-
-void Pool::forget() {
-  const std::lock_guard lock(owner_);
-  contention_ = {};
+  if (in_small_pieces) contention_.waited(start, idle, Clock::now());
 }
 
 void Pool::run_piece(uint64_t begin, uint64_t end) {
@@ -196,7 +192,9 @@ void Pool::work(size_t self) {
 bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* context, int threads) {
   const std::unique_lock lock(owner_, std::try_to_lock);
   const auto start = Clock::now();
-  if (!lock || contention_.is_paused(start)) return false;
+  if (!lock) return false;
+  if (forgets_.exchange(false, std::memory_order_relaxed)) contention_ = {};
+  if (contention_.is_paused(start)) return false;
   resize(threads);
 
   constexpr int64_t kMaxUnits = int64_t{1} << 31;
@@ -217,7 +215,7 @@ bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* conte
   inside_piece = true;
   work(0);
   inside_piece = false;
-  close_and_wait(start);
+  close_and_wait(start, units >= sharers * kPiecesPerRange);  // else the last of few pieces may take as long as all
   if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
   return true;
 }

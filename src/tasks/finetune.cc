@@ -184,8 +184,8 @@ class Run {
     log.close();
     if (state_.skipped == state_.step && state_.step > 0) {
       fail(ErrorCode::internal, "nothing was learned: all " + std::to_string(state_.step) +
-                                    " steps were skipped, since a value was not finite, in the last one first in " +
-                                    last_broken_);
+                                    " steps were skipped, since a value was not finite" +
+                                    (last_broken_.empty() ? "" : ", in the last one first in " + last_broken_));
     }
     const HoldInterrupts done;  // all that a run that continued could do now is this
     write(folder.result());
@@ -265,9 +265,9 @@ class Run {
   }
 
   void refuse_or_skip(const std::vector<LabelledBatch>& batches, const StepResult& result) {
-    ++state_.skipped;
+    const bool learned = state_.skipped++ < state_.step;
     restore_observed_ranges(*model_->model, state_.observed);
-    if (o_.on_nonfinite == "skip" && state_.skipped < steps_) return;
+    if (o_.on_nonfinite == "skip" && learned) return;
     last_broken_ = first_nonfinite_layer(*model_->model, batches);
     if (last_broken_.empty()) last_broken_ = result.broken;
     if (o_.on_nonfinite == "skip") return;
@@ -375,7 +375,7 @@ class Run {
   int64_t steps_ = 0, steps_in_epoch_ = 0;
 
   TrainerState state_;
-  std::string last_broken_;  // what was not finite first, in a step that ended or emptied the run
+  std::string last_broken_;  // what was not finite first, in a step that ended the run or was skipped like all before
   int64_t epoch_ = -1;
   std::vector<size_t> order_;  // of the rows in that epoch
   int64_t ran_tokens_ = 0;

@@ -22,7 +22,8 @@ struct QatState {
 
 namespace {
 
-constexpr double kMaxNorm = 1;  // of gradients, as finetune() has it
+constexpr double kMaxNorm = 1;     // of gradients, as finetune() has it
+constexpr double kMostRate = 1e6;  // steps of such a size leave no number finite
 
 /// What stands in the way of preparing a model, and the bytes of its weights.
 class LookAtWeights final : public ParameterVisitor {
@@ -126,6 +127,11 @@ const std::vector<std::string>& QatModel::modules() const { return state_->modul
 
 double QatModel::train_step(const std::vector<QatSample>& samples, double learning_rate) {
   require_training(*state_);
+  if (samples.empty()) fail(ErrorCode::invalid_argument, "qat: no samples to train on");
+  if (!(learning_rate >= 0) || learning_rate > kMostRate) {
+    fail(ErrorCode::invalid_argument,
+         "qat: learning_rate: found " + std::to_string(learning_rate) + ", expected 0 to " + std::to_string(kMostRate));
+  }
   Model& model = state_->model();
   const std::vector<LabelledBatch> batches = {batch_of(samples, model.info().is_encoder)};
   const ObservedRanges before = observed_ranges(model);
@@ -134,8 +140,9 @@ double QatModel::train_step(const std::vector<QatSample>& samples, double learni
       nibble::train_step(model, batches, tape, *state_->optimizer, {.rate = learning_rate, .max_norm = kMaxNorm});
   if (result.finite) return result.loss.mean();
   restore_observed_ranges(model, before);
+  const std::string layer = first_nonfinite_layer(model, batches);
   fail(ErrorCode::internal,
-       "qat: a value is not finite, first in " + first_nonfinite_layer(model, batches) + "; lower the learning rate");
+       "qat: a value is not finite, first in " + (layer.empty() ? result.broken : layer) + "; lower the learning rate");
 }
 
 void QatModel::freeze_ranges() { freeze_qat_ranges(state_->model()); }

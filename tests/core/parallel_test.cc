@@ -103,6 +103,23 @@ TEST_F(Parallel, OthersTakeOverTheRangeOfASlowThread) {
   EXPECT_EQ(done, 64);
 }
 
+// The wait for the last of a few pieces is no contention.
+TEST_F(Parallel, SharesOnAfterWorkThatDoesNotDivideEvenly) {
+  using namespace std::chrono_literals;
+  set_thread_count(4);
+  for (int round = 0; round < 3; ++round) {
+    parallel_for(5, 1, [](int64_t begin, int64_t end) { std::this_thread::sleep_for((end - begin) * 4ms); });
+    std::mutex mutex;
+    std::set<std::thread::id> threads;
+    parallel_for(16, 1, [&](int64_t begin, int64_t end) {
+      std::this_thread::sleep_for((end - begin) * 1ms);
+      const std::lock_guard lock(mutex);
+      threads.insert(std::this_thread::get_id());
+    });
+    EXPECT_GT(threads.size(), 1u);
+  }
+}
+
 TEST_F(Parallel, CallsFromInsideRunSerially) {
   set_thread_count(4);
   std::atomic<int> total = 0, split = 0;

@@ -232,6 +232,12 @@ TEST_F(FinetuneTest, ValuesThatAreNotFiniteStopTheRunOrSkipTheStep) {
   expect_error(ErrorCode::internal, "nothing was learned: all 2 steps were skipped, since a value was not finite",
                [&] { finetune(model.string(), at("skipped"), o); });
   EXPECT_TRUE(read_log(temp_ / "skipped")[0].find("skipped")->as_bool(""));
+  o.steps = 10;
+  o.eval_data = o.data;
+  o.eval_every = o.early_stopping = 1;
+  expect_error(ErrorCode::internal,
+               "all 1 steps were skipped, since a value was not finite, in the last one first in model",
+               [&] { finetune(model.string(), at("early"), o); });
   EXPECT_FALSE(fs::exists(temp_ / "skipped/adapter_config.json"));
 }
 

@@ -237,6 +237,9 @@ TEST(MergeSeveral, ChangesAddUp) {
   const MergeReport report = merge(base, adapters, out, {.to = "fp32"});
   EXPECT_LE(difference(logits_of(out), logits_of(base, adapters)).relative(), 2e-5);
   EXPECT_GT(difference(logits_of(out), logits_of(base, {adapters[0], adapters[1]})).relative(), 1e-3);
+  const std::string two = (temp / "two").string();
+  EXPECT_EQ(merge(base, {adapters[0].c_str(), adapters[1].c_str()}, two, {.to = "fp32"}).layers.size(),
+            report.layers.size());
   EXPECT_EQ(report.layers.size(), 3u * 7u + 1u);
   EXPECT_FALSE(report.trained_for);
 }

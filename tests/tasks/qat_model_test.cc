@@ -82,6 +82,10 @@ TEST(QatModels, WhatCannotBeIsRefused) {
   expect_error(ErrorCode::invalid_argument, "nothing", [&] { prepare_qat(model, {}, {"nothing"}); });
   QatModel qat = prepare_qat(model, {});
   expect_error(ErrorCode::invalid_argument, "is prepared already", [&] { prepare_qat(model, {}); });
+  expect_error(ErrorCode::invalid_argument, "no samples", [&] { qat.train_step({}, 1e-3); });
+  for (const double rate : {-1e-3, 1e18, std::nan("")}) {
+    expect_error(ErrorCode::invalid_argument, "learning_rate: found", [&] { qat.train_step({{.ids = kIds}}, rate); });
+  }
   expect_error(ErrorCode::invalid_argument, "has no ids", [&] { qat.train_step({{.ids = {}}}, 1e-3); });
   expect_error(ErrorCode::invalid_argument, "of 8 ids has 1 labels, expected 8",
                [&] { qat.train_step({{.ids = kIds, .labels = {1}}}, 1e-3); });
