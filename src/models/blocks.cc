@@ -45,6 +45,7 @@ Tensor normalize(const Tensor& x, const Norm& norm, Tape* tape) {
 }
 
 void visit(ParameterVisitor& visitor, Norm& norm) {
+  if (norm.name.empty()) return;
   visitor.vector(norm.name + ".weight", norm.weight);
   if (!norm.bias.empty()) visitor.vector(norm.name + ".bias", norm.bias);
 }
@@ -52,7 +53,8 @@ void visit(ParameterVisitor& visitor, Norm& norm) {
 Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
   // Layers that are computed again in the backward pass need it longer than this call lasts.
   const auto state = std::make_shared<PassState>(pass_state(batch, cache));
-  Tensor h = embed(batch.ids, positions_of(*state, static_cast<int64_t>(batch.ids.size())), tape);
+  const std::vector<int32_t> positions = positions_of(*state, static_cast<int64_t>(batch.ids.size()));
+  Tensor h = embed({.ids = batch.ids, .positions = positions, .state = *state, .tape = tape});
   for (int64_t i = 0; i < info().layers; ++i) {
     if (tape) tape->keep("hidden." + std::to_string(i), h);
     h = checkpoint(h, tape, [this, state, i](const Tensor& x, Tape* layer_tape) {
@@ -60,7 +62,7 @@ Tensor Decoder::hidden(const Batch& batch, KvCache* cache, Tape* tape) const {
     });
   }
   if (cache) cache->advance(h.rows());
-  h = normalize(h, norm_, tape);
+  h = finish(h, *state, tape);
   if (tape) tape->keep("hidden." + std::to_string(info().layers), h);
   return h;
 }
@@ -103,9 +105,21 @@ void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
   }
 }
 
-Tensor Decoder::embed(std::span<const int32_t> ids, std::span<const int32_t>, Tape* tape) const {
-  return embedding(ids, embedding_, tape);
+Tensor Decoder::learned_positions(const EmbedCall& call, const Embedding& table, int64_t offset) const {
+  std::vector<int32_t> rows(call.positions.begin(), call.positions.end());
+  for (int32_t& row : rows) {
+    if (row >= info().context_length) {
+      fail(ErrorCode::invalid_argument, "context: " + std::to_string(call.positions.back() + 1) +
+                                            " positions, the model has " + std::to_string(info().context_length));
+    }
+    row += static_cast<int32_t>(offset);
+  }
+  return embedding(rows, table, call.tape);
 }
+
+Tensor Decoder::embed(const EmbedCall& call) const { return embedding(call.ids, embedding_, call.tape); }
+
+Tensor Decoder::finish(const Tensor& h, const PassState&, Tape* tape) const { return normalize(h, norm_, tape); }
 
 Tensor attend(Tensor&& q, Tensor&& k, const Tensor& v, const RopeTable* rope, const AttentionOptions& options,
               const LayerCall& call) {

@@ -13,7 +13,7 @@
 namespace nibble {
 
 struct Norm {
-  std::string name;     // "model.norm"
+  std::string name;     // "model.norm"; "" = one that is no parameter
   Tensor weight, bias;  // without a bias: RMSNorm, with one: LayerNorm
   float eps = 0;
 };
@@ -28,6 +28,13 @@ struct PassState {
   KvCache* cache;                // null: sequences of their own
   std::vector<int64_t> lengths;  // of these
   ComputeOptions compute = {};
+};
+
+/// What the embedding needs to know of the call it runs in.
+struct EmbedCall {
+  std::span<const int32_t> ids, positions;
+  const PassState& state;
+  Tape* tape;
 };
 
 /// What a layer needs to know of the call it runs in.
@@ -56,11 +63,16 @@ class Decoder : public Model {
   void load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape);
   /// "lm_head", or the embeddings again when they are tied.
   void load_head(Loader& loader, const DecoderShape& shape);
+  /// Rows of a table of positions, the first of which is row `offset`; as many as the model's context are all there
+  /// are.
+  Tensor learned_positions(const EmbedCall& call, const Embedding& table, int64_t offset) const;
 
   /// @returns [ids.size(), hidden]
-  virtual Tensor embed(std::span<const int32_t> ids, std::span<const int32_t> positions, Tape* tape) const;
+  virtual Tensor embed(const EmbedCall& call) const;
   /// h: [tokens, hidden]
   virtual Tensor run_layer(const Tensor& h, const LayerCall& call) const = 0;
+  /// What is between the last layer and the head: the last norm.
+  virtual Tensor finish(const Tensor& h, const PassState& state, Tape* tape) const;
   /// The parameters between the embedding of the ids and the last norm.
   virtual void visit_layers(ParameterVisitor& visitor) = 0;
 

@@ -145,8 +145,8 @@ class Gemma final : public Decoder {
     return b;
   }
 
-  Tensor embed(std::span<const int32_t> ids, std::span<const int32_t>, Tape* tape) const override {
-    return scale(embedding(ids, embedding_, tape), scale_, tape);
+  Tensor embed(const EmbedCall& call) const override {
+    return scale(embedding(call.ids, embedding_, call.tape), scale_, call.tape);
   }
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {

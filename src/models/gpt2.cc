@@ -84,13 +84,8 @@ class Gpt2 final : public Decoder {
     return b;
   }
 
-  Tensor embed(std::span<const int32_t> ids, std::span<const int32_t> positions, Tape* tape) const override {
-    for (const int32_t position : positions) {
-      if (position < info().context_length) continue;
-      fail(ErrorCode::invalid_argument, "context: " + std::to_string(positions.back() + 1) +
-                                            " positions, the model has " + std::to_string(info().context_length));
-    }
-    return add(embedding(ids, embedding_, tape), embedding(positions, positions_, tape), tape);
+  Tensor embed(const EmbedCall& call) const override {
+    return add(Decoder::embed(call), learned_positions(call, positions_, 0), call.tape);
   }
 
   Tensor run_layer(const Tensor& input, const LayerCall& call) const override {

@@ -7,16 +7,17 @@
 #include "models/gpt2.h"
 #include "models/llama.h"
 #include "models/olmo2.h"
+#include "models/opt.h"
 #include "models/phi3.h"
 
 namespace nibble {
 namespace {
 
 constexpr Architecture kArchitectures[] = {
-    {"llama", build_llama},     {"mistral", build_llama}, {"qwen2", build_llama},  {"qwen3", build_llama},
-    {"smollm3", build_llama},   {"gemma2", build_gemma},  {"gemma3", build_gemma}, {"gemma3_text", build_gemma},
-    {"phi3", build_phi3},       {"olmo2", build_olmo2},   {"gpt2", build_gpt2},    {"bert", build_bert},
-    {"distilbert", build_bert}, {"roberta", build_bert},
+    {"llama", build_llama},   {"mistral", build_llama},   {"qwen2", build_llama},  {"qwen3", build_llama},
+    {"smollm3", build_llama}, {"gemma2", build_gemma},    {"gemma3", build_gemma}, {"gemma3_text", build_gemma},
+    {"phi3", build_phi3},     {"olmo2", build_olmo2},     {"gpt2", build_gpt2},    {"opt", build_opt},
+    {"bert", build_bert},     {"distilbert", build_bert}, {"roberta", build_bert},
 };
 
 }  // namespace

@@ -217,6 +217,7 @@ ModuleChoice default_targets(const std::string& model_type) {
       {"gemma2", {"q_proj", "v_proj"}},
       {"gemma3_text", {"q_proj", "v_proj"}},
       {"gpt2", {"c_attn"}},
+      {"opt", {"q_proj", "v_proj"}},
       {"bert", {"query", "value"}},
       {"roberta", {"query", "value"}},
   };

@@ -42,7 +42,9 @@ void describe_shape(const ModelFiles& files, ModelDescription& d) {
     d.vocab_size = info.vocab_size;
     d.context_length = info.context_length;
     d.layers = info.layers;
-    d.hidden_size = parameters.front().shape.back();  // the embeddings come first
+    for (const Parameter& p : parameters) {
+      if (p.role == Role::embedding) d.hidden_size = std::max(d.hidden_size, p.shape.back());
+    }
   } catch (const Error&) {
     d.vocab_size = number(files.config, "vocab_size");
     d.context_length = number(files.config, "max_position_embeddings");

@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-constexpr std::array<KnownConfig, 29> kConfigs = {{
+constexpr std::array<KnownConfig, 33> kConfigs = {{
     {"llama-2-7b", R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "float16",
         "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096, "tie_word_embeddings": false})"},
@@ -83,6 +83,19 @@ constexpr std::array<KnownConfig, 29> kConfigs = {{
         "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024})"},
     {"gpt2-xl", R"({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "dtype": "float32",
         "vocab_size": 50257, "n_embd": 1600, "n_layer": 48, "n_head": 25, "n_positions": 1024})"},
+    {"opt-125m", R"({"model_type": "opt", "architectures": ["OPTForCausalLM"], "dtype": "float16",
+        "vocab_size": 50272, "hidden_size": 768, "ffn_dim": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "max_position_embeddings": 2048})"},
+    {"opt-350m", R"({"model_type": "opt", "architectures": ["OPTForCausalLM"], "dtype": "float16",
+        "vocab_size": 50272, "hidden_size": 1024, "ffn_dim": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "max_position_embeddings": 2048, "word_embed_proj_dim": 512,
+        "do_layer_norm_before": false})"},
+    {"opt-1.3b", R"({"model_type": "opt", "architectures": ["OPTForCausalLM"], "dtype": "float16",
+        "vocab_size": 50272, "hidden_size": 2048, "ffn_dim": 8192, "num_hidden_layers": 24,
+        "num_attention_heads": 32, "max_position_embeddings": 2048})"},
+    {"opt-6.7b", R"({"model_type": "opt", "architectures": ["OPTForCausalLM"], "dtype": "float16",
+        "vocab_size": 50272, "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "max_position_embeddings": 2048})"},
     {"bert-base", R"({"model_type": "bert", "architectures": ["BertModel"], "dtype": "float32",
         "vocab_size": 30522, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
         "num_attention_heads": 12, "max_position_embeddings": 512})"},

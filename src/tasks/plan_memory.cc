@@ -129,7 +129,7 @@ Widths find_widths(const PlanModel& model) {
   std::vector<Shape> linears;
   for (const PlanTensor& t : model.tensors) {
     if (!t.parameter) continue;
-    if (t.parameter->role == Role::embedding && w.hidden == 0) w.hidden = t.parameter->shape[1];
+    if (t.parameter->role == Role::embedding) w.hidden = std::max(w.hidden, t.parameter->shape[1]);
     if (t.parameter->role == Role::linear) linears.push_back(t.parameter->shape);
   }
   for (const Shape& shape : linears) w.inner = std::max(w.inner, shape[1]);

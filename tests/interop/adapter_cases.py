@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
-from support import (ENCODERS, IDS, SHARED, TOLERANCE, Skip, decodes_rightly, expect_close, need, transformers_logits)
+from support import (ENCODERS, IDS, SHARED, TOLERANCE, Skip, decodes_rightly, expect_close, golden_model, need,
+                     transformers_logits)
 
 MERGED = {"llama-qv": "llama", "llama-dora": "llama", "gpt2-conv1d": "gpt2", "qwen2-lora-only-bias": "qwen2"}
 
@@ -72,7 +73,9 @@ TRAINED = {"llama/lora": ["--target-modules", "all-linear"], "llama/dora": ["--t
                             r"layers\.1\..*v_proj=6", "--alpha-pattern", "v_proj=3"],
            "gpt2/excluded": ["--exclude-modules", r".*\.mlp\..*", "--layers-to-transform", 0, "--alpha-pattern", "c_attn=3"],
            "bert/layers": ["--target-modules", "query", "value", "--layers-to-transform", 0, "--rank-pattern", "query=2"],
-           "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": []}
+                      "bert/lora": ["--target-modules", "query", "value"], "roberta/lora": [], "distilbert/lora": [],
+           "opt/lora": [], "opt-projected/lora": ["--target-modules", "all-linear"],
+           "opt/saved-table": ["--target-modules", "q_proj", "--modules-to-save", "embed_tokens"]}
 
 
 def case_trained_adapter(nibble, source, options):
@@ -115,17 +118,22 @@ READ = {"llama/biases": {"target_modules": ["q_proj"], "lora_bias": True, "bias"
                          "layers_to_transform": [1], "layers_pattern": "layers", "rank_pattern": {"q_proj": 2}},
         "bert/layers": {"target_modules": ["query", "dense"], "layers_to_transform": 0, "layers_pattern": ["layer"],
                         "exclude_modules": r".*intermediate.*"},
+        "opt/biases": {"target_modules": "all-linear", "bias": "all"},
+        "opt-projected/saved-norm": {"target_modules": ["project_in"], "modules_to_save": ["final_layer_norm"]},
         "gpt2/alphas": {"target_modules": ["c_attn"], "fan_in_fan_out": True,
                         "alpha_pattern": {"transformer.h.0.attn.c_attn": 40, r"^transformer\.h\.1.*": 1}}}
 
 
+# What files of a model without its head lack in front of the names: OpenAI's of GPT-2, old ones of OPT.
+PREFIXES = {"gpt2": "transformer.", "opt": "model.", "opt-projected": "model."}
+
+
 def without_prefix(source, folder):
-    """GPT-2 with the names of OpenAI's file."""
     from safetensors.torch import load_file, save_file
 
     folder.mkdir(exist_ok=True)
-    tensors = load_file(source / "model.safetensors")
-    save_file({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    tensors, prefix = load_file(source / "model.safetensors"), PREFIXES[source.name]
+    save_file({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_bytes((source / "config.json").read_bytes())
     return folder
 
@@ -153,7 +161,7 @@ def case_adapter_of_peft(nibble, source, options):
     """An adapter that PEFT has written gives the same here, over files with the names of the class and with others."""
     encoder = source.name in ENCODERS
     expected = adapter_with_values(need(source), options, nibble.folder / "adapter")
-    folders = [source] + ([without_prefix(source, nibble.folder / "raw")] if source.name == "gpt2" else [])
+    folders = [source] + ([without_prefix(source, nibble.folder / "raw")] if source.name in PREFIXES else [])
     for folder in folders:
         file = nibble.folder / "logits.npy"
         nibble("classify" if encoder else "logits", folder, "--adapter", nibble.folder / "adapter", "--ids",
@@ -217,11 +225,11 @@ def adapter_cases():
             yield f"Merged.{adapter}/{target}", case_merged_folder, (
                 SHARED / "goldens/models" / source, SHARED / "goldens/peft" / adapter, target)
     for name, options in TRAINED.items():
-        yield f"Trained.{name}", case_trained_adapter, (SHARED / "goldens/models" / name.split("/")[0], options)
+        yield f"Trained.{name}", case_trained_adapter, (golden_model(name.split("/")[0]), options)
     for name, options in UNTIED.items():
         yield f"Untied.{name}", case_untied, (SHARED / "goldens/models" / name.split("/")[0], options)
     for name, options in READ.items():
-        yield f"Read.{name}", case_adapter_of_peft, (SHARED / "goldens/models" / name.split("/")[0], options)
+        yield f"Read.{name}", case_adapter_of_peft, (golden_model(name.split("/")[0]), options)
     for family in ["llama", "gpt2"]:
         yield f"Pissa.{family}", case_pissa_start, (SHARED / "goldens/models" / family,)
         yield f"Loftq.{family}", case_loftq_adapter, (SHARED / "goldens/models" / family,)

@@ -60,6 +60,12 @@ class Nibble:
         return json.loads(self("tokenize", model, text, "--json"))["ids"]
 
 
+def golden_model(name):
+    """The folder of a tiny random model: bundled with the tests, or among the shared reference results."""
+    bundled = ROOT / "tests/data" / name
+    return bundled if bundled.exists() else SHARED / "goldens/models" / name
+
+
 def need(path):
     if not path.exists():
         raise Skip(f"{path} is absent")

@@ -191,7 +191,7 @@ TEST_P(EveryDecoder, ATruncatedCacheForgetsWhatWasTried) {
 
 TEST_P(EveryDecoder, EveryTensorHasAGgufName) {
   const Family& c = GetParam();
-  if (c.gguf == "-") return;  // with a vision tower
+  if (c.gguf == "-") return;
   const GgufArchitecture& architecture = find_gguf_architecture(c.gguf.empty() ? c.model_type : c.gguf, "test");
   EXPECT_EQ(architecture.model_type, c.model_type == "mistral" ? "llama" : c.model_type);
   for (const Parameter& p : list_parameters(Json::parse(config_text(c), c.model_type), c.model_type)) {

@@ -14,10 +14,10 @@ constexpr double kTolerance = 2e-4;
 class FamilyGolden : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    const std::string folder = "goldens/models/" + std::string(GetParam());
+    const std::filesystem::path folder = golden_model(GetParam());
     NIBBLE_NEED_SHARED(folder);
-    model_ = load((shared_folder() / folder).string());
-    golden_.emplace(shared_folder() / folder / "golden.safetensors");
+    model_ = load(folder.string());
+    golden_.emplace(folder / "golden.safetensors");
   }
   std::vector<int32_t> ids(int i) const { return ids_of(golden_->load("input_ids." + std::to_string(i))); }
 
@@ -91,7 +91,7 @@ TEST_P(FamilyGolden, ContextAndIdsAreChecked) {
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGolden,
                          ::testing::Values("llama", "llama-tied", "mistral", "qwen2", "qwen3", "smollm3", "gemma2",
-                                           "gemma3", "phi3", "olmo2", "gpt2"),
+                                           "gemma3", "phi3", "olmo2", "gpt2", "opt", "opt-projected"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -36,6 +36,9 @@ inline const std::vector<Family>& decoders() {
       {"phi3", R"("partial_rotary_factor": 0.5, "original_max_position_embeddings": 32, "rope_scaling": {
          "type": "longrope", "short_factor": [1, 1, 1.5, 2], "long_factor": [1, 2, 3, 4]})"},
       {"olmo2", ""},
+      {"opt", R"("vocab_size": 40, "hidden_size": $H, "ffn_dim": $I, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "max_position_embeddings": 32, "word_embed_proj_dim": 16)",
+       "", "-"},
       {"gpt2", R"("vocab_size": 40, "n_embd": 48, "n_head": 3, "n_layer": 2, "n_positions": 32)", ""},
   };
   return rows;

@@ -23,6 +23,13 @@ inline Json shared_json(const std::string& path) {
   return Json::parse(std::regex_replace(read_file(file), std::regex("-?\\b(NaN|Infinity)\\b"), "null"), file);
 }
 
+/// The folder of a tiny random model with the reference results of it: bundled with the tests, or among the shared
+/// ones.
+inline std::filesystem::path golden_model(const std::string& name) {
+  const auto bundled = std::filesystem::path(NIBBLE_SOURCE_DIR) / "tests/data" / name;
+  return std::filesystem::exists(bundled) ? bundled : shared_folder() / "goldens/models" / name;
+}
+
 inline int64_t int_at(const Json& object, const std::string& key) { return object.find(key)->as_int(key); }
 inline std::string text_at(const Json& object, const std::string& key) { return object.find(key)->as_string(key); }
 inline bool flag_at(const Json& object, const std::string& key) { return object.find(key)->as_bool(key); }

@@ -181,20 +181,29 @@ TEST(Adapter, RealConfigurationsAreRead) {
   EXPECT_EQ(read("peft-0.6.1-lora_mlp").r, 8);
 }
 
-// Its base is not at hand, so only that every tensor finds its place is tested.
-TEST(Adapter, OfARealDistilbertFindsItsPlaces) {
+// Their bases are not at hand, so only that every tensor finds its place is tested.
+TEST(Adapter, RealOnesFindTheirPlaces) {
   NIBBLE_NEED_SHARED("real/adapters");
-  LoadedModel model;
-  model.config = Json::parse(R"({"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"],
-      "vocab_size": 40, "dim": 768, "hidden_dim": 3072, "n_layers": 6, "n_heads": 12, "max_position_embeddings": 512})",
-                             "config.json");
-  const ModelWeights weights(model.config);
-  Loader loader(weights, {});
-  model.model = build_model(model.config, "config.json", loader);
-  const std::string folder = (shared_folder() / "real/adapters/distilbert-imdb").string();
-  const AttachedAdapter adapter = attach_adapter(model, folder, AdapterUse::inference);
-  const SafetensorsFile file(std::filesystem::path(folder) / "adapter_model.safetensors");
-  EXPECT_EQ(adapter.parameters.size(), file.entries().size());
+  const struct {
+    const char *adapter, *config;
+  } rows[] = {
+      {"distilbert-imdb", R"({"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"],
+        "vocab_size": 40, "dim": 768, "hidden_dim": 3072, "n_layers": 6, "n_heads": 12,
+        "max_position_embeddings": 512})"},
+      {"opt125m-lab8-bf16", R"({"model_type": "opt", "architectures": ["OPTForCausalLM"], "vocab_size": 40,
+        "hidden_size": 768, "ffn_dim": 64, "num_hidden_layers": 12, "num_attention_heads": 12})"},
+  };
+  for (const auto& row : rows) {
+    LoadedModel model;
+    model.config = Json::parse(row.config, "config.json");
+    const ModelWeights weights(model.config);
+    Loader loader(weights, {});
+    model.model = build_model(model.config, "config.json", loader);
+    const std::string folder = (shared_folder() / "real/adapters" / row.adapter).string();
+    const AttachedAdapter adapter = attach_adapter(model, folder, AdapterUse::inference);
+    const SafetensorsFile file(std::filesystem::path(folder) / "adapter_model.safetensors");
+    EXPECT_EQ(adapter.parameters.size(), file.entries().size()) << row.adapter;
+  }
 }
 
 TEST(AdapterTargets, MeanWhatPeftMeans) {

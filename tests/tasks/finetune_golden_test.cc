@@ -15,9 +15,9 @@ namespace fs = std::filesystem;
 // Names of the source, its shapes and dtypes, and its values as far as its dtype can tell, whatever models hold.
 TEST(FullFinetune, WritesWhatItRead) {
   NIBBLE_NEED_SHARED("goldens/models");
-  for (const char* name : {"gemma2", "gemma3", "gpt2", "llama-tied", "qwen2"}) {
+  for (const char* name : {"gemma2", "gemma3", "gpt2", "llama-tied", "opt", "opt-projected", "qwen2"}) {
     const TempFolder temp;
-    const fs::path model = shared_folder() / "goldens/models" / name;
+    const fs::path model = golden_model(name);
     const FinetuneOptions o = {.method = "full",
                                .data = temp.write("d.jsonl", R"({"input_ids": [5, 17, 9, 3]})").string(),
                                .steps = 1,

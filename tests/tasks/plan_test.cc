@@ -314,7 +314,8 @@ TEST(KnownModels, HaveThePublishedNumberOfParameters) {
       {"qwen3-8b", 8'190'735'360},     {"gemma-2-2b", 2'614'341'888},   {"gemma-3-1b", 999'885'952},
       {"phi-3-mini", 3'821'079'552},   {"gpt2", 124'439'808},           {"gpt2-xl", 1'557'611'200},
       {"bert-base", 109'482'240},      {"bert-large", 335'141'888},     {"roberta-base", 124'645'632},
-      {"distilbert-base", 66'362'880}, {"minilm-l6", 22'713'216}};
+      {"distilbert-base", 66'362'880}, {"minilm-l6", 22'713'216},       {"opt-125m", 125'239'296},
+      {"opt-350m", 331'196'416},       {"opt-1.3b", 1'315'758'080},     {"opt-6.7b", 6'658'473'984}};
   EXPECT_EQ(std::size(published), known_models().size());
   for (const auto& [name, parameters] : published) EXPECT_EQ(plan(name).parameters, parameters) << name;
 }
