@@ -102,19 +102,18 @@ constexpr Family kFamilies[] = {kBert,
                                  .pooler = ""}};
 
 /// "Bert" + ... of "architectures": these run; ForMaskedLM runs without its head, for the vectors.
-constexpr std::string_view kClassifier = "ForSequenceClassification";
 constexpr std::string_view kHeadless[] = {"Model", "ForMaskedLM"};
 
 bool is_classifier(const ConfigReader& config, const Family& family) {
   const std::string name = architecture_of(config), start(family.class_prefix);
   if (name.empty()) return false;
-  if (name == start + std::string(kClassifier)) return true;
+  if (name == start + std::string(kClassifierClass)) return true;
   for (const std::string_view end : kHeadless) {
     if (name == start + std::string(end)) return false;
   }
   fail(ErrorCode::unsupported, config.at("architectures") + ": '" + printable(name, 100) +
                                    "' is not supported (known: " + start + "Model, " + start +
-                                   std::string(kClassifier) + ")");
+                                   std::string(kClassifierClass) + ")");
 }
 
 struct Block {
@@ -203,7 +202,7 @@ class Bert final : public Model {
   std::string find_prefix(const Loader& loader) const {
     const std::string prefix(family_.prefix);
     const std::string probe = "embeddings.word_embeddings.weight";
-    const bool alone_first = !info().architecture.ends_with(kClassifier);
+    const bool alone_first = !info().architecture.ends_with(kClassifierClass);
     if (alone_first) return loader.has(probe) ? "" : prefix;
     return loader.has(prefix + probe) || !loader.has(probe) ? prefix : "";
   }

@@ -97,6 +97,10 @@ void Decoder::load_embedding(Loader& loader, const std::string& module, const De
 }
 
 void Decoder::load_head(Loader& loader, const DecoderShape& shape) {
+  if (!info().labels.empty()) {
+    head_ = loader.head("score", static_cast<int64_t>(info().labels.size()), shape.hidden_size);
+    return;
+  }
   // As transformers from version 5 on, and llama.cpp: what is stored counts.
   if (shape.tie_word_embeddings && !loader.has_own_head("lm_head", embedding_.name)) {
     head_ = loader.tied_head("lm_head", embedding_.weight);

@@ -61,7 +61,7 @@ class Decoder : public Model {
         ropes_(std::move(ropes)) {}
 
   void load_embedding(Loader& loader, const std::string& module, const DecoderShape& shape);
-  /// "lm_head", or the embeddings again when they are tied.
+  /// "lm_head", or the embeddings again when they are tied; of a classifier "score".
   void load_head(Loader& loader, const DecoderShape& shape);
   /// Rows of a table of positions, the first of which is row `offset`; as many as the model's context are all there
   /// are.

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/limits.h"
+#include "models/encoder_config.h"
 
 namespace nibble {
 namespace {
@@ -203,10 +204,8 @@ ModelInfo decoder_info(const ConfigReader& config, const DecoderShape& shape) {
   info.heads = shape.heads;
   info.kv_heads = shape.kv_heads;
   info.head_dim = shape.head_dim;
-  if (const Json* names = config.json().find_value("architectures")) {
-    const auto& list = names->as_array(config.at("architectures"));
-    if (!list.empty()) info.architecture = list[0].as_string(config.at("architectures"));
-  }
+  info.architecture = architecture_of(config);
+  if (info.architecture.ends_with(kClassifierClass)) info.labels = read_labels(config);
   return info;
 }
 

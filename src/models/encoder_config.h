@@ -1,5 +1,5 @@
 #pragma once
-// What encoder families share: the shape of the model as config.json gives it, and the labels of a classifier.
+// What encoder families share: the shape of the model as config.json gives it; and the labels of any classifier.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -26,6 +26,9 @@ struct EncoderShape {
 /// @throws Error{format} naming the key that is missing or out of range, Error{unsupported} for decoders and for
 ///         positions that are not absolute.
 EncoderShape read_encoder_shape(const ConfigReader& config, const EncoderKeys& keys);
+
+/// How the class of a classifier is named, behind its family.
+inline constexpr std::string_view kClassifierClass = "ForSequenceClassification";
 
 /// "BertForSequenceClassification"; "" when the file does not say.
 std::string architecture_of(const ConfigReader& config);

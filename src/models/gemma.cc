@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "models/blocks.h"
+#include "models/encoder_config.h"
 #include "ops/linear.h"
 
 namespace nibble {
@@ -160,7 +161,7 @@ class Gemma final : public Decoder {
 
   Tensor logits(const Tensor& hidden, Tape* tape) const override {
     Tensor out = Decoder::logits(hidden, tape);
-    return logits_cap_ > 0 ? softcap(std::move(out), logits_cap_, tape) : out;
+    return logits_cap_ > 0 && info().predicts_text() ? softcap(std::move(out), logits_cap_, tape) : out;
   }
 
   void visit_layers(ParameterVisitor& visitor) override {
@@ -201,6 +202,9 @@ std::unique_ptr<Model> build_gemma(const Json& json, const std::string& where, L
     return build_text(json, where, "model.", loader);
   }
   // Gemma 3 with a vision tower, of which the text part is used.
+  if (architecture_of(ConfigReader(json, where)).ends_with(kClassifierClass)) {
+    fail(ErrorCode::unsupported, where + ": architectures: gemma3 is supported for text, not for classification");
+  }
   const Json* text = json.find_value("text_config");
   if (text == nullptr) fail(ErrorCode::format, where + ": text_config: is missing");
   text->as_object(where + ": text_config");

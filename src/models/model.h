@@ -33,6 +33,12 @@ struct ModelInfo {
   int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0;
   bool is_encoder = false;
   std::vector<std::string> labels = {};  // of a classifier, by id; empty = the model is none
+
+  /// Whether its logits are of ids that follow, not of labels.
+  bool predicts_text() const { return !is_encoder && labels.empty(); }
+  /// The row of a sequence that a classifier reads: an encoder's first, a decoder's last, which alone has seen them
+  /// all.
+  int64_t classified_row(int64_t length) const { return is_encoder ? 0 : length - 1; }
 };
 
 /// Is shown all parameters of a model and may replace them by others of the same shape.
@@ -58,7 +64,7 @@ class Model {
   /// @throws Error{invalid_argument} for an id outside the vocabulary or more positions than there is room for.
   virtual Tensor hidden(const Batch& batch, KvCache* cache, Tape* tape) const = 0;
   /// The output head. hidden: any rows of what hidden() returned. @returns f32 [rows, vocab_size]; for a classifier,
-  /// whose rows must be the first of each sequence, [rows, labels].
+  /// whose rows must be the classified_row() of each sequence, [rows, labels].
   virtual Tensor logits(const Tensor& hidden, Tape* tape) const = 0;
   Tensor logits(const Tensor& hidden) const { return logits(hidden, nullptr); }
 

@@ -63,7 +63,7 @@ void check(const LoraConfig& c) {
 LoraConfig completed(LoraConfig c, const LoadedModel& model, const Modules& modules) {
   const ModelInfo& info = model.model->info();
   if (c.target_modules.empty()) c.target_modules = default_targets(info.model_type);
-  if (c.task_type.empty()) c.task_type = !info.is_encoder ? "CAUSAL_LM" : info.labels.empty() ? "" : "SEQ_CLS";
+  if (c.task_type.empty()) c.task_type = info.predicts_text() ? "CAUSAL_LM" : info.labels.empty() ? "" : "SEQ_CLS";
   if (c.base_model_name_or_path.empty()) c.base_model_name_or_path = model.path;
   if (c.task_type != "SEQ_CLS") return c;
   for (const char* head : kHeads) {

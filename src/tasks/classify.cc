@@ -39,14 +39,15 @@ Prediction predict(const LoadedModel& loaded, const float* row, int64_t count) {
   return p;
 }
 
-/// The first row of each sequence: [sequences, hidden_size].
-Tensor first_rows(const SequenceBatch& batch) {
+/// The row of each sequence that the classifier reads: [sequences, hidden_size].
+Tensor classified_rows(const ModelInfo& info, const SequenceBatch& batch) {
   const int64_t width = batch.hidden.cols();
   Tensor rows(DType::f32, {static_cast<int64_t>(batch.lengths.size()), width});
   int64_t from = 0;
   float* to = rows.f32();
   for (const int64_t length : batch.lengths) {
-    std::memcpy(to, batch.hidden.f32() + from * width, static_cast<size_t>(width) * sizeof(float));
+    const float* row = batch.hidden.f32() + (from + info.classified_row(length)) * width;
+    std::memcpy(to, row, static_cast<size_t>(width) * sizeof(float));
     from += length;
     to += width;
   }
@@ -58,11 +59,14 @@ Tensor first_rows(const SequenceBatch& batch) {
 SequenceClassifier AutoModelForSequenceClassification::from_pretrained(const std::string& path,
                                                                        const LoadModelOptions& options) {
   std::shared_ptr<LoadedModel> loaded = load_model(path, exact_by_default(options));
-  require_encoder(*loaded);
-  if (loaded->model->info().labels.empty()) {
-    fail(ErrorCode::unsupported,
-         path + ": " + loaded->model->info().architecture + " has no classifier, only vectors; use embed");
+  const ModelInfo& info = loaded->model->info();
+  if (info.predicts_text()) {
+    fail(ErrorCode::unsupported, path + ": " + info.model_type + " without a classifier predicts text; use generate");
   }
+  if (info.labels.empty()) {
+    fail(ErrorCode::unsupported, path + ": " + info.architecture + " has no classifier, only vectors; use embed");
+  }
+  require_known_ids(*loaded);
   return SequenceClassifier(std::move(loaded));
 }
 
@@ -93,7 +97,7 @@ std::vector<Prediction> SequenceClassifier::classify(const std::vector<EncodedTe
                                                      const ClassifyOptions& options) const {
   std::vector<Prediction> predictions(inputs.size());
   run_sequences(*model_, inputs, options.progress, [&](const SequenceBatch& batch) {
-    const Tensor logits = model_->model->logits(first_rows(batch));
+    const Tensor logits = model_->model->logits(classified_rows(model_->model->info(), batch));
     for (size_t i = 0; i < batch.members.size(); ++i) {
       const float* row = logits.f32() + static_cast<int64_t>(i) * logits.cols();
       predictions[batch.members[i]] = predict(*model_, row, logits.cols());

@@ -41,7 +41,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 bool is_classification(const LoadedModel& model, const std::string& task) {
   const ModelInfo& info = model.model->info();
-  const std::string is = info.is_encoder ? "seq_cls" : "causal_lm";
+  const std::string is = info.predicts_text() ? "causal_lm" : "seq_cls";
   if (!task.empty() && task != is) {
     fail(ErrorCode::unsupported, model.path + ": " + info.architecture + " can be trained for " + is + ", not " + task);
   }
@@ -53,7 +53,7 @@ bool is_classification(const LoadedModel& model, const std::string& task) {
     fail(ErrorCode::unsupported, model.path + ": problem_type: is multi_label_classification; a classifier of one " +
                                      "label for each text can be trained, and a regression");
   }
-  return info.is_encoder;
+  return !info.predicts_text();
 }
 
 DataOptions data_options(const LoadedModel& model, const FinetuneOptions& o) {
@@ -345,7 +345,7 @@ class Run {
 
   FinetuneReport report() const {
     FinetuneReport r = {.output = out_.string(), .method = o_.method};
-    r.task = model_->model->info().is_encoder ? "seq_cls" : "causal_lm";
+    r.task = model_->model->info().predicts_text() ? "causal_lm" : "seq_cls";
     r.steps = state_.step;
     r.skipped_steps = state_.skipped;
     r.final_loss = state_.last_loss;

@@ -44,15 +44,15 @@ LoadModelOptions load_quantized(const FinetuneOptions& options, const std::strin
   return load;
 }
 
-bool is_encoder(const std::string& model) {
+bool predicts_text(const std::string& model) {
   const ModelFiles files = open_model(model);
-  return outline_model(files.config, files.path.string(), files.weights.get()).info.is_encoder;
+  return outline_model(files.config, files.path.string(), files.weights.get()).info.predicts_text();
 }
 
-/// As the result will be loaded when nothing else is said: of encoders the numbers are what counts.
+/// As the result will be loaded when nothing else is said: of encoders and classifiers the numbers are what counts.
 LoadModelOptions load_as_deployed(const FinetuneOptions& options, const std::string& model) {
   LoadModelOptions load = load_as_stored(options, model);
-  load.activations = is_encoder(model) ? "fp32" : "auto";
+  load.activations = predicts_text(model) ? "auto" : "fp32";
   return load;
 }
 

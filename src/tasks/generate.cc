@@ -204,8 +204,10 @@ constexpr int64_t kHeadRows = 64;  // positions whose logits exist at a time
 
 CausalLM AutoModelForCausalLM::from_pretrained(const std::string& path, const LoadModelOptions& options) {
   std::shared_ptr<LoadedModel> model = load_model(path, options);
-  if (model->model->info().is_encoder) {
-    fail(ErrorCode::unsupported, path + ": is an encoder and predicts no text; use classify or embed");
+  const ModelInfo& info = model->model->info();
+  if (!info.predicts_text()) {
+    fail(ErrorCode::unsupported, path + (info.is_encoder ? ": is an encoder and predicts no text; use classify or embed"
+                                                         : ": is a classifier and predicts no text; use classify"));
   }
   return CausalLM(std::move(model));
 }

@@ -189,11 +189,13 @@ LoadOptions loader_options(const ModelFiles& files, const LoadModelOptions& opti
   return load;
 }
 
-void refuse_head_of_encoder(const ModelFiles& files, const LoadOptions& load) {
+void refuse_head_without_text(const ModelFiles& files, const LoadOptions& load) {
   const std::string path = files.path.string();
-  if (!load.head_format || !outline_model(files.config, path, files.weights.get()).info.is_encoder) return;
-  fail(ErrorCode::invalid_argument,
-       path + ": is an encoder; head is for language models, quantize_head for classifiers");
+  if (!load.head_format) return;
+  const ModelInfo info = outline_model(files.config, path, files.weights.get()).info;
+  if (info.predicts_text()) return;
+  fail(ErrorCode::invalid_argument, path + (info.is_encoder ? ": is an encoder" : ": is a classifier") +
+                                        "; head is for language models, quantize_head for classifiers");
 }
 
 /// Whether any layer's result for a token depends on what else is in the batch.
@@ -333,7 +335,7 @@ std::shared_ptr<LoadedModel> load_model(const std::string& path, const LoadModel
   loaded->config = files.config;
   loaded->generation_config = files.generation_config;
   const LoadOptions load = loader_options(files, options);
-  refuse_head_of_encoder(files, load);
+  refuse_head_without_text(files, load);
   loaded->mixes_tokens = mixes_tokens(*files.weights, load);
   loaded->kv_dtype = default_kv_dtype(*files.weights, load);
   Loader loader(*files.weights, load);

@@ -27,7 +27,7 @@ constexpr int64_t kShortestLength = 512, kLongestLength = 32768;
 uint64_t bytes_of(int64_t values, uint64_t each = kFloat) { return static_cast<uint64_t>(values) * each; }
 
 uint64_t kv_cache_bytes(const ModelInfo& info, int64_t capacity, DType dtype) {
-  return info.is_encoder ? 0 : KvCache::bytes(info.layers, info.kv_heads, info.head_dim, capacity, dtype);
+  return info.predicts_text() ? KvCache::bytes(info.layers, info.kv_heads, info.head_dim, capacity, dtype) : 0;
 }
 
 uint64_t attention_scratch(const ModelInfo& info, int64_t tokens, int64_t span) {
@@ -56,17 +56,17 @@ uint64_t training_bytes(const Widths& w, int64_t tokens, bool checkpointing, uin
 }
 
 void add_inference(const PlanModel& model, const Widths& w, const PlanOptions& options, MemoryPlan& plan) {
-  const bool encoder = model.info.is_encoder;
+  const bool whole_texts = !model.info.predicts_text();
   const int64_t prompt = options.prompt_tokens ? std::min(options.prompt_tokens, plan.context) : plan.context;
   const int64_t together = std::max(plan.context, std::min(kEncoderTokens, plan.context * plan.batch));
   const Format* format = find_format_or_null(plan.format);
   plan.kv_dtype = options.kv_dtype.value_or(format && format->dense ? DType::f32 : DType::f16);
   plan.kv_cache_bytes = static_cast<uint64_t>(plan.batch) * kv_cache_bytes(model.info, plan.context, plan.kv_dtype);
-  const uint64_t logits = encoder ? 0 : bytes_of(w.vocab);
-  plan.prefill_bytes = forward_bytes(model, w, plan, encoder ? together : prompt, prompt) + logits;
-  plan.decode_bytes =
-      encoder ? 0
-              : forward_bytes(model, w, plan, plan.batch, plan.context) + static_cast<uint64_t>(plan.batch) * logits;
+  const uint64_t logits = whole_texts ? 0 : bytes_of(w.vocab);
+  plan.prefill_bytes = forward_bytes(model, w, plan, whole_texts ? together : prompt, prompt) + logits;
+  plan.decode_bytes = whole_texts ? 0
+                                  : forward_bytes(model, w, plan, plan.batch, plan.context) +
+                                        static_cast<uint64_t>(plan.batch) * logits;
   plan.activation_bytes = std::max(plan.prefill_bytes, plan.decode_bytes);
 }
 

@@ -88,6 +88,11 @@ void require_encoder(const LoadedModel& loaded) {
   if (!info.is_encoder) {
     fail(ErrorCode::unsupported, loaded.path + ": " + info.model_type + " is no encoder (bert, distilbert, roberta)");
   }
+  require_known_ids(loaded);
+}
+
+void require_known_ids(const LoadedModel& loaded) {
+  const ModelInfo& info = loaded.model->info();
   if (loaded.tokenizer && loaded.tokenizer->vocab_size() > info.vocab_size) {
     fail(ErrorCode::format, loaded.path + ": the tokenizer has " + std::to_string(loaded.tokenizer->vocab_size()) +
                                 " ids, the embedding only " + std::to_string(info.vocab_size) + " rows");

@@ -1,5 +1,6 @@
 #pragma once
-// Running many texts through an encoder: sequences of like length go together, one behind the other without padding.
+// Running many texts through an encoder or a classifier: sequences of like length go together, one behind the other
+// without padding.
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -28,6 +29,9 @@ void run_sequences(const LoadedModel& loaded, const std::vector<EncodedText>& in
 /// @throws Error{unsupported} when the model is no encoder, Error{format} when its tokenizer has ids that its embedding
 ///         does not have.
 void require_encoder(const LoadedModel& loaded);
+
+/// @throws Error{format} when its tokenizer has ids that its embedding does not have.
+void require_known_ids(const LoadedModel& loaded);
 
 /// Tokens to which a text is cut where texts are cut: the model's positions, or fewer if its tokenizer says so.
 int64_t longest_text(const LoadedModel& loaded);

@@ -45,7 +45,8 @@ Predictions next_tokens(const LabelledBatch& batch, const std::vector<int64_t>& 
   return p;
 }
 
-Predictions classes(const LabelledBatch& batch, const std::vector<int64_t>& lengths, int64_t outputs) {
+Predictions classes(const LabelledBatch& batch, const std::vector<int64_t>& lengths, const ModelInfo& info) {
+  const auto outputs = static_cast<int64_t>(info.labels.size());
   const auto sequences = static_cast<int64_t>(lengths.size());
   const bool regression = !batch.targets.empty();
   if (regression && static_cast<int64_t>(batch.targets.size()) != sequences * outputs) {
@@ -57,7 +58,7 @@ Predictions classes(const LabelledBatch& batch, const std::vector<int64_t>& leng
   Predictions p = {.rows = {}, .labels = batch.labels, .targets = batch.targets};
   int64_t first = 0;
   for (const int64_t length : lengths) {
-    p.rows.push_back(first);
+    p.rows.push_back(first + info.classified_row(length));
     first += length;
   }
   return p;
@@ -69,8 +70,8 @@ Batch inputs_of(const LabelledBatch& batch) {
 
 Predictions predictions_of(const Model& model, const LabelledBatch& batch) {
   const std::vector<int64_t> lengths = sequence_lengths(inputs_of(batch));
-  if (!model.info().is_encoder) return next_tokens(batch, lengths);
-  return classes(batch, lengths, static_cast<int64_t>(model.info().labels.size()));
+  if (model.info().predicts_text()) return next_tokens(batch, lengths);
+  return classes(batch, lengths, model.info());
 }
 
 /// The loss of rows [begin, end) of the predictions. The logits become the gradient of loss * weight.

@@ -131,7 +131,7 @@ def classify_names_what_is_wrong(t):
     t.fails(BAD_INPUT, "classify", model, "--file", write_tsv(t, ["maybe"] * 5),
             says="no label 'maybe' (it has no, yes")
     t.fails(BAD_INPUT, "classify", model, "--file", t.write("e.tsv", ""), says="e.tsv: has no rows")
-    t.fails(UNSUPPORTED, "classify", TINY, "--text", "a", says="llama is no encoder")
+    t.fails(UNSUPPORTED, "classify", TINY, "--text", "a", says="llama without a classifier")
     t.fails(UNSUPPORTED, "generate", model, "-p", "a", says="is an encoder")
     config = json.loads((model / "config.json").read_text())
     config["id2label"]["2"] = "maybe"

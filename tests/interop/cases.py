@@ -65,6 +65,37 @@ def case_quantized_classifier(nibble, source, name):
     expect_close(nibble.label_logits(folder, IDS), theirs, tolerance(name == "int8"), f"{source.name} {name}")
 
 
+def case_decoder_classifier(nibble, source):
+    """A decoder whose last token is classified: as it is, with an adapter of PEFT that brings a head of its own, and with
+    one that we trained."""
+    import peft
+
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_pretrained(need(source), num_labels=3, dtype=torch.float32).eval()
+    folder, adapter = nibble.folder / "classifier", nibble.folder / "adapter"
+    for old in [folder, adapter]: shutil.rmtree(old, ignore_errors=True)
+    with torch.no_grad():
+        model.score.weight.normal_(std=0.3)
+        model.save_pretrained(folder)
+        theirs = model(torch.tensor([IDS])).logits[0].numpy()
+        expect_close(nibble.label_logits(folder, IDS), theirs, TOLERANCE, source.name)
+        config = peft.LoraConfig(r=4, init_lora_weights=False, task_type="SEQ_CLS", target_modules="all-linear")
+        model = peft.get_peft_model(model, config).eval()
+        for name, values in model.named_parameters():
+            if "modules_to_save" in name: values.normal_(std=0.3)
+        model.save_pretrained(adapter)
+        theirs = model(torch.tensor([IDS])).logits[0].numpy()
+    expect_close(nibble.label_logits(folder, IDS, "--adapter", adapter), theirs, TOLERANCE, f"{source.name} with adapter")
+    data = nibble.folder / "data.jsonl"
+    data.write_text("".join(json.dumps({"input_ids": IDS[i:], "labels": i % 3}) + "\n" for i in range(6)))
+    nibble("finetune", folder, "-o", adapter, "--data", data, "--steps", 3, "--learning-rate", 0.02, "--lora-r", 4,
+           "--target-modules", "all-linear", "--overwrite")
+    base = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        theirs = peft.PeftModel.from_pretrained(base, str(adapter)).eval()(torch.tensor([IDS])).logits[0].numpy()
+    expect_close(nibble.label_logits(folder, IDS, "--adapter", adapter), theirs, TOLERANCE, f"{source.name} trained")
+
+
 def case_skipped_layers(nibble, source, layer, name):
     """A list of skipped modules takes the place of transformers' own, which spares a tied head."""
     options, _ = FORMATS[name]
@@ -202,6 +233,8 @@ def cases():
         yield f"Dequantized.{family}", case_dequantized_folder, (source,)
     for family in ["llama", *FAMILIES]:
         yield f"Gguf.{family}", case_gguf_model, (SHARED / "goldens/models" / family, family)
+    for family in ["llama", *FAMILIES, *WITHOUT_GGUF]:
+        yield f"DecoderClassifier.{family}", case_decoder_classifier, (golden_model(family),)
     for family in ENCODERS:
         for name in ["nf4", "nf4-double-quant", "int8"]:
             yield f"Classifier.{family}/{name}", case_quantized_classifier, (SHARED / "goldens/models" / family, name)

@@ -47,9 +47,9 @@ class Nibble:
         self("logits", model, "--ids", ",".join(map(str, ids)), "--npy", file)
         return np.load(file)
 
-    def label_logits(self, model, ids):
+    def label_logits(self, model, ids, *options):
         file = self.folder / "logits.npy"
-        self("classify", model, "--ids", ",".join(map(str, ids)), "--npy", file)
+        self("classify", model, "--ids", ",".join(map(str, ids)), "--npy", file, *options)
         return np.load(file)[0]
 
     def quantize(self, model, out, *options):

@@ -304,6 +304,8 @@ TEST(Gemma3, RefusesWhatItDoesNotDo) {
   };
   refuse(R"({"model_type": "gemma3_text", "use_bidirectional_attention": true})", ErrorCode::unsupported,
          "use_bidirectional_attention: is true");
+  refuse(R"({"model_type": "gemma3", "architectures": ["Gemma3ForSequenceClassification"]})", ErrorCode::unsupported,
+         "gemma3 is supported for text, not for classification");
   refuse(R"({"model_type": "gemma3"})", ErrorCode::format, "text_config: is missing");
   refuse(R"({"model_type": "gemma3", "text_config": {"model_type": "bert"}})", ErrorCode::format,
          "found 'bert', expected gemma2 or gemma3_text");

@@ -55,6 +55,19 @@ inline const std::vector<Family>& encoders() {
   return rows;
 }
 
+/// Decoders with a head of three labels.
+inline std::vector<Family> decoder_classifiers() {
+  std::vector<Family> rows = decoders();
+  std::erase_if(rows, [](const Family& f) { return f.model_type == "gemma3"; });
+  for (Family& f : rows) {
+    // The kinks of ReLU, over two rows only, would show where slopes are measured.
+    if (f.model_type == "opt") f.more = R"("activation_function": "gelu", )" + f.more;
+    f.more +=
+        std::string(f.more.empty() ? "" : ", ") + R"("architectures": ["XForSequenceClassification"], "num_labels": 3)";
+  }
+  return rows;
+}
+
 inline std::vector<Family> every_family() {
   std::vector<Family> rows = decoders();
   rows.insert(rows.end(), encoders().begin(), encoders().end());

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
+#include "io/model_files.h"
 #include "nibble/evaluate.h"
 #include "nibble/quantize.h"
 #include "nibble/quantize_dynamic.h"
@@ -122,6 +124,42 @@ TEST(Classify, TheTokenizersLimitCutsToo) {
   EXPECT_EQ(model.encode({.text = "the film is good"}).ids.size(), 6u);
 }
 
+constexpr const char* kTinyDecoder = R"({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"],
+  "vocab_size": 16, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+  "max_position_embeddings": 12, "id2label": {"0": "bad", "1": "fair", "2": "good"}})";
+
+TEST(Classify, ADecoderIsReadAtItsLastToken) {
+  const TempFolder folder;
+  const std::string path = write_encoder(folder, "decoder", {.config = kTinyDecoder});
+  const SequenceClassifier model = load(path);
+  const std::vector<Prediction> together = model.classify(inputs_of(kTexts));
+  const auto loaded = load_model(path, {});
+  const Tensor score = formula_values("score.weight", {3, 64});
+  for (size_t i = 0; i < kTexts.size(); ++i) {
+    const std::vector<int32_t> ids = model.encode({.text = kTexts[i]}).ids;
+    const Tensor hidden = loaded->model->hidden({.ids = ids}, nullptr, nullptr);
+    const float* last = hidden.f32() + (hidden.rows() - 1) * 64;
+    ASSERT_EQ(together[i].logits.size(), 3u);
+    for (size_t label = 0; label < 3; ++label) {
+      const double expected = std::inner_product(last, last + 64, score.f32() + label * 64, 0.0);
+      EXPECT_NEAR(together[i].logits[label], expected, 1e-5) << kTexts[i];
+    }
+  }
+}
+
+TEST(Classify, ADecodersHeadStaysAsItIs) {
+  const TempFolder folder;
+  const std::string path = write_encoder(folder, "decoder", {.config = kTinyDecoder}), nf4 = (folder / "nf4").string();
+  quantize(path, nf4, {.format = "nf4"});
+  EXPECT_EQ(load(nf4).classify("so so").logits, load(path, {.format = "nf4"}).classify("so so").logits);
+  EXPECT_NE(load(nf4).classify("so so").logits, load(path).classify("so so").logits);
+  EXPECT_EQ(open_model(nf4).weights->find("score.weight")->format, "fp32");
+  expect_error(ErrorCode::unsupported, "is a classifier and predicts no text; use classify",
+               [&] { AutoModelForCausalLM::from_pretrained(path); });
+  expect_error(ErrorCode::invalid_argument, "is a classifier; head is for language models",
+               [&] { load(path, {.head = "nf4"}); });
+}
+
 TEST(Classify, WrongInputsAndModelsAreNamed) {
   const TempFolder folder;
   const SequenceClassifier model = load(tiny(folder));
@@ -134,7 +172,7 @@ TEST(Classify, WrongInputsAndModelsAreNamed) {
   refused("token type id 7 is outside", {.ids = {2, 5, 3}, .token_type_ids = {0, 7, 0}});
   expect_error(ErrorCode::unsupported, "BertModel has no classifier",
                [&] { load(tiny(folder, "BertForSequenceClassification", "BertModel")); });
-  expect_error(ErrorCode::unsupported, "llama is no encoder",
+  expect_error(ErrorCode::unsupported, "llama without a classifier predicts text",
                [] { load(std::string(NIBBLE_SOURCE_DIR) + "/tests/data/tiny-llama"); });
   expect_error(ErrorCode::unsupported, "is an encoder and predicts no text",
                [&] { AutoModelForCausalLM::from_pretrained(tiny(folder)); });

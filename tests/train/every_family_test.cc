@@ -36,7 +36,7 @@ class EveryFamilyGradient : public ::testing::TestWithParam<Family> {
     model_ = build_model(config, "config.json", loader);
     parameters_ = train_parameters(*model_, [](std::string_view) { return true; });
     batch_ = {.ids = {5, 17, 9, 3, 24, 31, 12, 20, 33, 7, 11, 2}, .lengths = {7, 5}};
-    batch_.labels = model_->info().is_encoder ? std::vector<int32_t>{2, 0} : batch_.ids;
+    batch_.labels = model_->info().predicts_text() ? batch_.ids : std::vector<int32_t>{2, 0};
     if (family.model_type == "bert") batch_.token_type_ids = {0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1};
   }
 
@@ -103,6 +103,8 @@ TEST_P(EveryFamilyGradient, EvaluatesAsItTrains) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, EveryFamilyGradient, ::testing::ValuesIn(every_family()),
+                         [](const auto& info) { return info.param.model_type; });
+INSTANTIATE_TEST_SUITE_P(Classifiers, EveryFamilyGradient, ::testing::ValuesIn(decoder_classifiers()),
                          [](const auto& info) { return info.param.model_type; });
 
 }  // namespace
