@@ -59,7 +59,7 @@ def copy(files, folder):
 def read(files, advice):
     """Into fresh memory, by one thread."""
     for file in files:
-        room, done = mmap.mmap(-1, file.stat().st_size), 0
+        room, done = mmap.mmap(-1, file.stat().st_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), 0
         room.madvise(advice)
         with memoryview(room) as view, open(file, "rb", buffering=0) as source:
             while count := source.readinto(view[done:]): done += count
