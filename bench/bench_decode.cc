@@ -10,13 +10,13 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/parallel.h"
 #include "kernels/kernels.h"
+#include "random_weights.h"
 #include "raw_read.h"
 
 namespace nibble::bench {
@@ -41,16 +41,6 @@ struct Candidate {
   std::vector<double> gbs = {};
   bool is_limit = false;  // a plain read
 };
-
-std::shared_ptr<Buffer> weights() {
-  auto memory = Buffer::allocate(kMemory);
-  std::mt19937 random(1);
-  auto* words = reinterpret_cast<uint32_t*>(memory->data());
-  // Whatever they are read as (codes, f16, bf16 or f32), no NaN and no infinity, nor what some processors are slow on,
-  // subnormal numbers: the exponent's top bit is 0, another is 1.
-  for (size_t i = 0; i < kMemory / 4; ++i) words[i] = (static_cast<uint32_t>(random()) & 0xbbffbbffu) | 0x08000800u;
-  return memory;
-}
 
 double seconds_now(int threads) {
   timespec now{};
@@ -243,7 +233,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: bench_decode [FILTER]   part of a name such as {}\n", all.back().name);
     return 2;
   }
-  const auto memory = weights();
+  const auto memory = random_weights(kMemory);
   for (const Shape shape :
        {Shape{576, 576}, Shape{1536, 576}, Shape{576, 1536}, Shape{4096, 4096}, Shape{11008, 4096}}) {
     measure(shape, *memory, filter);

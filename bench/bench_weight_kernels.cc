@@ -7,22 +7,15 @@
 #include <string>
 
 #include "bench_kernels.h"
-#include "core/buffer.h"
+#include "random_weights.h"
 
 namespace nibble::bench {
 namespace {
 
 constexpr size_t kMemory = size_t{256} << 20;
 
-/// Whatever it is read as, no NaN, no infinity and nothing subnormal (bench_decode.cc).
 const Buffer& memory() {
-  static const std::shared_ptr<Buffer> filled = [] {
-    auto buffer = Buffer::allocate(kMemory);
-    std::mt19937 random(1);
-    auto* words = reinterpret_cast<uint32_t*>(buffer->data());
-    for (size_t i = 0; i < kMemory / 4; ++i) words[i] = (static_cast<uint32_t>(random()) & 0xbbffbbffu) | 0x08000800u;
-    return buffer;
-  }();
+  static const std::shared_ptr<Buffer> filled = random_weights(kMemory);
   return *filled;
 }
 

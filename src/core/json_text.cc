@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -107,7 +106,6 @@ struct JsonText::Parsed {
 
 bool JsonText::Value::is_null() const { return Parsed::element_of(*this).is_null(); }
 bool JsonText::Value::is_array() const { return Parsed::element_of(*this).is_array(); }
-bool JsonText::Value::is_object() const { return Parsed::element_of(*this).is_object(); }
 
 std::string_view JsonText::Value::as_string(const std::string& where) const {
   std::string_view text;

@@ -22,7 +22,6 @@ class JsonText {
    public:
     bool is_null() const;
     bool is_array() const;
-    bool is_object() const;
     /// The value as a type. @throws Error{format} as Json does
     std::string_view as_string(const std::string& where) const;
     int64_t as_int(const std::string& where) const;

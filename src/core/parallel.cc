@@ -191,8 +191,8 @@ void Pool::work(size_t self) {
 
 bool Pool::try_run(int64_t count, int64_t grain, detail::RangeFn fn, void* context, int threads) {
   const std::unique_lock lock(owner_, std::try_to_lock);
-  const auto start = Clock::now();
   if (!lock) return false;
+  const auto start = Clock::now();
   if (forgets_.exchange(false, std::memory_order_relaxed)) contention_ = {};
   if (contention_.is_paused(start)) return false;
   resize(threads);

@@ -154,7 +154,6 @@ Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t s
   const std::string& init = targets.config().init_lora_weights;
   Starts starts;
   if (!depends_on_weights(init)) return starts;
-  check_starts(model, targets);
   const std::vector<Linear*> layers = layers_with_starts(model, targets);
   // The first pass of pissa_niter_N finds a subspace at all.
   const int64_t passes = init == "loftq" || init == "pissa" ? 0 : *pissa_iterations(init) + 1;

@@ -29,12 +29,13 @@ using Starts = std::map<std::string, FirstValues, std::less<>>;  // by module
 ///           files. The codes stay, so the adapter goes with every base that is quantized in the same way. As PEFT's
 ///           replace_lora_weights_loftq, but for the division by scaling, without which it fits alpha = r alone.
 ///
-/// @throws Error{unsupported} for pissa on a quantized layer and for loftq where the files have no original weight,
-///         Error{invalid_argument} for loftq when no target is quantized, a rank that a layer cannot have or an alpha
-///         that is not positive, Error{format} for a weight with a value that is not finite.
+/// Comes after check_starts(). @throws Error{format} for a weight with a value that is not finite.
 Starts find_starts(LoadedModel& model, const AdapterTargets& targets, uint64_t seed);
 
-/// What find_starts() refuses before it looks at any value.
+/// What can be refused without values.
+/// @throws Error{unsupported} for pissa on a quantized layer and for loftq where the files have no original weight,
+///         Error{invalid_argument} for loftq when no target is quantized, a rank that a layer cannot have or an alpha
+///         that is not positive.
 void check_starts(LoadedModel& model, const AdapterTargets& targets);
 
 /// By module, what its weight is trained without: adapters of negative scale that stay as they are.

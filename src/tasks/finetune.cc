@@ -242,7 +242,7 @@ class Run {
                                          {.rate = rate,
                                           .max_norm = o_.max_grad_norm,
                                           .dropout_seed = CounterRandom(o_.seed, kDropoutStream).bits(index)});
-    if (result.finite) {
+    if (result.finite()) {
       state_.last_loss = result.loss.mean();
       state_.observed = observed_ranges(*model_->model);
     } else {
@@ -261,7 +261,7 @@ class Run {
             .grad_norm = result.norm,
             .tokens = result.loss.count,
             .tokens_per_second = static_cast<double>(tokens) / std::max(seconds_since(start), 1e-9),
-            .skipped = !result.finite};
+            .skipped = !result.finite()};
   }
 
   void refuse_or_skip(const std::vector<LabelledBatch>& batches, const StepResult& result) {

@@ -1,11 +1,11 @@
 #include "tasks/finetune_checkpoint.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
-
-#include <fmt/core.h>
 
 #include "core/checksum.h"
 #include "core/error.h"

@@ -53,8 +53,9 @@ void check_options(const PlanModel& model, const PlanOptions& o) {
   if (o.task == PlanTask::finetune) {
     fail(ErrorCode::invalid_argument, "head: is for inference; training takes the output head as it is stored");
   }
-  if (model.info.is_encoder) {
-    fail(ErrorCode::invalid_argument, model.name + ": is an encoder; head is for language models");
+  if (!model.info.predicts_text()) {
+    fail(ErrorCode::invalid_argument, model.name + (model.info.is_encoder ? ": is an encoder" : ": is a classifier") +
+                                          "; head is for language models");
   }
 }
 

@@ -23,7 +23,7 @@ struct QatState {
 namespace {
 
 constexpr double kMaxNorm = 1;     // of gradients, as finetune() has it
-constexpr double kMostRate = 1e6;  // steps of such a size leave no number finite
+constexpr double kMostRate = 1e6;  // nothing is trained in steps of that size
 
 /// What stands in the way of preparing a model, and the bytes of its weights.
 class LookAtWeights final : public ParameterVisitor {
@@ -133,12 +133,12 @@ double QatModel::train_step(const std::vector<QatSample>& samples, double learni
          "qat: learning_rate: found " + std::to_string(learning_rate) + ", expected 0 to " + std::to_string(kMostRate));
   }
   Model& model = state_->model();
-  const std::vector<LabelledBatch> batches = {batch_of(samples, model.info().is_encoder)};
+  const std::vector<LabelledBatch> batches = {batch_of(samples, !model.info().predicts_text())};
   const ObservedRanges before = observed_ranges(model);
   Tape tape = tape_for(state_->parameters);
   const StepResult result =
       nibble::train_step(model, batches, tape, *state_->optimizer, {.rate = learning_rate, .max_norm = kMaxNorm});
-  if (result.finite) return result.loss.mean();
+  if (result.finite()) return result.loss.mean();
   restore_observed_ranges(model, before);
   const std::string layer = first_nonfinite_layer(model, batches);
   fail(ErrorCode::internal,

@@ -1,7 +1,5 @@
 #include "text/token_lists.h"
 
-#include <functional>
-
 #include "core/error.h"
 
 namespace nibble {

@@ -44,12 +44,12 @@ StepResult train_step(const Model& model, const std::vector<LabelledBatch>& batc
   std::vector<Tensor> gradients;
   for (const TrainedParameter& p : optimizer.parameters()) gradients.push_back(tape.gradient(p.value));
   result.norm = gradient_norm(gradients);
-  result.finite = std::isfinite(result.loss.sum) && std::isfinite(result.norm);
-  if (result.finite) {
+  if (!std::isfinite(result.loss.sum) || !std::isfinite(result.norm)) {
+    result.broken = broken_part(result.loss, optimizer.parameters(), gradients);
+  } else {
     if (options.max_norm > 0) clip_gradients(gradients, result.norm, options.max_norm);
     optimizer.step(gradients, options.rate);
   }
-  if (!result.finite) result.broken = broken_part(result.loss, optimizer.parameters(), gradients);
   tape.clear_gradients();
   return result;
 }

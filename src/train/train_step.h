@@ -19,8 +19,10 @@ struct StepOptions {
 struct StepResult {
   Loss loss;           // of all batches
   double norm = 0;     // of the gradient, before clipping
-  bool finite = true;  // false: nothing was changed
-  std::string broken;  // then: "the loss", or the parameter whose gradient is not finite
+  std::string broken;  // what is not finite: "the loss", or the gradient of which parameter; "" when all is
+
+  /// Otherwise nothing was changed.
+  bool finite() const { return broken.empty(); }
 };
 
 /// Adds the gradients of all batches, a label weighing the same in each, and lets the optimizer use them. The tape must

@@ -8,6 +8,7 @@
 #include "nibble/classify.h"
 #include "nibble/lora.h"
 #include "support/goldens.h"
+#include "support/tiny_encoder.h"
 #include "tasks/tiny.h"
 
 namespace nibble {
@@ -73,6 +74,19 @@ TEST(QatModels, AreTrainedAsClassifiers) {
   EXPECT_EQ(written.classify(texts)[0].logits, model.classify(texts)[0].logits);
   expect_error(ErrorCode::invalid_argument, "8 ids has 8 labels, expected 1",
                [&] { qat.train_step({{.ids = kIds, .labels = kIds}}, 1e-3); });
+}
+
+TEST(QatModels, ADecoderIsTrainedAsAClassifierToo) {
+  const TempFolder temp;
+  const auto model = AutoModelForSequenceClassification::from_pretrained(write_encoder(temp, "decoder", {.config = R"({
+    "model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "vocab_size": 16, "hidden_size": 64,
+    "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 12,
+    "num_labels": 3})"}));
+  QatModel qat = prepare_qat(model, {.format = "int4"});
+  const std::vector<QatSample> samples = {{.ids = {1, 5, 9}, .labels = {2}}, {.ids = {4, 5}, .labels = {0}}};
+  const double first = qat.train_step(samples, 1e-3);
+  for (int step = 0; step < 4; ++step) qat.train_step(samples, 1e-3);
+  EXPECT_LT(qat.train_step(samples, 1e-3), first);
 }
 
 TEST(QatModels, WhatCannotBeIsRefused) {
